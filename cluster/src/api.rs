@@ -1,0 +1,1 @@
+//! The Kubernetes API server: an in-process tower service, also served over TLS.

@@ -1,0 +1,1 @@
+//! Controllers, written on `kube::Client` alone.

@@ -1,0 +1,14 @@
+//! What the data plane should do: the routing model, the snapshot that holds it, the watches
+//! on the Kubernetes API that feed it and the compiler between the two.
+//!
+//! `proxy`, `dns` and `ingress` read a [`Snapshot`] through a [`Reader`] and know no Kubernetes
+//! types; only [`watch`] and [`compile`] do.
+
+pub mod compile;
+pub mod defaults;
+pub mod model;
+pub mod snapshot;
+pub mod sockets;
+pub mod watch;
+
+pub use snapshot::{Publisher, Reader, Snapshot};

@@ -1,0 +1,148 @@
+//! Routes of the gateway: host, then path, then filters, then weighted backends.
+//!
+//! General enough for Gateway API: an Ingress path is a [`RouteRule`] with one backend.
+
+use std::sync::Arc;
+
+use rpds::HashTrieMapSync;
+
+use super::{ObjectRef, ServiceKey};
+
+/// All hosts of the gateway.
+///
+/// The host is chosen first: a request whose host has rules never falls through to another
+/// host's paths (Ingress: exact name, then one-label wildcard, then the rules without a host).
+#[derive(Clone, Debug, Default)]
+pub struct RouteTable {
+    /// Exact host names, lower case, without port and trailing dot.
+    pub exact: HashTrieMapSync<Arc<str>, Arc<HostRoutes>>,
+    /// Wildcard hosts by the part behind `*.`.
+    pub wildcard: HashTrieMapSync<Arc<str>, Arc<HostRoutes>>,
+    /// Rules without a host.
+    pub any: Option<Arc<HostRoutes>>,
+    /// Where a request goes that no host took: the oldest `defaultBackend` of an Ingress without rules.
+    pub default_rule: Option<Arc<RouteRule>>,
+}
+
+impl RouteTable {
+    /// The routes of a host, which is lower case and has neither port nor trailing dot.
+    pub fn host(&self, host: &str) -> Option<&Arc<HostRoutes>> {
+        self.exact
+            .get(host)
+            .or_else(|| {
+                let (label, rest) = host.split_once('.')?;
+                (!label.is_empty()).then(|| self.wildcard.get(rest))?
+            })
+            .or(self.any.as_ref())
+    }
+}
+
+/// Which host a [`HostRoutes`] is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostMatch {
+    /// This name.
+    Exact(Arc<str>),
+    /// One label and this suffix (the part behind `*.`).
+    Wildcard(Arc<str>),
+    /// Any host.
+    Any,
+}
+
+/// The rules of one host, best match first.
+#[derive(Clone, Debug)]
+pub struct HostRoutes {
+    /// The host.
+    pub host: HostMatch,
+    /// Sorted by precedence: the first rule that matches is the answer. Longer paths come before
+    /// shorter ones, Exact before Prefix of the same length.
+    pub rules: Vec<Arc<RouteRule>>,
+    /// What takes requests that no rule matched: `defaultBackend` of an Ingress with rules.
+    pub fallback: Option<Arc<RouteRule>>,
+    /// A certificate is configured for this host, so plain HTTP is redirected where a rule asks
+    /// for `ssl_redirect`.
+    pub has_certificate: bool,
+}
+
+/// One path of one host and what to do with its requests.
+#[derive(Clone, Debug)]
+pub struct RouteRule {
+    /// The object that it comes from.
+    pub source: ObjectRef,
+    /// Which paths.
+    pub path: PathMatch,
+    /// What is done to request and response.
+    pub filters: Filters,
+    /// Where requests go, by weight. Empty: the rule could not be compiled, answer 503 and say
+    /// why (`invalid`).
+    pub backends: Vec<WeightedBackend>,
+    /// Why the rule cannot be served, in a few words for the error answer's reason.
+    pub invalid: Option<&'static str>,
+}
+
+/// How a path is matched. Paths are compared in the canonical form of the message gate.
+#[derive(Clone, Debug)]
+pub enum PathMatch {
+    /// Equal, case and slashes included.
+    Exact(Arc<str>),
+    /// By path element: `/foo` matches `/foo`, `/foo/` and `/foo/x`, not `/foobar`. Stored without
+    /// a trailing slash; empty matches everything.
+    Prefix(Arc<str>),
+    /// A case-insensitive regular expression anchored at the start (ingress-nginx `use-regex` and
+    /// `rewrite-target`), run with a step limit.
+    Regex(Arc<fancy_regex::Regex>),
+}
+
+/// What is done to requests of a rule.
+#[derive(Clone, Debug, Default)]
+pub struct Filters {
+    /// Rewrite of the path.
+    pub rewrite: Option<Rewrite>,
+    /// Redirect plain HTTP to HTTPS if the host has a certificate.
+    pub ssl_redirect: bool,
+    /// Redirect plain HTTP to HTTPS always.
+    pub force_ssl_redirect: bool,
+    /// What the backend speaks.
+    pub backend_protocol: BackendProtocol,
+}
+
+/// A rewrite of the path; the query stays.
+#[derive(Clone, Debug)]
+pub enum Rewrite {
+    /// Replace the whole path by a template in which `$1`…`$9` are the groups of the rule's
+    /// [`PathMatch::Regex`].
+    Template(Arc<str>),
+}
+
+/// What a backend speaks (ingress-nginx `backend-protocol`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum BackendProtocol {
+    /// HTTP/1.1, or HTTP/2 if the Service port's `appProtocol` says so.
+    #[default]
+    Http,
+    /// HTTP/1.1 over TLS, certificate not verified.
+    Https,
+    /// HTTP/2 with prior knowledge.
+    Grpc,
+    /// HTTP/2 over TLS, certificate not verified.
+    Grpcs,
+}
+
+/// A backend and its share of the requests.
+#[derive(Clone, Debug)]
+pub struct WeightedBackend {
+    /// Share, relative to the sum over the rule's backends.
+    pub weight: u32,
+    /// Where to.
+    pub backend: Backend,
+}
+
+/// A Service port that a rule refers to. Resolved against the snapshot at request time, so that a
+/// change of endpoints rebuilds one Service and no route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Backend {
+    /// The Service.
+    pub service: ServiceKey,
+    /// The Service's port number (a port that the rule gives by name is resolved when the rule or
+    /// the Service is compiled).
+    pub port: u16,
+}

@@ -1,0 +1,39 @@
+//! Certificates of the gateway, by host.
+
+use std::sync::Arc;
+
+use rpds::HashTrieMapSync;
+
+use super::ObjectRef;
+
+/// A certificate chain and its key, ready to serve.
+#[derive(Debug)]
+pub struct Certificate {
+    /// The Secret that it comes from.
+    pub source: ObjectRef,
+    /// Chain and signing key.
+    pub key: Arc<rustls::sign::CertifiedKey>,
+    /// End of validity, seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
+/// Certificates by SNI: exact name, then one-label wildcard, then the default.
+#[derive(Clone, Debug, Default)]
+pub struct CertificateTable {
+    /// Exact host names, lower case.
+    pub exact: HashTrieMapSync<Arc<str>, Arc<Certificate>>,
+    /// Wildcard hosts by the part behind `*.`.
+    pub wildcard: HashTrieMapSync<Arc<str>, Arc<Certificate>>,
+    /// Served when no other matches; the gateway makes a self-signed one if this is `None`.
+    pub default: Option<Arc<Certificate>>,
+}
+
+impl CertificateTable {
+    /// The certificate for a server name, which is lower case.
+    pub fn find(&self, sni: &str) -> Option<&Arc<Certificate>> {
+        self.exact.get(sni).or_else(|| {
+            let (label, rest) = sni.split_once('.')?;
+            (!label.is_empty()).then(|| self.wildcard.get(rest))?
+        })
+    }
+}

@@ -1,0 +1,135 @@
+//! The snapshot: everything the data plane needs to know, immutable, published by one writer.
+//!
+//! Tables share structure between snapshots (persistent maps of `Arc`s), so publishing costs
+//! O(change). A request calls [`Reader::load`] once and takes the `Arc`s that it needs; the guard is
+//! never held across an await.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use rpds::HashTrieMapSync;
+use tokio::sync::watch;
+
+use crate::model::{
+    Backend, CertificateTable, Problem, Protocol, RouteTable, Service, ServiceKey, ServicePort,
+    VipAddr,
+};
+
+/// One consistent state of the world.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Grows by one with every publication; 0 is the empty snapshot before the first sync.
+    pub generation: u64,
+    /// Every watched kind was listed completely at least once. DNS answers SERVFAIL instead of
+    /// NXDOMAIN, and readiness fails, until then.
+    pub synced: bool,
+    /// Services by namespace and name.
+    pub services: HashTrieMapSync<ServiceKey, Arc<Service>>,
+    /// Service ports by the address that a client dials: cluster, external and load-balancer IPs.
+    pub vips: HashTrieMapSync<(IpAddr, Protocol, u16), Arc<ServicePort>>,
+    /// Service ports by node port.
+    pub node_ports: HashTrieMapSync<(Protocol, u16), Arc<ServicePort>>,
+    /// Names of the namespaces that exist.
+    pub namespaces: HashTrieMapSync<Arc<str>, ()>,
+    /// Services by cluster IP, for reverse DNS.
+    pub cluster_ips: HashTrieMapSync<IpAddr, ServiceKey>,
+    /// Services that have this address as an endpoint, for reverse DNS; sorted by key.
+    pub endpoint_ips: HashTrieMapSync<IpAddr, Arc<[ServiceKey]>>,
+    /// Routes of the gateway.
+    pub routes: RouteTable,
+    /// Certificates of the gateway.
+    pub certificates: CertificateTable,
+    /// Seconds since the Unix epoch of the last change, the serial of DNS zones.
+    pub changed_at: i64,
+    /// What could not be compiled as written.
+    pub problems: Arc<[Problem]>,
+}
+
+impl Snapshot {
+    /// The Service port behind an address that a client dialled.
+    pub fn vip(&self, addr: VipAddr, protocol: Protocol) -> Option<&Arc<ServicePort>> {
+        self.vips.get(&(addr.0.ip(), protocol, addr.0.port()))
+    }
+
+    /// The Service port that a route's backend stands for, if Service and port exist.
+    pub fn backend(&self, backend: &Backend) -> Option<&Arc<ServicePort>> {
+        self.services
+            .get(&backend.service)?
+            .port(backend.port, Protocol::Tcp)
+    }
+}
+
+/// Makes the one writer and the first reader.
+pub fn channel() -> (Publisher, Reader) {
+    let (sender, receiver) = watch::channel(0);
+    let current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let publisher = Publisher {
+        current: Arc::clone(&current),
+        generation: sender,
+    };
+    let reader = Reader {
+        current,
+        generation: receiver,
+    };
+    (publisher, reader)
+}
+
+/// Publishes snapshots. There is one, and it cannot be cloned.
+#[derive(Debug)]
+pub struct Publisher {
+    current: Arc<ArcSwap<Snapshot>>,
+    generation: watch::Sender<u64>,
+}
+
+impl Publisher {
+    /// Makes `snapshot` the current one, under the next generation number, which is returned.
+    pub fn publish(&mut self, mut snapshot: Snapshot) -> u64 {
+        let generation = self.current.load().generation + 1;
+        snapshot.generation = generation;
+        self.current.store(Arc::new(snapshot));
+        self.generation.send_replace(generation);
+        generation
+    }
+}
+
+/// Reads the current snapshot.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    current: Arc<ArcSwap<Snapshot>>,
+    generation: watch::Receiver<u64>,
+}
+
+impl Reader {
+    /// The current snapshot. Drop the guard before awaiting anything.
+    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// Waits until a snapshot newer than the last one seen by this reader was published, and
+    /// returns its generation. `None` once the publisher is gone.
+    pub async fn changed(&mut self) -> Option<u64> {
+        self.generation.changed().await.ok()?;
+        Some(*self.generation.borrow_and_update())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_sees_what_was_published_and_is_woken() {
+        let (mut publisher, mut reader) = channel();
+        assert!(!reader.load().synced);
+        let generation = publisher.publish(Snapshot {
+            synced: true,
+            ..Snapshot::default()
+        });
+        assert_eq!(generation, 1);
+        assert_eq!(reader.changed().await, Some(1));
+        assert!(reader.load().synced);
+        drop(publisher);
+        assert_eq!(reader.changed().await, None);
+    }
+}

@@ -1,0 +1,1 @@
+//! Watches on the Kubernetes API.

@@ -1,0 +1,3 @@
+//! The `sealane` command.
+
+fn main() {}
