@@ -1,4 +1,7 @@
 //! The Kubernetes API server: an in-process tower service, also served over TLS.
 
 mod json;
+pub mod protobuf;
+mod quantity;
+pub mod schema;
 pub mod table;
