@@ -1,5 +1,6 @@
 //! The Kubernetes API server: an in-process tower service, also served over TLS.
 
+pub mod defaults;
 mod json;
 pub mod protobuf;
 mod quantity;
