@@ -7,3 +7,4 @@ pub mod protobuf;
 mod quantity;
 pub mod schema;
 pub mod table;
+pub mod validate;
