@@ -22,6 +22,8 @@ pub mod resolv_conf;
 pub mod server;
 pub mod settings;
 mod tcp;
+#[cfg(test)]
+mod testing;
 mod udp;
 mod wire;
 mod zone;
@@ -30,3 +32,4 @@ pub use name::Name;
 pub use resolv_conf::upstreams_from_resolv_conf;
 pub use server::DnsServer;
 pub use settings::{DnsSettings, PodsMode, RecursionClients};
+pub use udp::bind_udp;

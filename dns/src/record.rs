@@ -1,5 +1,6 @@
 //! Resource records, class IN.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
@@ -98,5 +99,47 @@ impl Record {
     /// The record is an A or AAAA record.
     pub fn is_address(&self) -> bool {
         matches!(self.data, RData::A(_) | RData::Aaaa(_))
+    }
+}
+
+impl fmt::Display for Record {
+    /// As in a zone file (RFC 1035 section 5.1).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, ttl) = (&self.name, self.ttl);
+        write!(f, "{name} {ttl} IN {} {}", self.record_type(), self.data)
+    }
+}
+
+impl fmt::Display for RData {
+    /// As in a zone file; of the types that are not understood TXT in quotes and the others in hex
+    /// (RFC 3597 section 5).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::A(addr) => addr.fmt(f),
+            Self::Aaaa(addr) => addr.fmt(f),
+            Self::Cname(name) | Self::Ns(name) | Self::Ptr(name) => name.fmt(f),
+            Self::Srv(srv) => {
+                let (priority, weight) = (srv.priority, srv.weight);
+                write!(f, "{priority} {weight} {} {}", srv.port, srv.target)
+            }
+            Self::Soa(soa) => {
+                write!(f, "{} {}", soa.mname, soa.rname)?;
+                let times = [soa.serial, soa.refresh, soa.retry, soa.expire, soa.minimum];
+                times.iter().try_for_each(|time| write!(f, " {time}"))
+            }
+            Self::Other(RecordType::TXT, data) => {
+                let mut rest = &data[..];
+                while let Some((&length, tail)) = rest.split_first() {
+                    let (text, tail) = tail.split_at(tail.len().min(length.into()));
+                    write!(f, "\"{}\"", text.escape_ascii())?;
+                    rest = tail;
+                }
+                Ok(())
+            }
+            Self::Other(_, data) => {
+                write!(f, "\\# {} ", data.len())?;
+                data.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
     }
 }

@@ -5,9 +5,11 @@
 //! A reply that the socket's buffer has no room for is dropped, as the network would.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +29,27 @@ const DATAGRAM: usize = 4096;
 const GRACE: Duration = Duration::from_secs(5);
 /// How long nothing is received after an error of the socket, so that one that stays does not spin.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// Room for datagrams that have arrived and were not read yet, bytes; the kernel caps it at
+/// `net.core.rmem_max`.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// A UDP socket for [`DnsServer::serve_udp`], made by the calling thread. With `SO_REUSEPORT`, so
+/// that each worker can have its own.
+///
+/// # Errors
+/// The system call's error; `AddrInUse` if another program has the address.
+pub fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&SockAddr::from(addr))?;
+    Ok(socket.into())
+}
 
 pub(crate) async fn serve(
     server: &DnsServer,
