@@ -2,6 +2,7 @@
 
 pub mod defaults;
 mod json;
+pub mod patch;
 pub mod protobuf;
 mod quantity;
 pub mod schema;
