@@ -1,1 +1,38 @@
 //! The Kubernetes API server: an in-process tower service, also served over TLS.
+//!
+//! The truth is `serde_json::Value` objects in a [`Store`]; typed structs would drop fields that
+//! they don't know. A request goes path → form of the answer → body → admission, defaults and
+//! validation → store → rendering.
+
+mod admission;
+mod body;
+mod bootstrap;
+mod decode;
+mod delete;
+mod discovery;
+pub mod kinds;
+mod list;
+mod metadata;
+mod negotiate;
+mod openapi;
+mod path;
+mod query;
+mod render;
+mod review;
+mod rules;
+mod selector;
+mod server;
+pub mod status;
+pub mod store;
+mod subresource;
+#[cfg(test)]
+mod tests;
+mod views;
+mod watch;
+mod write;
+
+pub use admission::ServiceCidr;
+pub use body::ApiBody;
+pub use server::{ApiOptions, ApiServer, VersionInfo};
+pub use status::ApiError;
+pub use store::{Store, StoreError};
