@@ -1,7 +1,6 @@
 //! What the server decides for an object beyond its static defaults: addresses and ports of
 //! Services, the class of an Ingress, what a Namespace and a Pod get at birth.
 
-mod pod;
 mod service;
 
 use std::sync::Arc;
@@ -12,10 +11,10 @@ use serde_json::{Value, json};
 pub use service::ServiceCidr;
 
 use super::kinds::{self, Resource};
-use super::metadata;
 use super::server::ApiOptions;
 use super::status::ApiError;
 use super::store::{Key, Transaction};
+use super::{defaults, metadata};
 
 /// Marks the IngressClass that Ingresses without a class get.
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
@@ -74,7 +73,8 @@ pub(super) fn create(
         "Namespace" => namespace(object),
         "Service" => service::allocate(options, transaction, None, object)?,
         "Ingress" => ingress_class(transaction, object),
-        "Pod" => pod::complete(object),
+        // No token volume: the server issues no tokens to service accounts.
+        "Pod" => defaults::admit_pod(object, None),
         "Event" => forget_old_events(transaction),
         _ => {}
     }

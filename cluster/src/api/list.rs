@@ -209,7 +209,7 @@ pub(super) fn resource_version(query: &Query) -> Result<Option<u64>, ApiError> {
     query
         .non_empty("resourceVersion")
         .map(|text| {
-            text.parse().map_err(|_| {
+            text.parse().map_err(|_error| {
                 ApiError::bad_request(format!(
                     "invalid resource version: resourceVersion: Invalid value: \"{text}\": \
                      strconv.ParseUint: parsing \"{text}\": invalid syntax"

@@ -7,7 +7,7 @@ use super::status::ApiError;
 
 /// Form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// The object as JSON.
     Json,
     /// The object as YAML.
@@ -22,7 +22,7 @@ pub enum Format {
 
 /// Where an answer is produced; decides which forms are possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offer {
+pub(crate) enum Offer {
     /// Objects and lists.
     Objects,
     /// Watches: no YAML.
@@ -35,7 +35,7 @@ pub enum Offer {
 ///
 /// # Errors
 /// 406 if nothing acceptable can be produced.
-pub fn format(headers: &HeaderMap, offer: Offer) -> Result<Format, ApiError> {
+pub(crate) fn format(headers: &HeaderMap, offer: Offer) -> Result<Format, ApiError> {
     let mut asked = false;
     for header in headers.get_all(ACCEPT) {
         let Ok(text) = header.to_str() else { continue };

@@ -9,7 +9,7 @@ use super::status::ApiError;
 
 /// A parsed path.
 #[derive(Debug)]
-pub enum Target {
+pub(crate) enum Target {
     /// A collection, an object or a subresource.
     Resource(ResourcePath),
     /// `/api`: the versions of the core group.
@@ -34,32 +34,32 @@ pub enum Target {
 
 /// A path below a resource.
 #[derive(Debug, Clone)]
-pub struct ResourcePath {
+pub(crate) struct ResourcePath {
     /// The resource.
-    pub resource: &'static Resource,
+    pub(crate) resource: &'static Resource,
     /// The namespace; `None` for cluster-scoped kinds and for lists over all namespaces.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// The object.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Its subresource.
-    pub subresource: Option<Subresource>,
+    pub(crate) subresource: Option<Subresource>,
     /// The deprecated `watch/` form.
-    pub watch: bool,
+    pub(crate) watch: bool,
 }
 
 impl ResourcePath {
     /// The name, for operations that are only routed with one.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.name.as_deref().unwrap_or_default()
     }
 
     /// The namespace or the empty string.
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         self.namespace.as_deref().unwrap_or_default()
     }
 
     /// The store's key of the object.
-    pub fn key(&self) -> super::store::Key {
+    pub(crate) fn key(&self) -> super::store::Key {
         super::store::Key::new(self.resource.storage, self.namespace(), self.name())
     }
 }
@@ -68,7 +68,7 @@ impl ResourcePath {
 ///
 /// # Errors
 /// The 404 answers of E1.
-pub fn parse(path: &str) -> Result<Target, ApiError> {
+pub(crate) fn parse(path: &str) -> Result<Target, ApiError> {
     let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     match segments.as_slice() {
         ["api"] => Ok(Target::CoreVersions),

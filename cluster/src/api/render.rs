@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderValue, Response};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use super::negotiate::Format;
 use super::query::Query;
 use super::server::{bytes_response, json_response};
 use super::status::ApiError;
-use super::views;
+use super::{table, views};
 
 /// Longest text of one warning, and how many are sent.
 const WARNING_LENGTH: usize = 256;
@@ -204,12 +205,22 @@ impl Renderer {
         items: impl IntoIterator<Item = &'a Value>,
         columns: bool,
     ) -> Value {
-        let rows: Vec<Value> = items.into_iter().map(|item| self.row(item)).collect();
+        let now = Timestamp::now();
+        let rows: Vec<Value> = items.into_iter().map(|item| self.row(item, now)).collect();
         let columns = if columns {
-            json!([
-                {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
-                {"name": "Created At", "type": "date", "format": "", "description": "", "priority": 0},
-            ])
+            let stored = self.resource.stored();
+            table::columns(stored.group, stored.plural)
+                .iter()
+                .map(|column| {
+                    json!({
+                        "name": column.name,
+                        "type": column.type_,
+                        "format": column.format,
+                        "description": column.description,
+                        "priority": column.priority,
+                    })
+                })
+                .collect()
         } else {
             Value::Null
         };
@@ -222,10 +233,13 @@ impl Renderer {
         })
     }
 
-    fn row(&self, stored: &Value) -> Value {
-        let mut row = json!({
-            "cells": [stored["metadata"]["name"], stored["metadata"]["creationTimestamp"]],
-        });
+    fn row(&self, stored: &Value, now: Timestamp) -> Value {
+        let Resource { group, plural, .. } = self.resource.stored();
+        let mut row = json!({"cells": table::cells(group, plural, stored, now)});
+        let conditions = table::conditions(group, plural, stored);
+        if !conditions.is_empty() {
+            row["conditions"] = conditions.into();
+        }
         match self.include {
             Include::None => {}
             Include::Metadata => row["object"] = self.metadata_only(stored),

@@ -8,43 +8,65 @@ use super::kinds::Resource;
 use super::server::ApiOptions;
 use super::status::{ApiError, Cause};
 use super::write::{FieldValidation, Part, WriteOptions};
+use super::{defaults, protobuf, schema};
 
 /// Whether a body is in the Kubernetes protobuf envelope.
 pub(super) fn is_protobuf(body: &[u8]) -> bool {
-    body.starts_with(b"k8s\0")
+    protobuf::is_protobuf(body)
 }
 
-/// Decodes a protobuf body.
-pub(super) fn decode_protobuf(_body: &[u8], _expected_kind: &str) -> Result<Value, ApiError> {
-    Err(ApiError::unsupported_media_type(
-        "application/json, application/yaml",
-    ))
+/// Decodes a protobuf body (K1).
+pub(super) fn decode_protobuf(body: &[u8], expected_kind: &str) -> Result<Value, ApiError> {
+    protobuf::decode(body).map_err(|error| {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {expected_kind}): {text}"
+        ))
+    })
 }
 
-/// Fills static defaults.
-pub(super) fn apply_defaults(_resource: &Resource, _object: &mut Value) {}
+/// Brings an object into its stored form and fills static defaults.
+pub(super) fn apply_defaults(resource: &Resource, object: &mut Value) {
+    defaults::apply(&resource.api_version(), resource.kind, object);
+}
 
-/// Checks names and types of fields; drops unknown ones. Returns warnings.
+/// Checks names and types of fields (E4, E6); unknown ones are dropped later. Returns warnings.
 pub(super) fn check_fields(
     resource: &Resource,
-    _object: &mut Value,
+    object: &Value,
     duplicates: Vec<String>,
     validation: FieldValidation,
 ) -> Result<Vec<String>, ApiError> {
-    let findings: Vec<String> = duplicates
-        .into_iter()
-        .map(|field| format!("duplicate field \"{field}\""))
-        .collect();
-    match validation {
-        FieldValidation::Ignore => Ok(Vec::new()),
-        FieldValidation::Warn => Ok(findings),
-        FieldValidation::Strict if findings.is_empty() => Ok(Vec::new()),
-        FieldValidation::Strict => Err(ApiError::bad_request(format!(
-            "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
-            findings.join(", "),
+    let report = schema::check(&resource.api_version(), resource.kind, object);
+    let refuse = |why: &str| {
+        Err(ApiError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}",
             kind = resource.kind,
             version = resource.version,
-        ))),
+        )))
+    };
+    if let Some(error) = report.type_errors.first() {
+        return refuse(error);
+    }
+    let unknown = report
+        .unknown
+        .iter()
+        .map(|field| format!("unknown field \"{field}\""));
+    let repeated = duplicates
+        .iter()
+        .map(|field| format!("duplicate field \"{field}\""));
+    let findings: Vec<String> = unknown.chain(repeated).collect();
+    match validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Strict if !findings.is_empty() => {
+            refuse(&format!("strict decoding error: {}", findings.join(", ")))
+        }
+        FieldValidation::Warn | FieldValidation::Strict => Ok(findings),
     }
 }
 

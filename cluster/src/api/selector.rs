@@ -9,8 +9,8 @@ mod labels;
 
 use serde_json::Value;
 
-pub use fields::FieldSelector;
-pub use labels::LabelSelector;
+pub(crate) use fields::FieldSelector;
+pub(crate) use labels::LabelSelector;
 
 use super::kinds::Resource;
 use super::query::Query;
@@ -18,7 +18,7 @@ use super::status::ApiError;
 
 /// The selectors of a list, watch or deletion of a collection.
 #[derive(Clone, Debug, Default)]
-pub struct Selectors {
+pub(crate) struct Selectors {
     labels: LabelSelector,
     fields: FieldSelector,
 }
@@ -28,7 +28,7 @@ impl Selectors {
     ///
     /// # Errors
     /// 400 for a selector that does not parse or names an unknown field.
-    pub fn parse(resource: &Resource, query: &Query) -> Result<Self, ApiError> {
+    pub(crate) fn parse(resource: &Resource, query: &Query) -> Result<Self, ApiError> {
         Ok(Self {
             labels: LabelSelector::parse(query.get("labelSelector").unwrap_or_default())?,
             fields: FieldSelector::parse(resource, query.get("fieldSelector").unwrap_or_default())?,
@@ -36,18 +36,18 @@ impl Selectors {
     }
 
     /// Also requires a name.
-    pub fn with_name(mut self, name: &str) -> Self {
+    pub(crate) fn with_name(mut self, name: &str) -> Self {
         self.fields.require_name(name);
         self
     }
 
     /// Whether everything is selected.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
     /// Whether a stored object is selected.
-    pub fn matches(&self, object: &Value) -> bool {
+    pub(crate) fn matches(&self, object: &Value) -> bool {
         self.labels.matches(&object["metadata"]["labels"]) && self.fields.matches(object)
     }
 }

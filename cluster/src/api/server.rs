@@ -26,7 +26,7 @@ use crate::api::ServiceCidr;
 use crate::streams::PodStreams;
 
 /// Largest request body (T9).
-pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
+pub(crate) const BODY_LIMIT: usize = 3 * 1024 * 1024;
 
 /// Time a client has to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);

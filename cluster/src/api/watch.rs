@@ -134,7 +134,7 @@ impl WatchOptions {
     fn parse(query: &Query) -> Result<Self, ApiError> {
         let version = match query.non_empty("resourceVersion") {
             None => None,
-            Some(text) => Some(text.parse::<u64>().map_err(|_| {
+            Some(text) => Some(text.parse::<u64>().map_err(|_error| {
                 ApiError::new(
                     500,
                     "",

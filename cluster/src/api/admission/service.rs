@@ -72,8 +72,8 @@ impl FromStr for ServiceCidr {
     fn from_str(text: &str) -> Result<Self, String> {
         let problem = || format!("\"{text}\" is not an IPv4 range such as 10.96.0.0/16");
         let (address, prefix) = text.split_once('/').ok_or_else(problem)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| problem())?;
-        let prefix: u8 = prefix.parse().map_err(|_| problem())?;
+        let address: Ipv4Addr = address.parse().map_err(|_error| problem())?;
+        let prefix: u8 = prefix.parse().map_err(|_error| problem())?;
         if !(8..=28).contains(&prefix) {
             return Err(format!("the prefix of {text} is not between 8 and 28"));
         }
@@ -210,7 +210,7 @@ fn cluster_ips(
 }
 
 fn check_ip(cidr: ServiceCidr, others: &[&Value], asked: &str) -> Result<(), Cause> {
-    let address: Ipv4Addr = asked.parse().map_err(|_| {
+    let address: Ipv4Addr = asked.parse().map_err(|_error| {
         Cause::invalid(
             "spec.clusterIPs[0]",
             &asked.into(),

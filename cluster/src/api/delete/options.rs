@@ -45,7 +45,7 @@ impl DeleteOptions {
     pub(crate) fn from_values(body: &Value, query: &Query) -> Result<Self, ApiError> {
         let grace = body["gracePeriodSeconds"].as_i64();
         let grace = match (grace, query.non_empty("gracePeriodSeconds")) {
-            (None, Some(text)) => Some(text.parse().map_err(|_| {
+            (None, Some(text)) => Some(text.parse().map_err(|_error| {
                 ApiError::bad_request(format!("invalid gracePeriodSeconds \"{text}\""))
             })?),
             (grace, _) => grace,

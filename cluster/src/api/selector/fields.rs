@@ -9,7 +9,7 @@ use crate::api::status::ApiError;
 
 /// A parsed field selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FieldSelector(Vec<Term>);
+pub(crate) struct FieldSelector(Vec<Term>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Term {
@@ -23,7 +23,7 @@ impl FieldSelector {
     ///
     /// # Errors
     /// 400 for a term without operator or a field that the kind does not select by.
-    pub fn parse(resource: &Resource, text: &str) -> Result<Self, ApiError> {
+    pub(crate) fn parse(resource: &Resource, text: &str) -> Result<Self, ApiError> {
         let mut terms = Vec::new();
         for part in split_terms(text) {
             let term = parse_term(&part).ok_or_else(|| {
@@ -46,12 +46,12 @@ impl FieldSelector {
     }
 
     /// Whether everything is selected.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether a stored object satisfies every term.
-    pub fn matches(&self, object: &Value) -> bool {
+    pub(crate) fn matches(&self, object: &Value) -> bool {
         self.0
             .iter()
             .all(|term| (field(object, &term.field) == term.value) == term.equal)

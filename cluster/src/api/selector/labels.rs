@@ -9,7 +9,7 @@ use crate::api::status::ApiError;
 
 /// A parsed label selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LabelSelector(Vec<Requirement>);
+pub(crate) struct LabelSelector(Vec<Requirement>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Requirement {
@@ -33,7 +33,7 @@ impl LabelSelector {
     ///
     /// # Errors
     /// 400 with the place of the mistake.
-    pub fn parse(text: &str) -> Result<Self, ApiError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
         let mut lexer = Lexer(text.chars().peekable());
         let mut requirements = Vec::new();
         if lexer.peek() == Token::End {
@@ -53,12 +53,12 @@ impl LabelSelector {
     }
 
     /// Whether everything is selected.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether `metadata.labels` satisfies every requirement.
-    pub fn matches(&self, labels: &Value) -> bool {
+    pub(crate) fn matches(&self, labels: &Value) -> bool {
         self.0.iter().all(|requirement| {
             requirement.matches(labels.get(&requirement.key).and_then(Value::as_str))
         })
@@ -201,7 +201,7 @@ fn value(lexer: &mut Lexer<'_>) -> Result<String, ApiError> {
             Ok(word)
         }
         Token::End | Token::Symbol(",") => Ok(String::new()),
-        found => Err(unexpected(&found, "identifier")),
+        found @ Token::Symbol(_) => Err(unexpected(&found, "identifier")),
     }
 }
 
