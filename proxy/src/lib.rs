@@ -1,1 +1,4 @@
-//! stub
+//! HTTP and TCP engine, balancing, pools, interception.
+
+mod detect;
+pub mod intercept;
