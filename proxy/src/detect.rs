@@ -11,7 +11,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// `UPDATEREDIRECTREF`, has 17 letters.
 const LONGEST_METHOD: usize = 20;
 
-/// More bytes than this are never needed for a verdict.
+/// No verdict needs more bytes than this.
 pub(crate) const ENOUGH: usize = LONGEST_METHOD + 1 + "https://".len();
 
 /// What a connection carries.

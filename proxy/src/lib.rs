@@ -11,6 +11,8 @@ mod detect;
 mod error;
 pub mod http;
 pub mod intercept;
+pub mod node;
 mod pool;
+mod tcp;
 
 pub use error::{Error, ErrorKind};
