@@ -1,1 +1,14 @@
-//! stub
+//! The data plane's engine: choosing endpoints, connecting to them, pooling connections and
+//! speaking HTTP on both sides.
+//!
+//! Everything here runs on a worker: one thread, one current-thread runtime, tasks spawned with
+//! [`tokio::task::spawn_local`]. Workers share nothing but the snapshot and the endpoints' counters.
+
+pub mod balance;
+mod clock;
+pub mod connect;
+mod error;
+pub mod http;
+mod pool;
+
+pub use error::{Error, ErrorKind};
