@@ -19,13 +19,20 @@ fn endpoints(list: &[(&str, Value)]) -> Value {
     Value::Array(list.iter().map(one).collect())
 }
 
+/// A name, endpoints with their conditions, and who takes traffic.
+type Case = (
+    &'static str,
+    Vec<(&'static str, Value)>,
+    &'static [&'static str],
+);
+
 #[test]
 fn proxy_s2_conditions_decide_who_is_usable() {
     let ready = json!({"ready": true});
     let dead = json!({"ready": false, "serving": false, "terminating": true});
     let draining = json!({"ready": false, "serving": true, "terminating": true});
     let not_ready = json!({"ready": false});
-    let cases: [(&str, Vec<(&str, Value)>, &[&str]); 8] = [
+    let cases: [Case; 8] = [
         (
             "missing conditions",
             vec![("10.1.0.1", json!({}))],
