@@ -10,5 +10,7 @@ pub mod connect;
 mod error;
 pub mod http;
 mod pool;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 
 pub use error::{Error, ErrorKind};
