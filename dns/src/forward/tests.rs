@@ -61,7 +61,9 @@ async fn reliability_f36_a_refusing_upstream_costs_nothing() {
         drop(socket);
         let alive = Upstream::start(web).await;
         let start = Instant::now();
-        let answer = forwarder(&[closed, alive.addr]).resolve(key("web.test")).await;
+        let answer = forwarder(&[closed, alive.addr])
+            .resolve(key("web.test"))
+            .await;
         assert_eq!(shown(&answer.unwrap()), WEB);
         assert!(start.elapsed() < HEDGE);
         let answer = forwarder(&[closed]).resolve(key("web.test")).await;
@@ -140,7 +142,9 @@ async fn reliability_b29_ids_and_ports_are_random() {
         let ports: HashSet<u16> = seen.iter().map(|seen| seen.port).collect();
         assert!(ids.len() > 190, "{} ids", ids.len());
         assert!(ports.len() > 180, "{} ports", ports.len());
-        let steps = seen.windows(2).filter(|pair| pair[1].id == pair[0].id.wrapping_add(1));
+        let steps = seen
+            .windows(2)
+            .filter(|pair| pair[1].id == pair[0].id.wrapping_add(1));
         assert!(steps.count() < 5, "ids do not count up");
     })
     .await;
@@ -156,8 +160,9 @@ async fn reliability_b29_identical_queries_are_one() {
         })
         .await;
         let forwarder = forwarder(&[upstream.addr]);
-        let mut asking: FuturesUnordered<_> =
-            (0..50).map(|_| forwarder.resolve(key("web.test"))).collect();
+        let mut asking: FuturesUnordered<_> = (0..50)
+            .map(|_| forwarder.resolve(key("web.test")))
+            .collect();
         // The client that asked first goes away; the others get their answer nevertheless.
         let first = forwarder.resolve(key("web.test"));
         assert!(timeout(Duration::from_millis(5), first).await.is_err());
@@ -191,9 +196,7 @@ async fn truncated_replies_are_fetched_over_tcp() {
 #[tokio::test]
 async fn failures_move_on_and_are_reported_if_nobody_does_better() {
     local(async {
-        let fail = |rcode| {
-            Upstream::start(move |query, _| vec![React::Reply(reply(query, rcode))])
-        };
+        let fail = |rcode| Upstream::start(move |query, _| vec![React::Reply(reply(query, rcode))]);
         let servfail = fail(ResponseCode::ServFail).await;
         let refused = fail(ResponseCode::Refused).await;
         let good = Upstream::start(web).await;

@@ -4,6 +4,9 @@ use super::*;
 use crate::answer::encode::{self, Transport};
 use crate::name::MAX_NAME;
 
+/// A name, the words of the header, and what follows it.
+type Case<'a> = (&'a str, [u16; 6], &'a [&'a [u8]]);
+
 /// A query from words and pieces: header words, then bytes.
 fn message(words: [u16; 6], rest: &[&[u8]]) -> Vec<u8> {
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
@@ -42,7 +45,7 @@ fn reliability_b26_header_and_name_faults() {
     let label: Vec<u8> = [&[63u8][..], &[b'a'; 63]].concat();
     let long_name: Vec<u8> = [label.repeat(4), vec![0]].concat();
     let key: &[u8] = &[0, 249, 0, 1];
-    let cases: [(&str, [u16; 6], &[&[u8]]); 15] = [
+    let cases: [Case<'_>; 15] = [
         ("no question", [1, 0, 0, 0, 0, 0], &[]),
         ("question missing", [1, 0, 1, 0, 0, 0], &[]),
         ("two questions", [1, 0, 2, 0, 0, 0], &[WEB, A_IN, WEB, A_IN]),
@@ -102,45 +105,33 @@ fn codes_without_a_lookup() {
         assert_eq!(found, Some(ResponseCode::NotImp), "opcode {opcode}");
     }
     let version_1: &[u8] = &[0, 0, 41, 4, 208, 0, 1, 0, 0, 0, 0];
-    let cases: [(&str, [u16; 6], &[&[u8]], Option<ResponseCode>); 6] = [
+    let cases: [(Case<'_>, Option<ResponseCode>); 6] = [
         (
-            "chaos",
-            [1, 0, 1, 0, 0, 0],
-            &[WEB, &[0, 16, 0, 3]],
+            ("chaos", [1, 0, 1, 0, 0, 0], &[WEB, &[0, 16, 0, 3]]),
             Some(ResponseCode::Refused),
         ),
         (
-            "class ANY",
-            [1, 0, 1, 0, 0, 0],
-            &[WEB, &[0, 1, 0, 255]],
+            ("class ANY", [1, 0, 1, 0, 0, 0], &[WEB, &[0, 1, 0, 255]]),
             None,
         ),
         (
-            "AXFR",
-            [1, 0, 1, 0, 0, 0],
-            &[WEB, &[0, 252, 0, 1]],
+            ("AXFR", [1, 0, 1, 0, 0, 0], &[WEB, &[0, 252, 0, 1]]),
             Some(ResponseCode::Refused),
         ),
         (
-            "IXFR",
-            [1, 0, 1, 0, 1, 0],
-            &[WEB, &[0, 251, 0, 1]],
+            ("IXFR", [1, 0, 1, 0, 1, 0], &[WEB, &[0, 251, 0, 1]]),
             Some(ResponseCode::Refused),
         ),
         (
-            "EDNS 1",
-            [1, 0, 1, 0, 0, 1],
-            &[WEB, A_IN, version_1],
+            ("EDNS 1", [1, 0, 1, 0, 0, 1], &[WEB, A_IN, version_1]),
             Some(ResponseCode::BADVERS),
         ),
         (
-            "trailing bytes",
-            [1, 0, 1, 0, 0, 0],
-            &[WEB, A_IN, &[9; 5]],
+            ("trailing bytes", [1, 0, 1, 0, 0, 0], &[WEB, A_IN, &[9; 5]]),
             None,
         ),
     ];
-    for (name, words, rest, expected) in cases {
+    for ((name, words, rest), expected) in cases {
         assert_eq!(code(words, rest), expected, "{name}");
     }
 }
