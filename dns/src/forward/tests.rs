@@ -7,7 +7,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::testing::shown;
-use crate::testing::upstream::{React, Upstream, address, reply, web};
+use crate::testing::upstream::{React, Seen, Upstream, address, reply, web};
 
 fn key(name: &str) -> Key {
     Key {
@@ -229,6 +229,67 @@ async fn clients_that_wait_are_bounded() {
         waiting.pop();
         let mut one_more = Box::pin(forwarder.resolve(key("x.test")));
         assert!(futures_util::poll!(&mut one_more).is_pending());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reliability_b29_names_are_asked_in_random_case() {
+    local(async {
+        let upstream = Upstream::start(web).await;
+        let forwarder = forwarder(&[upstream.addr]);
+        for n in 0..20 {
+            let name = format!("a-name-with-letters-{n}.test");
+            let answer = forwarder.resolve(key(&name)).await.unwrap();
+            let soa = "@test. 300 IN SOA test. test. 1 2 3 4 300";
+            assert_eq!(shown(&answer), ["NXDOMAIN", soa], "the case stays inside");
+        }
+        let stem = |seen: &Seen| seen.name[..20].to_owned();
+        let spellings: HashSet<String> = upstream.seen().iter().map(stem).collect();
+        assert!(spellings.len() > 15, "{spellings:?}");
+        assert_eq!(upstream.seen().len(), 20);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_changes_case_is_asked_over_tcp_once() {
+    local(async {
+        let upstream = Upstream::start(|query, _| {
+            let mut message = address(query, 3);
+            message.queries[0].name = message.queries[0].name.to_lowercase();
+            vec![React::Reply(message)]
+        })
+        .await;
+        let forwarder = forwarder(&[upstream.addr]);
+        for n in 0..3 {
+            let name = format!("a-name-with-letters-{n}.test");
+            let answer = forwarder.resolve(key(&name)).await.unwrap();
+            assert_eq!(answer.answers.len(), 1, "{name}");
+        }
+        let tcp: Vec<bool> = upstream.seen().iter().map(|seen| seen.tcp).collect();
+        assert_eq!(tcp, [false, true, false, false]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upstream_without_edns_is_asked_without() {
+    local(async {
+        let upstream = Upstream::start(|query, _| match query.edns {
+            None => web(query, false),
+            Some(_) => {
+                let mut header = query.metadata.id.to_be_bytes().to_vec();
+                header.extend_from_slice(&[0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+                vec![React::Raw(header)]
+            }
+        })
+        .await;
+        let forwarder = forwarder(&[upstream.addr]);
+        let answer = forwarder.resolve(key("web.test")).await.unwrap();
+        assert_eq!(shown(&answer), WEB);
+        forwarder.resolve(key("other.test")).await.unwrap();
+        assert_eq!(upstream.seen().len(), 3);
     })
     .await;
 }
