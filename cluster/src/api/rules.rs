@@ -1,10 +1,10 @@
 //! Where the knowledge of kinds (defaults, validation, schema, patches, protobuf) meets requests:
 //! its findings become [`ApiError`]s and warnings here.
 
-use json_patch::Patch;
 use serde_json::Value;
 
 use super::kinds::Resource;
+use super::patch::{self, PatchErrorKind};
 use super::server::ApiOptions;
 use super::status::{ApiError, Cause};
 use super::write::{FieldValidation, Part, WriteOptions};
@@ -124,31 +124,41 @@ impl PatchType {
         match media_type {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
+            "application/strategic-merge-patch+json" => Ok(Self::Strategic),
+            "application/apply-patch+yaml" => Ok(Self::Apply),
             _ => Err(ApiError::unsupported_media_type(
-                "application/json-patch+json, application/merge-patch+json",
+                "application/json-patch+json, application/merge-patch+json, \
+                 application/strategic-merge-patch+json, application/apply-patch+yaml",
             )),
         }
     }
 }
 
-/// The patched object.
+/// The patched object. An apply is merged as a strategic merge patch: field ownership is not
+/// tracked, so a field that is left out of a later apply stays.
 pub(super) fn apply_patch(
-    _resource: &Resource,
-    kind: PatchType,
+    group: &str,
+    kind: &str,
+    patch_type: PatchType,
     target: &Value,
     patch: &Value,
 ) -> Result<Value, ApiError> {
-    let mut patched = target.clone();
-    match kind {
-        PatchType::Json => {
-            let patch: Patch = serde_json::from_value(patch.clone())
-                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-            json_patch::patch(&mut patched, &patch)
-                .map_err(|error| ApiError::new(422, "Invalid", error.to_string()))?;
-        }
-        PatchType::Merge | PatchType::Strategic | PatchType::Apply => {
-            json_patch::merge(&mut patched, patch)
-        }
-    }
-    Ok(patched)
+    let group_kind = if group.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{group}/{kind}")
+    };
+    let patched = match patch_type {
+        PatchType::Json => patch::json(target, patch),
+        PatchType::Merge => Ok(patch::merge(target, patch)),
+        PatchType::Strategic | PatchType::Apply => patch::strategic(&group_kind, target, patch),
+    };
+    patched.map_err(|error| match error.kind {
+        PatchErrorKind::Malformed => ApiError::bad_request(error.message),
+        PatchErrorKind::Failed => ApiError {
+            details: Some(Value::Object(serde_json::Map::new())),
+            ..ApiError::new(422, "Invalid", error.message)
+        },
+        PatchErrorKind::Internal => ApiError::new(500, "", error.message),
+    })
 }
