@@ -38,6 +38,7 @@ mod subresource;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod validate;
 mod views;
 mod watch;
 mod write;

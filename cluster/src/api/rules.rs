@@ -7,8 +7,9 @@ use super::kinds::Resource;
 use super::patch::{self, PatchErrorKind};
 use super::server::ApiOptions;
 use super::status::{ApiError, Cause};
-use super::write::{FieldValidation, Part, WriteOptions};
-use super::{defaults, protobuf, schema};
+use super::validate::{self, FieldError, ValidateOptions};
+use super::write::{FieldValidation, WriteOptions};
+use super::{defaults, metadata, protobuf, schema};
 
 /// Whether a body is in the Kubernetes protobuf envelope.
 pub(super) fn is_protobuf(body: &[u8]) -> bool {
@@ -70,24 +71,60 @@ pub(super) fn check_fields(
     }
 }
 
-/// Validates a new object.
+/// Validates a new object (E5).
 pub(super) fn validate_create(
-    _options: &ApiOptions,
-    _resource: &Resource,
-    _object: &Value,
+    options: &ApiOptions,
+    resource: &Resource,
+    object: &Value,
 ) -> Result<(), ApiError> {
-    Ok(())
+    let version = resource.api_version();
+    let errors =
+        validate::create_with(validate_options(options), &version, resource.kind, object);
+    refuse_invalid(resource, object, errors)
 }
 
-/// Validates a changed object.
+/// Validates a changed object (E5).
 pub(super) fn validate_update(
-    _options: &ApiOptions,
-    _resource: &Resource,
-    _part: Part,
-    _stored: &Value,
-    _object: &Value,
+    options: &ApiOptions,
+    resource: &Resource,
+    stored: &Value,
+    object: &Value,
 ) -> Result<(), ApiError> {
-    Ok(())
+    let version = resource.api_version();
+    let kind = resource.kind;
+    let errors =
+        validate::update_with(validate_options(options), &version, kind, stored, object);
+    refuse_invalid(resource, object, errors)
+}
+
+fn validate_options(options: &ApiOptions) -> ValidateOptions {
+    ValidateOptions {
+        allow_loopback: options.allow_loopback_endpoints,
+    }
+}
+
+fn refuse_invalid(
+    resource: &Resource,
+    object: &Value,
+    errors: Vec<FieldError>,
+) -> Result<(), ApiError> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let causes: Vec<Cause> = errors
+        .into_iter()
+        .map(|error| Cause {
+            field: error.field,
+            reason: error.reason,
+            message: error.message,
+        })
+        .collect();
+    Err(ApiError::invalid(
+        resource.group,
+        resource.kind,
+        metadata::text(object, "name"),
+        &causes,
+    ))
 }
 
 /// Reads the body of a server-side apply.

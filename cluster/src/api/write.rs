@@ -223,7 +223,7 @@ impl ApiServer {
         if part == Part::Main {
             admission::update(self.options(), transaction, resource, stored, &mut object)?;
         }
-        rules::validate_update(self.options(), resource, part, stored, &object)?;
+        rules::validate_update(self.options(), resource, stored, &object)?;
         if object == **stored {
             return Ok(Written {
                 code: 200,
