@@ -89,7 +89,7 @@ async fn cluster_d1_d5_a_deployment_rolls_out_without_losing_endpoints() {
     eventually("rolled out", rolled_out, || status(&cluster)).await;
     eventually(
         "three addresses",
-        |ready| ready.len() == 3,
+        |ready: &Vec<String>| ready.len() == 3,
         || cluster.ready_addresses("web"),
     )
     .await;
@@ -322,7 +322,7 @@ async fn cluster_q3_a_ready_pod_is_in_its_slice_within_milliseconds() {
         let start = Instant::now();
         eventually(
             "in the slice",
-            |ready| ready.len() == count,
+            |ready: &Vec<String>| ready.len() == count,
             || cluster.ready_addresses("web"),
         )
         .await;
