@@ -49,7 +49,8 @@ fn cluster_g3_verdicts() {
     use Owner::{Absent, Solid, Unresolvable, Waiting};
     let delete = Verdict::Delete;
     let lose = |uids: &[&str]| Verdict::Disown(uids.iter().map(|uid| (*uid).to_owned()).collect());
-    let cases: [(&str, &[Owner], &[&str], bool, Verdict); 11] = [
+    type Case<'a> = (&'a str, &'a [Owner], &'a [&'a str], bool, Verdict);
+    let cases: [Case<'_>; 11] = [
         ("owner there", &[Solid], &[], false, Verdict::Keep),
         (
             "owner gone",

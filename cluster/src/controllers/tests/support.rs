@@ -32,6 +32,11 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Server and controllers, no node.
     pub(super) async fn without_node() -> Self {
+        Self::with(|server| server.client()).await
+    }
+
+    /// The controllers reach the server through a client of the test's choice.
+    pub(super) async fn with(controllers: impl FnOnce(&ApiServer) -> Client) -> Self {
         let server = ApiServer::new(Store::ephemeral(), ApiOptions::default());
         server.bootstrap().await.unwrap();
         let client = server.client();
@@ -39,7 +44,7 @@ impl Cluster {
         let options = Options {
             root_ca_pem: "PEM".to_owned(),
         };
-        tokio::spawn(run(client.clone(), options, shutdown.clone()));
+        tokio::spawn(run(controllers(&server), options, shutdown.clone()));
         Self {
             client,
             _guard: shutdown.clone().drop_guard(),
@@ -50,9 +55,14 @@ impl Cluster {
     /// With a node whose agent runs every pod, except those with the image `broken`.
     pub(super) async fn start() -> Self {
         let cluster = Self::without_node().await;
-        cluster.add_node().await;
-        tokio::spawn(agent(cluster.client.clone(), cluster.shutdown.clone()));
+        cluster.add_agent().await;
         cluster
+    }
+
+    /// Adds a node and its agent.
+    pub(super) async fn add_agent(&self) {
+        self.add_node().await;
+        tokio::spawn(agent(self.client.clone(), self.shutdown.clone()));
     }
 
     pub(super) async fn add_node(&self) {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::support::{Cluster, eventually, ready};
 
-fn deployment(replicas: i32) -> Value {
+pub(super) fn deployment(replicas: i32) -> Value {
     json!({
         "metadata": { "name": "web" },
         "spec": {
@@ -24,7 +24,7 @@ fn deployment(replicas: i32) -> Value {
     })
 }
 
-fn template(image: &str) -> Value {
+pub(super) fn template(image: &str) -> Value {
     json!({
         "metadata": { "labels": { "app": "web" } },
         "spec": { "containers": [{ "name": "c", "image": image,
@@ -32,7 +32,7 @@ fn template(image: &str) -> Value {
     })
 }
 
-fn service() -> Value {
+pub(super) fn service() -> Value {
     json!({
         "metadata": { "name": "web" },
         "spec": { "selector": { "app": "web" },
@@ -40,13 +40,13 @@ fn service() -> Value {
     })
 }
 
-fn replica_set(replicas: i32) -> Value {
+pub(super) fn replica_set(replicas: i32) -> Value {
     let mut set = deployment(replicas);
     set["metadata"]["name"] = json!("rs");
     set
 }
 
-async fn status(cluster: &Cluster) -> DeploymentStatus {
+pub(super) async fn status(cluster: &Cluster) -> DeploymentStatus {
     let deployment = cluster.api::<Deployment>().get("web").await.unwrap();
     let mut status = deployment.status.unwrap_or_default();
     if status.observed_generation != deployment.metadata.generation {
@@ -55,7 +55,7 @@ async fn status(cluster: &Cluster) -> DeploymentStatus {
     status
 }
 
-fn is_rolled_out(status: &DeploymentStatus, replicas: i32) -> bool {
+pub(super) fn is_rolled_out(status: &DeploymentStatus, replicas: i32) -> bool {
     let count = Some(replicas);
     status.available_replicas == count
         && status.updated_replicas == count
@@ -67,7 +67,7 @@ fn is_rolled_out(status: &DeploymentStatus, replicas: i32) -> bool {
             .any(|condition| condition.reason.as_deref() == Some("NewReplicaSetAvailable"))
 }
 
-async fn messages(cluster: &Cluster, reason: &str) -> Vec<String> {
+pub(super) async fn messages(cluster: &Cluster, reason: &str) -> Vec<String> {
     let events = cluster
         .api::<Event>()
         .list(&ListParams::default())
