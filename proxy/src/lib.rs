@@ -14,5 +14,7 @@ pub mod intercept;
 pub mod node;
 mod pool;
 mod tcp;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 
 pub use error::{Error, ErrorKind};
