@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sealane_config::model::{AppProtocol, ClientAddr};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Worker;
 use crate::balance::Flight;
@@ -68,22 +68,22 @@ impl Worker {
     /// be the one that speaks first.
     async fn serve_detected(&self, stream: TcpStream, client: ClientAddr, target: ServiceTarget) {
         let mut first = Vec::new();
-        let upstream = match timeout(SILENCE, stream.readable()).await {
-            Ok(_readable) => None,
-            Err(_silent) => match self.connect(&stream, client, &target).await {
-                Some(connected) => Some(connected),
-                None => return,
-            },
-        };
-        let detected = match &upstream {
-            None => read_verdict(&stream, &mut first).await,
-            Some((upstream, _flight)) => tokio::select! {
-                detected = async {
-                    stream.readable().await?;
-                    read_verdict(&stream, &mut first).await
-                } => detected,
-                _spoke = upstream.readable() => Ok(Detected::Opaque),
-            },
+        let spoke = timeout(SILENCE, read_some(&stream, &mut first)).await;
+        let (detected, upstream) = match spoke {
+            Ok(Ok(_)) => (read_verdict(&stream, &mut first).await, None),
+            Ok(Err(error)) => (Err(error), None),
+            Err(_silent) => {
+                let Some(connected) = self.connect(&stream, client, &target).await else {
+                    return;
+                };
+                let mut byte = [0];
+                let detected = tokio::select! {
+                    detected = read_verdict(&stream, &mut first) => detected,
+                    _spoke = connected.0.peek(&mut byte) => Ok(Detected::Opaque),
+                    () = sleep(IDLE) => Err(io::ErrorKind::TimedOut.into()),
+                };
+                (detected, Some(connected))
+            }
         };
         match (detected, upstream) {
             (Ok(Detected::Http1 | Detected::Http2), unused) => {
@@ -163,22 +163,20 @@ impl Worker {
     }
 }
 
-/// Reads until the bytes decide; the client was readable a moment ago.
+/// Reads until the bytes decide. A client that says nothing at all may take any time, one that
+/// stops half-way is no HTTP client.
 async fn read_verdict(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<Detected> {
+    if first.is_empty() && read_some(stream, first).await? == 0 {
+        return Ok(Detected::Opaque);
+    }
     let read = async {
         loop {
-            match read_more(stream, first) {
-                // The end of the stream is seen again, and passed on, by the relay.
-                Ok(0) => return Ok(Detected::Opaque),
-                Ok(_) => {
-                    if let Some(detected) = detect(first) {
-                        return Ok(detected);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    stream.readable().await?;
-                }
-                Err(error) => return Err(error),
+            if let Some(detected) = detect(first) {
+                return Ok(detected);
+            }
+            // The end of the stream is seen again, and passed on, by the relay.
+            if read_some(stream, first).await? == 0 {
+                return Ok(Detected::Opaque);
             }
         }
     };
@@ -188,7 +186,17 @@ async fn read_verdict(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<Det
     }
 }
 
-fn read_more(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<usize> {
+/// Appends what the client says next and returns how many bytes that is; 0 at the end.
+async fn read_some(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        match try_read(stream, first) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
+            read => return read,
+        }
+    }
+}
+
+fn try_read(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<usize> {
     let mut bytes = [0; FIRST];
     let read = stream.try_read(&mut bytes)?;
     first.extend_from_slice(&bytes[..read]);
