@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Publisher;
 use crate::compile::{
-    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, ObjectKey, SecretRecord,
-    ServiceRecord, SliceRecord,
+    Built, Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, ObjectKey,
+    SecretRecord, ServiceRecord, SliceRecord,
 };
 use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
 use contact::{Contact, Contacts};
@@ -173,7 +173,14 @@ impl State {
             }
         }
         let epoch_seconds = jiff::Timestamp::now().as_second();
-        let (mut snapshot, work) = self.compiler.build(now, epoch_seconds);
+        let Built {
+            mut snapshot,
+            work,
+            is_changed,
+        } = self.compiler.build(now, epoch_seconds);
+        if self.has_published && !is_changed {
+            return;
+        }
         snapshot.synced = true;
         let generation = self.publisher.publish(snapshot);
         self.has_published = true;
@@ -283,7 +290,13 @@ impl Watches {
 
     /// Starts and ends watches on Secrets as references come and go.
     fn follow_secrets(&mut self, compiler: &Compiler) {
-        while self.tasks.try_join_next().is_some() {}
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!("a watch failed and will not come back: {error}");
+            }
+        }
         let version = compiler.secrets_version();
         if self.secrets_version.replace(version) == Some(version) {
             return;

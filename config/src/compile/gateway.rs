@@ -43,6 +43,14 @@ pub(super) struct Gateway {
     dirty_default: bool,
 }
 
+/// What a [`Gateway::build`] did.
+pub(super) struct GatewayWork {
+    /// Hosts compiled.
+    pub(super) hosts: usize,
+    /// Anything at all.
+    pub(super) is_changed: bool,
+}
+
 /// What an Ingress added to the indexes.
 #[derive(Debug)]
 struct Served {
@@ -137,19 +145,20 @@ impl Gateway {
         }
     }
 
-    /// Compiles the hosts that changed into `snapshot`; returns how many.
+    /// Compiles the hosts that changed into `snapshot`.
     pub(super) fn build(
         &mut self,
         services: &Services,
         epoch_seconds: i64,
         snapshot: &mut Snapshot,
         problems: &mut Problems,
-    ) -> usize {
+    ) -> GatewayWork {
         let dirty = std::mem::take(&mut self.dirty_hosts);
+        let default = std::mem::take(&mut self.dirty_default);
         for host in &dirty {
             self.build_host(host, services, epoch_seconds, snapshot, problems);
         }
-        if std::mem::take(&mut self.dirty_default) {
+        if default {
             let compiler = HostCompiler {
                 services,
                 secrets: &self.secrets,
@@ -165,7 +174,10 @@ impl Gateway {
                 problems.set(Unit::DefaultCertificate, found);
             }
         }
-        dirty.len()
+        GatewayWork {
+            hosts: dirty.len(),
+            is_changed: default || !dirty.is_empty(),
+        }
     }
 
     fn build_host(

@@ -44,8 +44,11 @@ impl Secrets {
 
     /// No reference is left: its last good certificate goes too.
     pub(super) fn forget(&mut self, key: &ObjectKey) {
-        if self.states.remove(key).is_some() {
+        if let Some(state) = self.states.remove(key) {
             self.version += 1;
+            if state.good.is_some() {
+                report_expiry(key, 0);
+            }
         }
     }
 
@@ -104,7 +107,10 @@ impl SecretState {
                     return !was_known;
                 }
                 match &record.content {
-                    Ok(loaded) => self.good = Some(loaded.clone()),
+                    Ok(loaded) => {
+                        report_expiry(key, loaded.certificate.not_after);
+                        self.good = Some(loaded.clone());
+                    }
                     Err(problem) => self.problem = Some(problem.clone()),
                 }
                 self.record = Some(record);
@@ -124,4 +130,15 @@ impl SecretState {
             }
         }
     }
+}
+
+/// Sets the gauge of a certificate's end of validity, seconds since the Unix epoch; 0 once it is no
+/// longer served.
+fn report_expiry(key: &ObjectKey, not_after: i64) {
+    metrics::gauge!(
+        "sealane_certificate_not_after_seconds",
+        "namespace" => key.namespace.to_string(),
+        "secret" => key.name.to_string()
+    )
+    .set(not_after as f64);
 }
