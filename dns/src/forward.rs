@@ -85,6 +85,7 @@ struct Upstream {
     addr: SocketAddr,
     /// Until when it comes last.
     avoid_until: Cell<Option<Instant>>,
+    traits: exchange::Traits,
 }
 
 impl Forwarder {
@@ -93,6 +94,7 @@ impl Forwarder {
         let upstream = |&addr| Upstream {
             addr,
             avoid_until: Cell::new(None),
+            traits: exchange::Traits::default(),
         };
         Self {
             inner: Rc::new(Inner {
@@ -223,7 +225,7 @@ impl Inner {
             dnssec_ok: key.dnssec_ok,
             checking_disabled: key.checking_disabled,
         };
-        let exchange = exchange::exchange(&self.sockets, upstream.addr, &asked);
+        let exchange = exchange::exchange(&self.sockets, upstream.addr, &upstream.traits, &asked);
         let result = timeout(PER_TRY, exchange).await;
         (upstream, result.unwrap_or(Err(ForwardError::TimedOut)))
     }

@@ -2,7 +2,7 @@
 //!
 //! The header comes first: what is no query, has an unknown opcode or does not hold exactly one
 //! question is turned away after twelve bytes, so a count can never make anything be reserved.
-//! Then the question, then at most [`MAX_ADDITIONAL`] records, of which only OPT is read.
+//! Then the question, then at most three records, of which only OPT is read.
 //!
 //! | message | answer |
 //! |---|---|

@@ -77,6 +77,16 @@ impl Name {
         }
     }
 
+    /// The same name with each letter in upper or lower case as the bits of `random` say, so that a
+    /// reply has more to guess (draft-vixie-dnsext-dns0x20).
+    pub fn with_case(&self, mut random: impl Iterator<Item = bool>) -> Self {
+        let flip = |&byte: &u8| match byte.is_ascii_alphabetic() && random.next() == Some(true) {
+            true => byte ^ 0x20,
+            false => byte,
+        };
+        Self(self.0.iter().map(flip).collect())
+    }
+
     /// Equal but for ASCII case.
     pub fn eq_ignore_case(&self, other: &Self) -> bool {
         self.0.eq_ignore_ascii_case(&other.0)

@@ -28,6 +28,9 @@ pub enum ReplyError {
     /// A reply to this query, cut off: ask again over TCP.
     #[error("the reply is truncated")]
     Truncated,
+    /// The upstream cannot read the query: ask again without EDNS (RFC 6891 section 7).
+    #[error("the upstream does not speak EDNS")]
+    NoEdns,
     /// A reply to this query that cannot be read.
     #[error(transparent)]
     Malformed(#[from] Malformed),
@@ -43,6 +46,9 @@ pub fn parse(
     question: &Question,
     dnssec_ok: bool,
 ) -> Result<Answer, ReplyError> {
+    if cannot_read_query(message, id) {
+        return Err(ReplyError::NoEdns);
+    }
     let (flags, counts, mut cursor) = matching(message, id, question).ok_or(ReplyError::NotOurs)?;
     if flags & flag::TC != 0 {
         return Err(ReplyError::Truncated);
@@ -59,6 +65,18 @@ pub fn parse(
         .filter(|record| dnssec_ok || last.is_within(&record.name))
         .collect();
     Ok(answer)
+}
+
+/// A reply with this id that says FORMERR or NOTIMP. It need not repeat a question that it did not
+/// understand.
+fn cannot_read_query(message: &[u8], id: u16) -> bool {
+    let mut cursor = Cursor::new(message, 0);
+    let (Ok(their_id), Ok(flags), HEADER..) = (cursor.u16(), cursor.u16(), message.len()) else {
+        return false;
+    };
+    let rcode = ResponseCode::from_low((flags & flag::RCODE) as u8);
+    let refuses = matches!(rcode, ResponseCode::FormErr | ResponseCode::NotImp);
+    their_id == id && flags & flag::QR != 0 && flags & flag::OPCODE == 0 && refuses
 }
 
 /// Flags, counts of answer and authority section, and what follows the question, if the message is

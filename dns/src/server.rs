@@ -45,7 +45,7 @@ pub(crate) enum Step {
     /// The reply was written.
     Replied,
     /// The reply needs an upstream.
-    Later(Later),
+    Later(Box<Later>),
 }
 
 /// A query that waits for an upstream.
@@ -128,7 +128,7 @@ impl DnsServer {
     }
 
     /// Appends the reply to `out` once an upstream has answered or failed.
-    pub(crate) async fn finish(&self, later: Later, transport: Transport, out: &mut Vec<u8>) {
+    pub(crate) async fn finish(&self, later: Box<Later>, transport: Transport, out: &mut Vec<u8>) {
         let result = self.inner.forwarder.resolve(later.key).await;
         let mut answer = complete(result, &later.name, later.aliases);
         answer.shuffle();
@@ -136,7 +136,7 @@ impl DnsServer {
     }
 
     /// The answer, or what has to be asked for it.
-    fn answer(&self, query: Query, client: IpAddr) -> Result<(Query, Answer), Later> {
+    fn answer(&self, query: Query, client: IpAddr) -> Result<(Query, Answer), Box<Later>> {
         let settings = &self.inner.settings;
         let outcome = lookup::answer(&self.inner.reader.load(), settings, &query.question);
         let (name, aliases) = match outcome {
@@ -155,12 +155,12 @@ impl DnsServer {
         };
         match self.inner.forwarder.cached(&key) {
             Some(cached) => Ok((query, complete(Ok(cached), &name, aliases))),
-            None => Err(Later {
+            None => Err(Box::new(Later {
                 query,
                 key,
                 name,
                 aliases,
-            }),
+            })),
         }
     }
 }

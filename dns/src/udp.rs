@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,8 +25,13 @@ use datagrams::Datagrams;
 const BATCH: usize = 64;
 /// Largest query that is read. What is longer is cut off, so that it is malformed.
 const DATAGRAM: usize = 4096;
+/// Ports from which no query comes, but from which something answers whatever it is sent: none, echo,
+/// daytime, qotd, chargen and other name servers. A reply could go back and forth for ever.
+const REFLECTORS: [u16; 6] = [0, 7, 13, 17, 19, 53];
 /// How long queries may wait for an upstream after shutdown.
 const GRACE: Duration = Duration::from_secs(5);
+/// At shutdown, how long nothing may arrive before the socket counts as empty.
+const QUIET: Duration = Duration::from_millis(20);
 /// How long nothing is received after an error of the socket, so that one that stays does not spin.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -78,7 +83,13 @@ pub(crate) async fn serve(
             }
         }
     }
-    while worker.answer_batch(&mut buffer, &mut reply).is_ok() {}
+    // The socket is read until nothing comes any more; a flood cannot put off the end.
+    let end = Instant::now() + GRACE;
+    while Instant::now() < end
+        && let Ok(Ok(())) = timeout(QUIET, worker.datagrams.readable()).await
+    {
+        while Instant::now() < end && worker.answer_batch(&mut buffer, &mut reply).is_ok() {}
+    }
     worker.waiting.close();
     // What is still waiting is given up.
     let _ = timeout(GRACE, worker.waiting.wait()).await;
@@ -97,6 +108,9 @@ impl Worker<'_> {
         for _ in 0..BATCH {
             let (length, peer) = self.datagrams.try_receive(buffer)?;
             reply.clear();
+            if REFLECTORS.contains(&peer.addr.port()) {
+                continue;
+            }
             let client = peer.addr.ip();
             let message = &buffer[..length];
             match self.server.start(message, client, Transport::Udp, reply) {

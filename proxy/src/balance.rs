@@ -10,7 +10,7 @@
 //! - the choice between two is a weighted coin (odds are the squared costs, the other way round),
 //!   not a comparison: 3 % slower gets 3 % less, twice as slow a quarter, ten times as slow a
 //!   hundredth;
-//! - an estimate follows a slow answer upwards by a factor of four at most and comes down by a
+//! - an estimate follows a slow answer upwards by a factor of two at most and comes down by a
 //!   quarter of the difference with each faster one, so one hiccup costs an endpoint a few requests
 //!   and a slow endpoint is found out after a few.
 //!

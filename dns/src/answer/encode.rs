@@ -5,14 +5,14 @@
 //! from the start.
 //!
 //! Names are compressed against the names written before, case included, because owners and targets
-//! keep the client's case. At most [`SUFFIXES`] suffixes are remembered, which bounds the work a
+//! keep the client's case. At most 64 suffixes are remembered, which bounds the work a
 //! record costs whatever the number of records (names beyond them just stay longer). Names in record
 //! data are compressed only where RFC 3597 section 4 allows it, so not in SRV.
 
 use hickory_proto::op::ResponseCode;
 
 use super::{Answer, ExtendedError};
-use crate::message::{Edns, HEADER, Query, Rejected, class, flag, option};
+use crate::message::{Edns, HEADER, Query, Question, Rejected, class, flag, option};
 use crate::name::Name;
 use crate::record::{RData, Record};
 
@@ -142,30 +142,37 @@ fn push_option(opt: &mut Vec<u8>, code: u16, head: &[u8], tail: &[u8]) {
     opt.extend_from_slice(tail);
 }
 
-/// A query as sent to an upstream: RD set, EDNS with our size.
+/// A query as sent to an upstream: RD set, with an OPT record that announces our size unless `edns`
+/// says that it speaks none. DO is part of that record.
 pub fn query(
     id: u16,
-    question: &super::super::message::Question,
-    dnssec_ok: bool,
+    question: &Question,
+    edns: Option<DnssecOk>,
     checking_disabled: bool,
 ) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEADER + 64 + OPT);
+    let mut out = Vec::with_capacity(HEADER + question.name.wire().len() + 4 + OPT);
     let flags = flag::RD | if checking_disabled { flag::CD } else { 0 };
-    for word in [id, flags, 1, 0, 0, 1] {
+    for word in [id, flags, 1, 0, 0, u16::from(edns.is_some())] {
         out.extend_from_slice(&word.to_be_bytes());
     }
     out.extend_from_slice(question.name.wire());
     out.extend_from_slice(&u16::from(question.record_type).to_be_bytes());
     out.extend_from_slice(&class::IN.to_be_bytes());
-    let edns = Edns {
-        udp_size: 0,
-        dnssec_ok,
-        keepalive: false,
-    };
-    let plain = Answer::code(ResponseCode::NoError, None);
-    out.extend_from_slice(&opt_record(edns, &plain, Transport::Udp));
+    if let Some(DnssecOk(dnssec_ok)) = edns {
+        let edns = Edns {
+            udp_size: UDP_LIMIT as u16,
+            dnssec_ok,
+            keepalive: false,
+        };
+        let plain = Answer::code(ResponseCode::NoError, None);
+        out.extend_from_slice(&opt_record(edns, &plain, Transport::Udp));
+    }
     out
 }
+
+/// The DO flag: DNSSEC records are wanted (RFC 3225).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DnssecOk(pub bool);
 
 /// Appends to a message and remembers where names are.
 struct Writer<'a> {

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +80,7 @@ async fn send(write: &mut OwnedWriteHalf, mut reply: Vec<u8>) -> io::Result<()> 
 }
 
 /// Why nothing more is read.
+#[derive(Debug, PartialEq, Eq)]
 enum Stop {
     /// No message began in time.
     Idle,
@@ -88,14 +89,14 @@ enum Stop {
 }
 
 /// The messages of a connection. Grows with what arrives, not with the length that is claimed.
-struct Messages {
-    read: OwnedReadHalf,
+struct Messages<R> {
+    read: R,
     buffer: BytesMut,
     deadline: Instant,
 }
 
-impl Messages {
-    fn new(read: OwnedReadHalf) -> Self {
+impl<R: AsyncRead + Unpin> Messages<R> {
+    fn new(read: R) -> Self {
         Self {
             read,
             buffer: BytesMut::new(),
@@ -146,3 +147,6 @@ impl Messages {
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use crate::clock;
 const FLOOR: u64 = 1_000_000;
 
 /// How far one sample can raise the estimate.
-const RISE: u64 = 4;
+const RISE: u64 = 2;
 
 /// An estimate loses half of its height in this time without a sample, nanoseconds: an endpoint
 /// that was slow long ago deserves another look.
