@@ -150,6 +150,12 @@ impl Compiler {
         self.gateway.secrets().all_known()
     }
 
+    /// Lets time pass for certificates, which begin and cease to be valid without an event. Returns
+    /// whether [`Self::build`] has something to do.
+    pub fn check_validity(&mut self, epoch_seconds: i64) -> bool {
+        self.gateway.check_validity(epoch_seconds)
+    }
+
     /// Compiles what changed. `epoch_seconds` is the time since the Unix epoch.
     pub fn build(&mut self, now: Instant, epoch_seconds: i64) -> Built {
         let (snapshot, problems) = (&mut self.snapshot, &mut self.problems);

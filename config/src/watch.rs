@@ -37,8 +37,8 @@ use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
 use contact::{Contact, Contacts};
 use follow::{Follower, Source};
 
-/// How often staleness is measured.
-const STALENESS_PERIOD: Duration = Duration::from_secs(5);
+/// How often staleness is measured and certificates are checked.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(5);
 
 /// Kinds that are listed completely. All of them have to be there before anything is published.
 const KINDS: [&str; 5] = [
@@ -94,17 +94,20 @@ pub async fn run(
         give_up_certificates: None,
         has_published: false,
     };
-    let mut staleness = tokio::time::interval(STALENESS_PERIOD);
-    staleness.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING_PERIOD);
+    housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let deadline = state.next_deadline();
         tokio::select! {
             () = shutdown.cancelled() => return,
             Some(change) = changes.recv() => state.gather(change, &mut changes).await,
             () = sleep_until(deadline) => {}
-            _ = staleness.tick() => {
+            _ = housekeeping.tick() => {
                 state.watches.contacts.measure();
-                continue;
+                let epoch_seconds = jiff::Timestamp::now().as_second();
+                if !state.compiler.check_validity(epoch_seconds) {
+                    continue;
+                }
             }
         }
         state.publish();

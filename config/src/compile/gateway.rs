@@ -41,6 +41,8 @@ pub(super) struct Gateway {
     by_secret: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     dirty_hosts: HashSet<HostMatch>,
     dirty_default: bool,
+    /// When the validity of certificates was last looked at, seconds since the Unix epoch.
+    checked_at: i64,
 }
 
 /// What a [`Gateway::build`] did.
@@ -79,6 +81,7 @@ impl Gateway {
             by_secret: HashMap::new(),
             dirty_hosts: HashSet::new(),
             dirty_default: false,
+            checked_at: 0,
         }
     }
 
@@ -124,9 +127,23 @@ impl Gateway {
     }
 
     pub(super) fn apply_secret(&mut self, key: &ObjectKey, delta: Delta<SecretRecord>) {
-        if !self.secrets.apply(key, delta) {
-            return;
+        if self.secrets.apply(key, delta) {
+            self.secret_changed(key);
         }
+    }
+
+    /// Lets time pass: hosts whose certificate began or ceased to be valid since the last call are
+    /// compiled again. Returns whether there are any.
+    pub(super) fn check_validity(&mut self, epoch_seconds: i64) -> bool {
+        let before = std::mem::replace(&mut self.checked_at, epoch_seconds);
+        let turned = self.secrets.turned(before, epoch_seconds);
+        for key in &turned {
+            self.secret_changed(key);
+        }
+        !turned.is_empty()
+    }
+
+    fn secret_changed(&mut self, key: &ObjectKey) {
         for ingress in self.by_secret.get(key).into_iter().flatten() {
             if let Some(served) = self.served.get(ingress) {
                 self.dirty_hosts.extend(served.hosts.iter().cloned());

@@ -74,6 +74,17 @@ impl Secrets {
         self.states.values().all(|state| state.is_known)
     }
 
+    /// The Secrets whose certificate began or ceased to be valid between two times, in seconds since
+    /// the Unix epoch.
+    pub(super) fn turned(&self, before: i64, now: i64) -> Vec<ObjectKey> {
+        let has_turned = |state: &SecretState| {
+            let good = state.good.as_ref();
+            good.is_some_and(|good| good.invalid_at(before) != good.invalid_at(now))
+        };
+        let turned = self.states.iter().filter(|(_, state)| has_turned(state));
+        turned.map(|(key, _)| key.clone()).collect()
+    }
+
     /// Takes an event about one Secret in; returns whether anything changed. Late events about a
     /// Secret that is no longer referred to are dropped.
     pub(super) fn apply(&mut self, key: &ObjectKey, delta: Delta<SecretRecord>) -> bool {
