@@ -290,14 +290,12 @@ async fn reliability_f42_a_client_that_takes_nothing_is_sent_away() {
 async fn a_connection_costs_little_memory() {
     on_worker(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
+        let addr = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(addr).await.unwrap();
         let options = ServerOptions::default();
         let handler = |_| async { Response::new(Body::empty()) };
-        let connection = serve(stream, &options, handler, CancellationToken::new());
-        let size = std::mem::size_of_val(&connection);
-        println!("SIZE {size}");
+        let size = size_of_val(&serve(stream, &options, handler, CancellationToken::new()));
+        assert!(size <= 4096, "a connection takes {size} bytes");
         let front = Front::new(&[]).await;
         let port = front
             .world
@@ -305,15 +303,11 @@ async fn a_connection_costs_little_memory() {
             .backend(&backend("api"))
             .unwrap()
             .clone();
-        let target = Target {
-            port,
-            upstream: Upstream::Http1,
-        };
+        let upstream = Upstream::Http1;
+        let target = Target { port, upstream };
         let request = http::Request::new(Body::empty());
-        println!(
-            "FORWARD {}",
-            std::mem::size_of_val(&front.engine.forward(request, &target))
-        );
+        let size = size_of_val(&front.engine.forward(request, &target));
+        assert!(size <= 3072, "a request takes {size} bytes");
     })
     .await;
 }
