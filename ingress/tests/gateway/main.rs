@@ -1,5 +1,8 @@
 //! The gateway on real sockets.
-#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up has failed"
+)]
 
 mod routing;
 mod support;

@@ -85,10 +85,14 @@ impl Client {
         }
     }
 
-    async fn connect(&self, edge: &Edge, name: &str) -> TlsStream<TcpStream> {
+    async fn connect(&self, edge: &Edge, name: &str) -> Box<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(edge.https).await.unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        self.connector.connect(name, stream).await.unwrap()
+        Box::new(
+            Box::pin(self.connector.connect(name, stream))
+                .await
+                .unwrap(),
+        )
     }
 
     /// The certificate that this name gets.

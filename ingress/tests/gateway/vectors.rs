@@ -151,9 +151,7 @@ impl Forwarded {
             })
             && check(self.no_ctl, |r| {
                 let is_control = |b: &u8| *b < 0x20 && *b != b'\t';
-                !r.fields
-                    .iter()
-                    .any(|(_, v)| v.iter().any(|b| is_control(b)))
+                !r.fields.iter().any(|(_, v)| v.iter().any(is_control))
             })
             && check(self.no_chunk_ext, |r| !r.chunk_extension)
             && (!self.no_leftover || upstream.len() <= 1)
