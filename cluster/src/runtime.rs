@@ -1,1 +1,3 @@
 //! The node agent: pods as processes.
+
+pub mod images;

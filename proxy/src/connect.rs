@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 /// How long a connection attempt may take: pods are at most a few milliseconds away, and a second
 /// endpoint is usually at hand.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A peer that vanished without a word is found after 10 s of silence and three probes 5 s apart.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
@@ -93,8 +93,7 @@ impl Connector {
             .map_err(|_elapsed| {
                 io::Error::new(io::ErrorKind::TimedOut, "no connection within 1 s")
             })??;
-        stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
+        tune(&stream)?;
         Ok(stream)
     }
 
@@ -111,6 +110,12 @@ impl Connector {
             Self::Direct | Self::Split { .. } => TcpStream::connect(endpoint.0).await,
         }
     }
+}
+
+/// `TCP_NODELAY` and keepalive probes on.
+pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
 }
 
 #[cfg(test)]

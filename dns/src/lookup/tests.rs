@@ -1,0 +1,8 @@
+//! Tables over the lookup. `.S` stands for `.testns.svc.cluster.local`, `.Z` for `.cluster.local`,
+//! `$N` for the name asked for.
+
+mod aliases;
+mod endpoints;
+mod names;
+mod reverse;
+mod services;

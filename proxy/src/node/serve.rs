@@ -1,0 +1,208 @@
+//! What happens to one connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sealane_config::model::{AppProtocol, ClientAddr};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use super::Worker;
+use crate::balance::Flight;
+use crate::connect::tune;
+use crate::detect::{Detected, ENOUGH, detect};
+use crate::http::{ServiceTarget, Upstream};
+use crate::tcp::{Prefixed, relay};
+
+/// A client that is silent for so long waits for the server to speak first (SMTP, MySQL, NATS).
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// A client that began like HTTP and got stuck is relayed as it is after this.
+const UNDECIDED: Duration = Duration::from_secs(5);
+
+/// First bytes that are read for a verdict: a usual request head or TLS hello, so that it goes on in
+/// one piece.
+const FIRST: usize = 2048;
+const _: () = assert!(FIRST >= ENOUGH);
+
+/// Nothing moved for so long: the connection is given up (the kernel's connection tracking waits
+/// for days, load balancers for minutes to an hour).
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// How long a destination outside the cluster may take to accept.
+const OUTSIDE_CONNECT: Duration = Duration::from_secs(15);
+
+impl Worker {
+    pub(super) async fn serve_service(
+        &self,
+        stream: TcpStream,
+        client: ClientAddr,
+        target: ServiceTarget,
+        protocol: AppProtocol,
+    ) {
+        match protocol {
+            AppProtocol::Http | AppProtocol::Http2 => {
+                self.serve_http(Prefixed::new(Vec::new(), stream), client, target)
+                    .await;
+            }
+            AppProtocol::Tls | AppProtocol::Tcp => {
+                self.serve_flow(stream, Vec::new(), client, &target).await;
+            }
+            AppProtocol::Detect => self.serve_detected(stream, client, target).await,
+        }
+    }
+
+    async fn serve_http(
+        &self,
+        stream: Prefixed<TcpStream>,
+        client: ClientAddr,
+        target: ServiceTarget,
+    ) {
+        let shutdown = self.shutdown.clone();
+        // The engine's future is large, and most of a worker's connections are not HTTP ones.
+        Box::pin(self.engine.serve_service(stream, client, target, shutdown)).await;
+    }
+
+    /// Looks at what the client says first. While it says nothing the server is connected to: it may
+    /// be the one that speaks first.
+    async fn serve_detected(&self, stream: TcpStream, client: ClientAddr, target: ServiceTarget) {
+        let mut first = Vec::new();
+        let upstream = match timeout(SILENCE, stream.readable()).await {
+            Ok(_readable) => None,
+            Err(_silent) => match self.connect(&stream, client, &target).await {
+                Some(connected) => Some(connected),
+                None => return,
+            },
+        };
+        let detected = match &upstream {
+            None => read_verdict(&stream, &mut first).await,
+            Some((upstream, _flight)) => tokio::select! {
+                detected = async {
+                    stream.readable().await?;
+                    read_verdict(&stream, &mut first).await
+                } => detected,
+                _spoke = upstream.readable() => Ok(Detected::Opaque),
+            },
+        };
+        match (detected, upstream) {
+            (Ok(Detected::Http1 | Detected::Http2), unused) => {
+                drop(unused);
+                let stream = Prefixed::new(first, stream);
+                self.serve_http(stream, client, target).await;
+            }
+            (Ok(Detected::Opaque), Some((upstream, _flight))) => {
+                relay_logged(&stream, &upstream, first).await;
+            }
+            (Ok(Detected::Opaque), None) => {
+                self.serve_flow(stream, first, client, &target).await;
+            }
+            (Err(error), _) => tracing::debug!(%client, %error, "client gone"),
+        }
+    }
+
+    async fn serve_flow(
+        &self,
+        stream: TcpStream,
+        first: Vec<u8>,
+        client: ClientAddr,
+        target: &ServiceTarget,
+    ) {
+        if let Some((upstream, _flight)) = self.connect(&stream, client, target).await {
+            relay_logged(&stream, &upstream, first).await;
+        }
+    }
+
+    /// Connects to an endpoint; if that fails, the client's connection is set to be reset.
+    async fn connect(
+        &self,
+        stream: &TcpStream,
+        client: ClientAddr,
+        target: &ServiceTarget,
+    ) -> Option<(TcpStream, Flight)> {
+        let service = &target.backend.service;
+        let port = match target.resolve(Upstream::Http1) {
+            Ok(resolved) => resolved.port,
+            Err(error) => {
+                tracing::debug!(%client, %service, %error, "Service gone");
+                reset(stream);
+                return None;
+            }
+        };
+        let connected = self.flows.connect(client, &port, self.engine.balancer());
+        match connected.await {
+            Ok(connected) => Some(connected),
+            Err(error) => {
+                let error = &error as &(dyn std::error::Error + 'static);
+                tracing::debug!(%client, %service, error, "no endpoint");
+                reset(stream);
+                None
+            }
+        }
+    }
+
+    pub(super) async fn serve_outside(&self, stream: TcpStream, addr: SocketAddr) {
+        let connect = async {
+            let socket = self.host.tcp(addr).await?;
+            let upstream = TcpSocket::from_std_stream(socket.into())
+                .connect(addr)
+                .await?;
+            tune(&upstream)?;
+            Ok::<_, io::Error>(upstream)
+        };
+        let error = match timeout(OUTSIDE_CONNECT, connect).await {
+            Ok(Ok(upstream)) => {
+                relay_logged(&stream, &upstream, Vec::new()).await;
+                return;
+            }
+            Ok(Err(error)) => error,
+            Err(_elapsed) => io::ErrorKind::TimedOut.into(),
+        };
+        tracing::debug!(%addr, %error, "cannot connect to the outside");
+        reset(&stream);
+    }
+}
+
+/// Reads until the bytes decide; the client was readable a moment ago.
+async fn read_verdict(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<Detected> {
+    let read = async {
+        loop {
+            match read_more(stream, first) {
+                // The end of the stream is seen again, and passed on, by the relay.
+                Ok(0) => return Ok(Detected::Opaque),
+                Ok(_) => {
+                    if let Some(detected) = detect(first) {
+                        return Ok(detected);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    stream.readable().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    match timeout(UNDECIDED, read).await {
+        Ok(verdict) => verdict,
+        Err(_elapsed) => Ok(Detected::Opaque),
+    }
+}
+
+fn read_more(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<usize> {
+    let mut bytes = [0; FIRST];
+    let read = stream.try_read(&mut bytes)?;
+    first.extend_from_slice(&bytes[..read]);
+    Ok(read)
+}
+
+fn reset(stream: &TcpStream) {
+    // Fails only on a connection that is gone anyhow.
+    let _ = stream.set_zero_linger();
+}
+
+async fn relay_logged(client: &TcpStream, upstream: &TcpStream, first: Vec<u8>) {
+    match relay(client, upstream, first, IDLE).await {
+        Ok(relayed) => tracing::trace!(?relayed, "connection ended"),
+        Err(error) => tracing::debug!(%error, "connection broken"),
+    }
+}
