@@ -247,7 +247,7 @@ fn proxy_l25_half_close_and_resets_pass_through() {
 }
 
 #[test]
-fn pods_reach_the_outside_through_the_proxy_only_where_they_may() {
+fn proxy_i5_pods_reach_the_outside_but_never_our_own_listeners() {
     let Some(world) = World::new() else { return };
     let client = world.pod("client");
     // Another namespace stands for the host's, with an address that is outside the cluster.

@@ -371,3 +371,36 @@ async fn cluster_b11_pods_without_a_node_say_why_and_are_bound_when_there_is_one
     )
     .await;
 }
+
+#[tokio::test]
+async fn cluster_q2_slices_outlive_the_selector_but_not_the_service() {
+    let cluster = Cluster::start().await;
+    cluster.create::<Service>(service()).await;
+    cluster.create::<ReplicaSet>(replica_set(2)).await;
+    let two = |addresses: &Vec<String>| addresses.len() == 2;
+    eventually("two addresses", two, || cluster.ready_addresses("web")).await;
+    let slices = cluster.names::<EndpointSlice>().await;
+    cluster
+        .patch::<Service>("web", json!({ "spec": { "selector": null } }))
+        .await;
+    cluster
+        .patch::<ReplicaSet>("rs", json!({ "spec": { "replicas": 0 } }))
+        .await;
+    eventually("no pods", Vec::is_empty, || cluster.names::<Pod>()).await;
+    assert_eq!(cluster.names::<EndpointSlice>().await, slices);
+    assert_eq!(
+        cluster.ready_addresses("web").await.len(),
+        2,
+        "they are the user's now"
+    );
+    let by_default = kube::api::DeleteParams::default();
+    cluster
+        .api::<Service>()
+        .delete("web", &by_default)
+        .await
+        .unwrap();
+    eventually("no slices", Vec::is_empty, || {
+        cluster.names::<EndpointSlice>()
+    })
+    .await;
+}
