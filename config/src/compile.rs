@@ -1,1 +1,193 @@
-//! Kubernetes objects to the model.
+//! Kubernetes objects to the model: the only place that knows both.
+//!
+//! Objects become compact records at the edge (`read` of each record), where fields that are not
+//! used are dropped and bad ones become problems. The [`Compiler`] keeps the records and the working
+//! snapshot, and redoes only what an event touches: a changed slice one Service, a changed Ingress
+//! its hosts. Bad input is partly used or skipped and never affects other objects.
+
+mod annotations;
+mod claims;
+mod endpoints;
+mod gateway;
+mod host;
+mod host_routes;
+mod ingress;
+mod path;
+mod problems;
+mod rank;
+mod secret;
+mod secrets;
+mod service;
+mod services;
+mod slice;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::time::Instant;
+
+pub use gateway::GatewayOptions;
+pub use ingress::{ClassRecord, IngressRecord};
+pub use secret::SecretRecord;
+pub use service::ServiceRecord;
+pub use slice::SliceRecord;
+pub use store::{Decoded, Delta, ObjectKey};
+
+use crate::Snapshot;
+use gateway::Gateway;
+use problems::Problems;
+use services::Services;
+
+/// A change of watched objects.
+#[derive(Debug)]
+pub enum Change {
+    /// Services.
+    Services(Delta<ServiceRecord>),
+    /// EndpointSlices.
+    Slices(Delta<SliceRecord>),
+    /// Namespaces; all that counts is that they exist.
+    Namespaces(Delta<()>),
+    /// Ingresses.
+    Ingresses(Delta<IngressRecord>),
+    /// IngressClasses.
+    Classes(Delta<ClassRecord>),
+    /// One Secret that is referred to.
+    Secret(ObjectKey, Delta<SecretRecord>),
+}
+
+/// How much a [`Compiler::build`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Services compiled.
+    pub services: usize,
+    /// Hosts compiled.
+    pub hosts: usize,
+}
+
+/// What [`Compiler::build`] made.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The state of the world; shares its tables with the one before.
+    pub snapshot: Snapshot,
+    /// How much was done for it.
+    pub work: Work,
+    /// Whether it differs from the one before.
+    pub is_changed: bool,
+}
+
+/// Compiles watched objects into snapshots.
+#[derive(Debug)]
+pub struct Compiler {
+    services: Services,
+    gateway: Gateway,
+    namespaces: store::Store<()>,
+    problems: Problems,
+    snapshot: Snapshot,
+    /// Namespaces came or went since the last snapshot.
+    namespaces_changed: bool,
+}
+
+impl Compiler {
+    /// A compiler that knows no objects yet.
+    pub fn new(gateway: GatewayOptions) -> Self {
+        Self {
+            services: Services::new(),
+            gateway: Gateway::new(gateway),
+            namespaces: store::Store::new("Namespace"),
+            problems: Problems::default(),
+            snapshot: Snapshot::default(),
+            namespaces_changed: false,
+        }
+    }
+
+    /// Takes a change in. Nothing is compiled before [`Self::build`].
+    pub fn apply(&mut self, change: Change, now: Instant) {
+        let problems = &mut self.problems;
+        match change {
+            Change::Services(delta) => {
+                for service in self.services.apply_services(delta, problems) {
+                    self.gateway.service_changed(&service);
+                }
+            }
+            Change::Slices(delta) => self.services.apply_slices(delta, now, problems),
+            Change::Namespaces(delta) => {
+                for changed in self.namespaces.apply(delta, problems) {
+                    self.namespaces_changed = true;
+                    let name = changed.key.name.clone();
+                    if changed.old.is_some() {
+                        self.snapshot.namespaces.remove_mut(&name);
+                    } else {
+                        self.snapshot.namespaces.insert_mut(name, ());
+                    }
+                }
+            }
+            Change::Ingresses(delta) => self.gateway.apply_ingresses(delta, problems),
+            Change::Classes(delta) => self.gateway.apply_classes(delta, problems),
+            Change::Secret(key, delta) => self.gateway.apply_secret(&key, delta),
+        }
+    }
+
+    /// When [`Self::build`] has to run even if nothing changes: an endpoint that is held because it
+    /// may be on its way from one slice to another has to go.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.services.next_deadline()
+    }
+
+    /// The Secrets that are referred to and therefore have to be watched, each with the number of
+    /// its reference. A Secret whose number changed was forgotten in between and has to be read anew.
+    pub fn secrets(&self) -> impl Iterator<Item = (&ObjectKey, u64)> {
+        self.gateway.secrets().references()
+    }
+
+    /// Changes whenever the answer of [`Self::secrets`] does.
+    pub fn secrets_version(&self) -> u64 {
+        self.gateway.secrets().version()
+    }
+
+    /// Whether each Secret of [`Self::secrets`] was heard of.
+    pub fn secrets_known(&self) -> bool {
+        self.gateway.secrets().all_known()
+    }
+
+    /// Lets time pass for certificates, which begin and cease to be valid without an event. Returns
+    /// whether [`Self::build`] has something to do.
+    pub fn check_validity(&mut self, epoch_seconds: i64) -> bool {
+        self.gateway.check_validity(epoch_seconds)
+    }
+
+    /// Compiles what changed. `epoch_seconds` is the time since the Unix epoch.
+    pub fn build(&mut self, now: Instant, epoch_seconds: i64) -> Built {
+        let (snapshot, problems) = (&mut self.snapshot, &mut self.problems);
+        let services = self.services.build(now, snapshot, problems);
+        let gateway = self
+            .gateway
+            .build(&self.services, epoch_seconds, snapshot, problems);
+        let found = problems.take_changed(&snapshot.problems);
+        let is_changed = services > 0
+            || gateway.is_changed
+            || std::mem::take(&mut self.namespaces_changed)
+            || found.is_some();
+        if let Some(problems) = found {
+            snapshot.problems = problems;
+        }
+        if is_changed {
+            // The serial of DNS zones must not go back, even if the clock does.
+            snapshot.changed_at = snapshot.changed_at.max(epoch_seconds);
+        }
+        Built {
+            snapshot: snapshot.clone(),
+            work: Work {
+                services,
+                hosts: gateway.hosts,
+            },
+            is_changed,
+        }
+    }
+}
+
+/// `metadata.creationTimestamp` in seconds since the Unix epoch; an object without one counts as
+/// the youngest.
+fn created(time: Option<&Time>) -> i64 {
+    time.map_or(i64::MAX, |time| time.0.as_second())
+}

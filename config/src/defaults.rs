@@ -5,3 +5,34 @@ use std::time::Duration;
 /// How long the compiler gathers changes before it publishes: long enough to batch a burst, short
 /// against the 100 ms in which a change has to take effect.
 pub const BATCH_WINDOW: Duration = Duration::from_millis(2);
+
+/// How long a ready endpoint that vanished from one EndpointSlice is kept, in case it turns up in
+/// another slice of its Service: long enough for the second half of a move between slices, and short
+/// enough that with [`BATCH_WINDOW`] a real removal still takes effect within 100 ms.
+pub const SLICE_MOVE_GRACE: Duration = Duration::from_millis(50);
+
+/// Objects per page of a list: what client-go asks for, so API servers are tuned to it.
+pub const LIST_PAGE: u32 = 500;
+
+/// How long one page of a list, or the start of a watch, may take.
+pub const LIST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the API server keeps a watch open, seconds. Each watch draws its own from this range, so
+/// that they are not all reopened at once. Shorter than the customary five minutes: a watch whose
+/// connection died without a word is found out when its end is overdue.
+pub const WATCH_SECONDS: std::ops::RangeInclusive<u32> = 45..=55;
+
+/// A watch that says nothing for this long, not even that it ends, is dead.
+pub const WATCH_SILENCE: Duration = Duration::from_secs(60);
+
+/// First and longest pause between attempts to reach the API server; each is halved at most by
+/// jitter.
+pub const RETRY_PAUSE: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(30);
+
+/// Changes that wait for the compiler; then the watches wait.
+pub const CHANGE_QUEUE: usize = 1024;
+
+/// How long the first snapshot waits for certificates once everything else is there: one that
+/// cannot be read must not keep everything from starting.
+pub const CERTIFICATE_WAIT: Duration = Duration::from_secs(2);

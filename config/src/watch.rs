@@ -1,1 +1,337 @@
-//! Watches on the Kubernetes API.
+//! Watches on the Kubernetes API, and the loop that turns them into snapshots.
+//!
+//! One task a kind lists, watches, and sends what changed. The loop gathers changes for
+//! [`BATCH_WINDOW`], compiles them and publishes once. Secrets are never listed as a whole: each one
+//! that an Ingress names has a watch of its own, restricted to its name.
+//!
+//! Nothing is published before every kind was listed once, and half a list never is. While the API
+//! server is away, the last snapshot stays; the gauge `sealane_config_staleness_seconds` says how long
+//! nothing was heard of a kind.
+
+mod backoff;
+mod contact;
+mod follow;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::Client;
+use rustls::crypto::CryptoProvider;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::Publisher;
+use crate::compile::{
+    Built, Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, ObjectKey,
+    SecretRecord, ServiceRecord, SliceRecord,
+};
+use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
+use contact::{Contact, Contacts};
+use follow::{Follower, Source};
+
+/// How often staleness is measured and certificates are checked.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(5);
+
+/// Kinds that are listed completely. All of them have to be there before anything is published.
+const KINDS: [&str; 5] = [
+    "Service",
+    "EndpointSlice",
+    "Namespace",
+    "Ingress",
+    "IngressClass",
+];
+
+/// What to watch, and which of it is ours.
+#[derive(Clone, Debug)]
+pub struct WatchOptions {
+    /// `spec.controller` of the IngressClasses that are ours.
+    pub ingress_controller: String,
+    /// Serve Ingresses that name no class.
+    pub watch_ingress_without_class: bool,
+    /// Namespace and name of the Secret with the default certificate.
+    pub default_certificate: Option<(String, String)>,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        Self {
+            ingress_controller: "sealane.dev/ingress".into(),
+            watch_ingress_without_class: false,
+            default_certificate: None,
+        }
+    }
+}
+
+/// Watches the API server and publishes snapshots until `shutdown`.
+///
+/// Problems of the API server are logged and retried, with growing pauses, without end.
+pub async fn run(
+    client: Client,
+    publisher: Publisher,
+    options: WatchOptions,
+    shutdown: CancellationToken,
+) {
+    let default = options.default_certificate;
+    let gateway = GatewayOptions {
+        controller: options.ingress_controller,
+        watch_without_class: options.watch_ingress_without_class,
+        default_certificate: default.map(|(namespace, name)| ObjectKey::new(&namespace, &name)),
+    };
+    let (sender, mut changes) = mpsc::channel(CHANGE_QUEUE);
+    let mut state = State {
+        watches: Watches::start(client, sender),
+        compiler: Compiler::new(gateway),
+        publisher,
+        unlisted: KINDS.into_iter().collect(),
+        give_up_certificates: None,
+        has_published: false,
+    };
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING_PERIOD);
+    housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let deadline = state.next_deadline();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            Some(change) = changes.recv() => state.gather(change, &mut changes).await,
+            () = sleep_until(deadline) => {}
+            _ = housekeeping.tick() => {
+                state.watches.contacts.measure();
+                let epoch_seconds = jiff::Timestamp::now().as_second();
+                if !state.compiler.check_validity(epoch_seconds) {
+                    continue;
+                }
+            }
+        }
+        state.publish();
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct State {
+    watches: Watches,
+    compiler: Compiler,
+    publisher: Publisher,
+    /// Kinds whose first list is not there yet.
+    unlisted: HashSet<&'static str>,
+    /// When the first snapshot goes without the certificates that are still missing.
+    give_up_certificates: Option<Instant>,
+    has_published: bool,
+}
+
+impl State {
+    fn next_deadline(&self) -> Option<Instant> {
+        if self.has_published {
+            self.compiler.next_deadline()
+        } else {
+            self.give_up_certificates
+        }
+    }
+
+    /// Takes in `first` and what follows it closely.
+    async fn gather(&mut self, first: Change, changes: &mut mpsc::Receiver<Change>) {
+        self.take(first);
+        let end = Instant::now() + BATCH_WINDOW;
+        for _ in 1..CHANGE_QUEUE {
+            match tokio::time::timeout_at(end, changes.recv()).await {
+                Ok(Some(change)) => self.take(change),
+                Ok(None) | Err(_) => break,
+            }
+        }
+    }
+
+    fn take(&mut self, change: Change) {
+        if let Some(kind) = listed_kind(&change) {
+            self.unlisted.remove(kind);
+        }
+        self.compiler.apply(change, Instant::now());
+    }
+
+    /// Compiles and publishes what was taken in, if the time has come.
+    fn publish(&mut self) {
+        self.watches.follow_secrets(&self.compiler);
+        if !self.unlisted.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        if !self.has_published && !self.compiler.secrets_known() {
+            let give_up = *self
+                .give_up_certificates
+                .get_or_insert(now + CERTIFICATE_WAIT);
+            if now < give_up {
+                return;
+            }
+        }
+        let epoch_seconds = jiff::Timestamp::now().as_second();
+        let Built {
+            mut snapshot,
+            work,
+            is_changed,
+        } = self.compiler.build(now, epoch_seconds);
+        if self.has_published && !is_changed {
+            return;
+        }
+        snapshot.synced = true;
+        let generation = self.publisher.publish(snapshot);
+        self.has_published = true;
+        metrics::gauge!("sealane_config_generation").set(generation as f64);
+        metrics::histogram!("sealane_config_publish_seconds").record(now.elapsed());
+        tracing::debug!(
+            generation,
+            work.services,
+            work.hosts,
+            "published a snapshot"
+        );
+    }
+}
+
+/// The kind of which this is the complete list.
+fn listed_kind(change: &Change) -> Option<&'static str> {
+    match change {
+        Change::Services(Delta::Replace(_)) => Some("Service"),
+        Change::Slices(Delta::Replace(_)) => Some("EndpointSlice"),
+        Change::Namespaces(Delta::Replace(_)) => Some("Namespace"),
+        Change::Ingresses(Delta::Replace(_)) => Some("Ingress"),
+        Change::Classes(Delta::Replace(_)) => Some("IngressClass"),
+        Change::Services(_)
+        | Change::Slices(_)
+        | Change::Namespaces(_)
+        | Change::Ingresses(_)
+        | Change::Classes(_)
+        | Change::Secret(..) => None,
+    }
+}
+
+/// The tasks that watch. They end when this is dropped.
+struct Watches {
+    client: Client,
+    sender: mpsc::Sender<Change>,
+    tasks: JoinSet<()>,
+    contacts: Contacts,
+    secret_contact: Arc<Contact>,
+    /// The watch of each Secret, by the number of its reference.
+    secrets: HashMap<ObjectKey, (u64, AbortHandle)>,
+    secrets_version: Option<u64>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Watches {
+    fn start(client: Client, sender: mpsc::Sender<Change>) -> Self {
+        let mut contacts = Contacts::default();
+        let secret_contact = contacts.add("Secret");
+        let mut watches = Self {
+            client,
+            sender,
+            tasks: JoinSet::new(),
+            contacts,
+            secret_contact,
+            secrets: HashMap::new(),
+            secrets_version: None,
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+        };
+        let source = Source::all::<Service>;
+        watches.follow(
+            source("Service"),
+            |key, service| Some(ServiceRecord::read(key, service)),
+            Change::Services,
+        );
+        let source = Source::all::<EndpointSlice>;
+        watches.follow(source("EndpointSlice"), SliceRecord::read, Change::Slices);
+        let source = Source::all::<Namespace>;
+        watches.follow(
+            source("Namespace"),
+            |_, _: Namespace| Some(()),
+            Change::Namespaces,
+        );
+        let source = Source::all::<Ingress>;
+        watches.follow(
+            source("Ingress"),
+            |key, ingress| Some(IngressRecord::read(key, ingress)),
+            Change::Ingresses,
+        );
+        let source = Source::all::<IngressClass>;
+        watches.follow(
+            source("IngressClass"),
+            |_, class| Some(ClassRecord::read(class)),
+            Change::Classes,
+        );
+        watches
+    }
+
+    fn follow<K, R>(
+        &mut self,
+        source: Source,
+        read: fn(&ObjectKey, K) -> Option<R>,
+        wrap: fn(Delta<R>) -> Change,
+    ) where
+        K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Send + 'static,
+        R: Send + 'static,
+    {
+        let follower = Follower {
+            contact: self.contacts.add(source.kind()),
+            client: self.client.clone(),
+            source,
+            read,
+            wrap,
+            sender: self.sender.clone(),
+        };
+        self.tasks.spawn(follower.run());
+    }
+
+    /// Starts and ends watches on Secrets as references come and go.
+    fn follow_secrets(&mut self, compiler: &Compiler) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!("a watch failed and will not come back: {error}");
+            }
+        }
+        let version = compiler.secrets_version();
+        if self.secrets_version.replace(version) == Some(version) {
+            return;
+        }
+        let wanted: HashMap<&ObjectKey, u64> = compiler.secrets().collect();
+        self.secrets.retain(|key, (reference, task)| {
+            let is_wanted = wanted.get(key) == Some(reference);
+            if !is_wanted {
+                task.abort();
+            }
+            is_wanted
+        });
+        for (key, reference) in wanted {
+            if !self.secrets.contains_key(key) {
+                let task = self.follow_secret(key.clone());
+                self.secrets.insert(key.clone(), (reference, task));
+            }
+        }
+    }
+
+    fn follow_secret(&mut self, key: ObjectKey) -> AbortHandle {
+        let provider = Arc::clone(&self.provider);
+        let follower = Follower {
+            contact: Arc::clone(&self.secret_contact),
+            client: self.client.clone(),
+            source: Source::one::<Secret>("Secret", &key),
+            read: move |key: &ObjectKey, secret: Secret| {
+                Some(SecretRecord::read(key, secret, &provider))
+            },
+            wrap: move |delta| Change::Secret(key.clone(), delta),
+            sender: self.sender.clone(),
+        };
+        self.tasks.spawn(follower.run())
+    }
+}

@@ -1,1 +1,35 @@
-//! stub
+//! Cluster DNS: answers names of Services and pods from the snapshot and forwards the rest.
+//!
+//! Sockets ([`server`]), the message format ([`message`], [`answer`]), the lookup ([`lookup`],
+//! pure: no sockets, no clock) and the upstream side ([`forward`], [`cache`]) are kept apart.
+//! Rules: the Kubernetes DNS specification 1.1.0, with CoreDNS as the reference where that is silent.
+//!
+//! A received message is checked by [`message::parse`] before anything is allocated from counts or
+//! lengths that it claims. Types and codes are hickory's; the codec is this crate's own, because a
+//! query needs one question and one OPT record only, and an upstream's record data is passed on
+//! without being understood (RFC 3597).
+
+pub mod answer;
+pub mod cache;
+pub mod forward;
+pub mod lookup;
+pub mod message;
+pub mod name;
+mod rcode;
+pub mod record;
+pub mod reply;
+pub mod resolv_conf;
+pub mod server;
+pub mod settings;
+mod tcp;
+#[cfg(test)]
+mod testing;
+mod udp;
+mod wire;
+mod zone;
+
+pub use name::Name;
+pub use resolv_conf::upstreams_from_resolv_conf;
+pub use server::DnsServer;
+pub use settings::{DnsSettings, PodsMode, RecursionClients};
+pub use udp::bind_udp;

@@ -1,1 +1,15 @@
-//! stub
+//! The ingress gateway: listeners, TLS, hosts and paths, filters. What happens to a request behind
+//! them is the engine's business ([`sealane_proxy::http`]).
+//!
+//! A request's way: accept ([`listen`]), TLS by SNI ([`tls`]), the engine's message gate, canonical
+//! path, host and path rules ([`matching`]), filters ([`filters`]), backend, engine.
+
+mod filters;
+mod gateway;
+mod handle;
+mod listen;
+pub mod matching;
+mod metrics;
+pub mod tls;
+
+pub use gateway::{Gateway, GatewayOptions};

@@ -59,6 +59,18 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::MissingService,
+        Self::MissingPort,
+        Self::MissingSecret,
+        Self::BadCertificate,
+        Self::BadAnnotation,
+        Self::UnknownAnnotation,
+        Self::Conflict,
+        Self::BadField,
+    ];
+
     /// A stable label.
     pub fn label(self) -> &'static str {
         match self {

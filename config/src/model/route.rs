@@ -35,6 +35,32 @@ impl RouteTable {
             })
             .or(self.any.as_ref())
     }
+
+    /// The entry for exactly this host.
+    pub fn get(&self, host: &HostMatch) -> Option<&Arc<HostRoutes>> {
+        match host {
+            HostMatch::Exact(name) => self.exact.get(name),
+            HostMatch::Wildcard(suffix) => self.wildcard.get(suffix),
+            HostMatch::Any => self.any.as_ref(),
+        }
+    }
+
+    /// Replaces the entry for exactly this host.
+    pub fn set(&mut self, host: &HostMatch, routes: Option<Arc<HostRoutes>>) {
+        let (table, name) = match host {
+            HostMatch::Exact(name) => (&mut self.exact, name),
+            HostMatch::Wildcard(suffix) => (&mut self.wildcard, suffix),
+            HostMatch::Any => {
+                self.any = routes;
+                return;
+            }
+        };
+        if let Some(routes) = routes {
+            table.insert_mut(Arc::clone(name), routes);
+        } else {
+            table.remove_mut(name);
+        }
+    }
 }
 
 /// Which host a [`HostRoutes`] is for.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
 
-use super::ObjectRef;
+use super::{HostMatch, ObjectRef};
 
 /// A certificate chain and its key, ready to serve.
 #[derive(Debug)]
@@ -35,5 +35,28 @@ impl CertificateTable {
             let (label, rest) = sni.split_once('.')?;
             (!label.is_empty()).then(|| self.wildcard.get(rest))?
         })
+    }
+
+    /// The entry for exactly this host; there is none for [`HostMatch::Any`].
+    pub fn get(&self, host: &HostMatch) -> Option<&Arc<Certificate>> {
+        match host {
+            HostMatch::Exact(name) => self.exact.get(name),
+            HostMatch::Wildcard(suffix) => self.wildcard.get(suffix),
+            HostMatch::Any => None,
+        }
+    }
+
+    /// Replaces the entry for exactly this host; does nothing for [`HostMatch::Any`].
+    pub fn set(&mut self, host: &HostMatch, certificate: Option<Arc<Certificate>>) {
+        let (table, name) = match host {
+            HostMatch::Exact(name) => (&mut self.exact, name),
+            HostMatch::Wildcard(suffix) => (&mut self.wildcard, suffix),
+            HostMatch::Any => return,
+        };
+        if let Some(certificate) = certificate {
+            table.insert_mut(Arc::clone(name), certificate);
+        } else {
+            table.remove_mut(name);
+        }
     }
 }

@@ -9,11 +9,11 @@ use crate::api::quantity::Quantity;
 /// Where containers find the token of their service account.
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Fills what a pod gets when it is created, after the defaults: its service account and, unless
-/// `automountServiceAccountToken` is false, a volume `kube-api-access-SUFFIX` with a token; 300 s
-/// of tolerance for a node that is not ready; priority and preemption policy; the quality of
-/// service class.
-pub fn admit_pod(pod: &mut Value, suffix: &str) {
+/// Fills what a pod gets when it is created, after the defaults: its service account and, if a
+/// suffix is given and `automountServiceAccountToken` is not false, a volume
+/// `kube-api-access-SUFFIX` with a token; 300 s of tolerance for a node that is not ready; priority
+/// and preemption policy; the quality of service class.
+pub fn admit_pod(pod: &mut Value, suffix: Option<&str>) {
     let Some(fields) = pod.as_object_mut() else {
         return;
     };
@@ -31,7 +31,7 @@ pub fn admit_pod(pod: &mut Value, suffix: &str) {
     }
 }
 
-fn service_account(spec: &mut Fields, suffix: &str) {
+fn service_account(spec: &mut Fields, suffix: Option<&str>) {
     // `serviceAccount` is the old name of the field and mirrors it.
     let name = spec
         .get("serviceAccountName")
@@ -39,6 +39,7 @@ fn service_account(spec: &mut Fields, suffix: &str) {
     let name = name.cloned().unwrap_or(json!("default"));
     set(spec, "serviceAccountName", name.clone());
     set(spec, "serviceAccount", name);
+    let Some(suffix) = suffix else { return };
     if spec.get("automountServiceAccountToken") == Some(&json!(false)) {
         return;
     }

@@ -87,7 +87,7 @@ fn cluster_n1_pull_policy_follows_the_tag() {
 fn cluster_n1_admission_fills_what_every_pod_gets() {
     let mut pod = json!({"spec": {"containers": [{"name": "c", "image": "py:1"}]}});
     apply("v1", "Pod", &mut pod);
-    admit_pod(&mut pod, "gkgxj");
+    admit_pod(&mut pod, Some("gkgxj"));
     let spec = &pod["spec"];
     assert_eq!(spec["serviceAccountName"], "default");
     assert_eq!(spec["serviceAccount"], "default");
@@ -119,7 +119,7 @@ fn cluster_n1_admission_respects_the_pods_own_choices() {
         "tolerations": [{"operator": "Exists"}],
         "containers": [{"name": "c", "image": "py:1"}],
     }});
-    admit_pod(&mut pod, "x");
+    admit_pod(&mut pod, Some("x"));
     let spec = &pod["spec"];
     assert_eq!(spec["serviceAccount"], "sa");
     assert_eq!(spec["priority"], 2_000_001_000);
@@ -158,7 +158,7 @@ fn cluster_n1_quality_of_service_class() {
         let mut pod =
             json!({"spec": {"containers": [{"name": "c", "image": "a", "resources": resources}]}});
         apply("v1", "Pod", &mut pod);
-        admit_pod(&mut pod, "x");
+        admit_pod(&mut pod, Some("x"));
         assert_eq!(pod["status"]["qosClass"], expected, "{case}");
     }
 }
@@ -373,7 +373,7 @@ fn cluster_n1_odd_objects_do_no_harm() {
             ("batch/v1", "CronJob"),
         ] {
             apply(version, kind, &mut object.clone());
-            admit_pod(&mut object.clone(), "x");
+            admit_pod(&mut object.clone(), Some("x"));
         }
     }
 }

@@ -1,0 +1,345 @@
+//! Ingresses, their classes and their certificates to the gateway's tables, one host at a time.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use super::host_routes::{CertificateChoice, HostCompiler};
+use super::ingress::{BackendRecord, ClassRecord, IngressRecord};
+use super::problems::{Problems, Unit};
+use super::rank::Age;
+use super::secret::SecretRecord;
+use super::secrets::Secrets;
+use super::services::Services;
+use super::store::{Changed, Delta, ObjectKey, Store};
+use crate::Snapshot;
+use crate::model::{HostMatch, Problem, ProblemKind};
+
+/// Which Ingresses are ours, and the certificate for everything else.
+#[derive(Clone, Debug)]
+pub struct GatewayOptions {
+    /// `spec.controller` of the IngressClasses that are ours.
+    pub controller: String,
+    /// Serve Ingresses that name no class.
+    pub watch_without_class: bool,
+    /// The Secret of the default certificate.
+    pub default_certificate: Option<ObjectKey>,
+}
+
+/// The gateway half of the compiler.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    options: GatewayOptions,
+    ingresses: Store<IngressRecord>,
+    classes: Store<ClassRecord>,
+    secrets: Secrets,
+    /// The Ingresses that are ours, as the indexes have them.
+    served: HashMap<ObjectKey, Served>,
+    by_host: HashMap<HostMatch, BTreeSet<Age>>,
+    catch_all: BTreeSet<Age>,
+    by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    by_secret: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    dirty_hosts: HashSet<HostMatch>,
+    dirty_default: bool,
+    /// When the validity of certificates was last looked at, seconds since the Unix epoch.
+    checked_at: i64,
+}
+
+/// What a [`Gateway::build`] did.
+pub(super) struct GatewayWork {
+    /// Hosts compiled.
+    pub(super) hosts: usize,
+    /// Anything at all.
+    pub(super) is_changed: bool,
+}
+
+/// What an Ingress added to the indexes.
+#[derive(Debug)]
+struct Served {
+    age: Age,
+    hosts: HashSet<HostMatch>,
+    services: HashSet<ObjectKey>,
+    secrets: HashSet<ObjectKey>,
+    is_catch_all: bool,
+}
+
+impl Gateway {
+    pub(super) fn new(options: GatewayOptions) -> Self {
+        let mut secrets = Secrets::default();
+        if let Some(default) = &options.default_certificate {
+            secrets.refer(default);
+        }
+        Self {
+            options,
+            ingresses: Store::new("Ingress"),
+            classes: Store::new("IngressClass"),
+            secrets,
+            served: HashMap::new(),
+            by_host: HashMap::new(),
+            catch_all: BTreeSet::new(),
+            by_service: HashMap::new(),
+            by_secret: HashMap::new(),
+            dirty_hosts: HashSet::new(),
+            dirty_default: false,
+            checked_at: 0,
+        }
+    }
+
+    pub(super) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    pub(super) fn apply_ingresses(&mut self, delta: Delta<IngressRecord>, problems: &mut Problems) {
+        for Changed { key, .. } in self.ingresses.apply(delta, problems) {
+            self.index(&key, problems);
+        }
+    }
+
+    /// A class that comes, goes or changes its controller moves all of its Ingresses.
+    pub(super) fn apply_classes(&mut self, delta: Delta<ClassRecord>, problems: &mut Problems) {
+        let changed = self.classes.apply(delta, problems);
+        if changed.is_empty() {
+            return;
+        }
+        let names: HashSet<&Arc<str>> = changed.iter().map(|class| &class.key.name).collect();
+        let moved: Vec<ObjectKey> = self
+            .ingresses
+            .iter()
+            .filter(|(_, ingress)| ingress.class.as_ref().is_some_and(|c| names.contains(c)))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in moved {
+            self.index(&key, problems);
+        }
+        for Changed { key, .. } in changed {
+            let refused = self.classes.get(&key).is_some_and(|class| {
+                class.controller == self.options.controller && class.has_parameters
+            });
+            let problem = refused.then(|| Problem {
+                object: key.of_kind("IngressClass"),
+                field: "spec.parameters".into(),
+                kind: ProblemKind::BadField,
+                message: "parameters are not supported: the class is not served".into(),
+            });
+            let unit = Unit::Object("IngressClass", key);
+            problems.set(unit, problem.into_iter().collect());
+        }
+    }
+
+    pub(super) fn apply_secret(&mut self, key: &ObjectKey, delta: Delta<SecretRecord>) {
+        if self.secrets.apply(key, delta) {
+            self.secret_changed(key);
+        }
+    }
+
+    /// Lets time pass: hosts whose certificate began or ceased to be valid since the last call are
+    /// compiled again. Returns whether there are any.
+    pub(super) fn check_validity(&mut self, epoch_seconds: i64) -> bool {
+        let before = std::mem::replace(&mut self.checked_at, epoch_seconds);
+        let turned = self.secrets.turned(before, epoch_seconds);
+        for key in &turned {
+            self.secret_changed(key);
+        }
+        !turned.is_empty()
+    }
+
+    fn secret_changed(&mut self, key: &ObjectKey) {
+        for ingress in self.by_secret.get(key).into_iter().flatten() {
+            if let Some(served) = self.served.get(ingress) {
+                self.dirty_hosts.extend(served.hosts.iter().cloned());
+            }
+        }
+        self.dirty_default |= self.options.default_certificate.as_ref() == Some(key);
+    }
+
+    /// Kind or ports of a Service changed: backends that name it are looked up again.
+    pub(super) fn service_changed(&mut self, service: &ObjectKey) {
+        for ingress in self.by_service.get(service).into_iter().flatten() {
+            if let Some(served) = self.served.get(ingress) {
+                self.dirty_hosts.extend(served.hosts.iter().cloned());
+                self.dirty_default |= served.is_catch_all;
+            }
+        }
+    }
+
+    /// Compiles the hosts that changed into `snapshot`.
+    pub(super) fn build(
+        &mut self,
+        services: &Services,
+        epoch_seconds: i64,
+        snapshot: &mut Snapshot,
+        problems: &mut Problems,
+    ) -> GatewayWork {
+        let dirty = std::mem::take(&mut self.dirty_hosts);
+        let default = std::mem::take(&mut self.dirty_default);
+        for host in &dirty {
+            self.build_host(host, services, epoch_seconds, snapshot, problems);
+        }
+        if default {
+            let compiler = HostCompiler {
+                services,
+                secrets: &self.secrets,
+                epoch_seconds,
+            };
+            let oldest_first = self.records(&self.catch_all);
+            let (rule, found) = compiler.default_rule(&oldest_first);
+            snapshot.routes.default_rule = rule;
+            problems.set(Unit::DefaultRule, found);
+            if let Some(secret) = &self.options.default_certificate {
+                let (certificate, found) = compiler.default_certificate(secret);
+                snapshot.certificates.default = certificate;
+                problems.set(Unit::DefaultCertificate, found);
+            }
+        }
+        GatewayWork {
+            hosts: dirty.len(),
+            is_changed: default || !dirty.is_empty(),
+        }
+    }
+
+    fn build_host(
+        &self,
+        host: &HostMatch,
+        services: &Services,
+        epoch_seconds: i64,
+        snapshot: &mut Snapshot,
+        problems: &mut Problems,
+    ) {
+        let compiler = HostCompiler {
+            services,
+            secrets: &self.secrets,
+            epoch_seconds,
+        };
+        let empty = BTreeSet::new();
+        let oldest_first = self.records(self.by_host.get(host).unwrap_or(&empty));
+        let before = snapshot.routes.get(host).map(Arc::as_ref);
+        let compiled = compiler.host(host, &oldest_first, before);
+        snapshot.routes.set(host, compiled.routes.map(Arc::new));
+        match compiled.certificate {
+            CertificateChoice::None => snapshot.certificates.set(host, None),
+            CertificateChoice::Use(it) => snapshot.certificates.set(host, Some(it)),
+            CertificateChoice::KeepFrom(secret) => {
+                let kept = snapshot.certificates.get(host);
+                if kept.is_some_and(|kept| kept.source != secret) {
+                    snapshot.certificates.set(host, None);
+                }
+            }
+        }
+        problems.set(Unit::Host(host.clone()), compiled.problems);
+    }
+
+    fn records(&self, ages: &BTreeSet<Age>) -> Vec<(ObjectKey, &IngressRecord)> {
+        let with_record = |age: &Age| Some((age.key.clone(), self.ingresses.get(&age.key)?));
+        ages.iter().filter_map(with_record).collect()
+    }
+
+    /// Ours are those whose class has our controller. The annotation that names a class came
+    /// first and is read first.
+    fn is_ours(&self, ingress: &IngressRecord) -> bool {
+        let Some(name) = &ingress.class else {
+            return self.options.watch_without_class;
+        };
+        let key = ObjectKey {
+            namespace: "".into(),
+            name: Arc::clone(name),
+        };
+        self.classes.get(&key).is_some_and(|class| {
+            class.controller == self.options.controller && !class.has_parameters
+        })
+    }
+
+    /// Brings the indexes up to date with an Ingress, and marks what depends on it.
+    fn index(&mut self, key: &ObjectKey, problems: &mut Problems) {
+        let old_secrets = self.unindex(key);
+        let record = self
+            .ingresses
+            .get(key)
+            .filter(|record| self.is_ours(record));
+        let found = record.map(|record| record.problems.clone());
+        let served = record
+            .filter(|record| !record.policy.canary)
+            .map(|record| Served::of(key, record));
+        problems.set(
+            Unit::Object("Ingress", key.clone()),
+            found.unwrap_or_default(),
+        );
+        if let Some(new) = served {
+            for host in &new.hosts {
+                let ages = self.by_host.entry(host.clone()).or_default();
+                ages.insert(new.age.clone());
+            }
+            for service in &new.services {
+                let keys = self.by_service.entry(service.clone()).or_default();
+                keys.insert(key.clone());
+            }
+            for secret in &new.secrets {
+                self.secrets.refer(secret);
+                let keys = self.by_secret.entry(secret.clone()).or_default();
+                keys.insert(key.clone());
+            }
+            if new.is_catch_all {
+                self.catch_all.insert(new.age.clone());
+                self.dirty_default = true;
+            }
+            self.dirty_hosts.extend(new.hosts.iter().cloned());
+            self.served.insert(key.clone(), new);
+        }
+        for secret in &old_secrets {
+            let is_default = self.options.default_certificate.as_ref() == Some(secret);
+            if !is_default && !self.by_secret.contains_key(secret) {
+                self.secrets.forget(secret);
+            }
+        }
+    }
+
+    /// Takes an Ingress out of the indexes; returns the Secrets that it referred to.
+    fn unindex(&mut self, key: &ObjectKey) -> HashSet<ObjectKey> {
+        let Some(old) = self.served.remove(key) else {
+            return HashSet::new();
+        };
+        for host in &old.hosts {
+            unlink(&mut self.by_host, host, &old.age);
+        }
+        for service in &old.services {
+            unlink(&mut self.by_service, service, key);
+        }
+        for secret in &old.secrets {
+            unlink(&mut self.by_secret, secret, key);
+        }
+        if old.is_catch_all {
+            self.catch_all.remove(&old.age);
+            self.dirty_default = true;
+        }
+        self.dirty_hosts.extend(old.hosts);
+        old.secrets
+    }
+}
+
+impl Served {
+    fn of(key: &ObjectKey, record: &IngressRecord) -> Self {
+        let service = |backend: &BackendRecord| match backend {
+            BackendRecord::Service { name, .. } => Some(key.sibling(name)),
+            BackendRecord::Resource => None,
+        };
+        let secrets = record.tls.iter().filter_map(|tls| tls.secret.as_ref());
+        Self {
+            age: Age {
+                created: record.created,
+                key: key.clone(),
+            },
+            hosts: record.hosts().cloned().collect(),
+            services: record.backends().filter_map(service).collect(),
+            secrets: secrets.map(|name| key.sibling(name)).collect(),
+            is_catch_all: record.is_catch_all,
+        }
+    }
+}
+
+fn unlink<K: Eq + Hash, V: Ord>(index: &mut HashMap<K, BTreeSet<V>>, from: &K, value: &V) {
+    if let Some(values) = index.get_mut(from) {
+        values.remove(value);
+        if values.is_empty() {
+            index.remove(from);
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! One host: its rules from all Ingresses that name it, merged and in order, and its certificate.
+//!
+//! - The oldest Ingress wins a path that several have, and settles what there can be only one of:
+//!   the fallback and the certificate. The losers get a problem that names the winner.
+//! - `use-regex` or `rewrite-target` on one Ingress turns *all* paths of the host into regular
+//!   expressions, as in ingress-nginx, where they become locations of one server.
+//! - A rule that cannot be served keeps its place and answers 503: leaving it out would hand its
+//!   requests to the next broader rule.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::ingress::{BackendRecord, IngressRecord, PathKind, PathRecord, PortRef, TlsRecord};
+use super::path::{self, Patterns};
+use super::rank::PathRank;
+use super::secrets::Secrets;
+use super::service::port_number;
+use super::services::Services;
+use super::store::ObjectKey;
+use crate::model::{
+    Backend, Certificate, Filters, HostMatch, HostRoutes, ObjectRef, PathMatch, Problem,
+    ProblemKind, Protocol, Rewrite, RouteRule, ServiceKey, ServiceKind, WeightedBackend,
+};
+
+/// Compiles hosts against the Services and Secrets as they are.
+#[derive(Clone, Copy)]
+pub(super) struct HostCompiler<'a> {
+    pub(super) services: &'a Services,
+    pub(super) secrets: &'a Secrets,
+    /// Now, seconds since the Unix epoch: certificates expire.
+    pub(super) epoch_seconds: i64,
+}
+
+/// A host, compiled.
+pub(super) struct CompiledHost {
+    /// `None`: no rule has this host.
+    pub(super) routes: Option<HostRoutes>,
+    pub(super) certificate: CertificateChoice,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// What a host gets in the certificate table.
+pub(super) enum CertificateChoice {
+    /// Nothing: the default certificate.
+    None,
+    /// This one.
+    Use(Arc<Certificate>),
+    /// What it has, if that came from this Secret, whose current version is no good.
+    KeepFrom(ObjectRef),
+}
+
+/// An Ingress and its record; lists of them are sorted, the oldest first.
+pub(super) type Source<'a> = (ObjectKey, &'a IngressRecord);
+
+/// A rule with its precedence.
+struct Ranked {
+    rank: PathRank,
+    rule: Arc<RouteRule>,
+}
+
+/// Why a backend cannot be used: the reason in the answer, and the problem.
+struct BadBackend {
+    reason: &'static str,
+    kind: ProblemKind,
+    message: String,
+}
+
+impl HostCompiler<'_> {
+    /// Compiles `host` from the Ingresses that name it. `before` is its last compilation, from which
+    /// regular expressions are reused.
+    pub(super) fn host(
+        &self,
+        host: &HostMatch,
+        sources: &[Source<'_>],
+        before: Option<&HostRoutes>,
+    ) -> CompiledHost {
+        let mut problems = Vec::new();
+        let with_rule: Vec<&Source<'_>> = sources
+            .iter()
+            .filter(|(_, record)| record.rules.iter().any(|rule| &rule.host == host))
+            .collect();
+        let (certificate, is_tls) = self.certificate(host, sources, &mut problems);
+        let routes = (!with_rule.is_empty()).then(|| HostRoutes {
+            host: host.clone(),
+            rules: self.rules(host, &with_rule, before, &mut problems),
+            fallback: self.fallback(&with_rule, &mut problems),
+            has_certificate: is_tls,
+        });
+        CompiledHost {
+            routes,
+            certificate,
+            problems,
+        }
+    }
+
+    /// The rule for requests that no host took, from the Ingresses without rules.
+    pub(super) fn default_rule(
+        &self,
+        sources: &[Source<'_>],
+    ) -> (Option<Arc<RouteRule>>, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let sources: Vec<&Source<'_>> = sources.iter().collect();
+        let rule = self.fallback(&sources, &mut problems);
+        (rule, problems)
+    }
+
+    /// The default certificate from its Secret.
+    pub(super) fn default_certificate(
+        &self,
+        secret: &ObjectKey,
+    ) -> (Option<Arc<Certificate>>, Vec<Problem>) {
+        let Some(state) = self.secrets.get(secret) else {
+            return (None, Vec::new());
+        };
+        let good = state.good.as_ref();
+        let invalid = good.and_then(|loaded| loaded.invalid_at(self.epoch_seconds));
+        let found = state.problem.as_ref().map(|p| (p.kind, p.message.clone()));
+        let found = found.or_else(|| Some((ProblemKind::BadCertificate, invalid?.into())));
+        let problem = found.map(|(kind, message)| Problem {
+            object: secret.of_kind("Secret"),
+            field: String::new(),
+            kind,
+            message,
+        });
+        (
+            good.map(|loaded| Arc::clone(&loaded.certificate)),
+            problem.into_iter().collect(),
+        )
+    }
+
+    fn rules(
+        &self,
+        host: &HostMatch,
+        sources: &[&Source<'_>],
+        before: Option<&HostRoutes>,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Arc<RouteRule>> {
+        let is_regex = sources.iter().any(|(_, record)| record.policy.regex);
+        let patterns = Patterns::of(before);
+        let mut taken: HashMap<(PathKind, &str), &ObjectKey> = HashMap::new();
+        let mut ranked: Vec<Ranked> = Vec::new();
+        for (key, record) in sources {
+            let rules = record.rules.iter().filter(|rule| &rule.host == host);
+            for (rule, path) in rules.flat_map(|rule| rule.paths.iter().map(move |p| (rule, p))) {
+                let field = format!("spec.rules[{}].http.paths[{}]", rule.index, path.index);
+                // Among regular expressions the path type makes no difference.
+                let kind = if is_regex {
+                    PathKind::Prefix
+                } else {
+                    path.kind
+                };
+                if let Some(winner) = taken.get(&(kind, &*path.path)) {
+                    let shown = if rule.host == HostMatch::Any {
+                        "any host"
+                    } else {
+                        "the host"
+                    };
+                    problems.push(Problem {
+                        object: key.of_kind("Ingress"),
+                        field,
+                        kind: ProblemKind::Conflict,
+                        message: format!(
+                            "{} of {shown} belongs to Ingress {winner}, which is older",
+                            path.path
+                        ),
+                    });
+                    continue;
+                }
+                taken.insert((kind, &path.path), key);
+                let patterns = is_regex.then_some(&patterns);
+                ranked.extend(self.path((key, record), path, &field, patterns, problems));
+            }
+        }
+        ranked.sort_by(|a, b| a.rank.cmp(&b.rank));
+        ranked.into_iter().map(|ranked| ranked.rule).collect()
+    }
+
+    /// One path; with `patterns`, as a regular expression. `None` if no request can match it.
+    fn path(
+        &self,
+        (key, record): (&ObjectKey, &IngressRecord),
+        path: &PathRecord,
+        field: &str,
+        patterns: Option<&Patterns>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Ranked> {
+        let mut bad_path = |message: String| {
+            problems.push(Problem {
+                object: key.of_kind("Ingress"),
+                field: format!("{field}.path"),
+                kind: ProblemKind::BadField,
+                message,
+            });
+        };
+        let mut invalid = None;
+        let (rank, matcher) = if let Some(patterns) = patterns {
+            let matcher = patterns
+                .compile(&path.path)
+                .unwrap_or_else(|(error, guard)| {
+                    bad_path(format!(
+                        "`{}` is not a regular expression: {error}",
+                        path.path
+                    ));
+                    invalid = Some("bad regular expression");
+                    guard
+                });
+            (PathRank::regex(path), matcher)
+        } else {
+            match path::plain(path) {
+                Ok(matcher) => (PathRank::plain(path), matcher),
+                Err(why) => {
+                    bad_path(format!("`{}`: {why}", path.path));
+                    return None;
+                }
+            }
+        };
+        let field = format!("{field}.backend");
+        let mut rule = self.rule(key, record, matcher, &path.backend, &field, problems);
+        if let Some(reason) = invalid {
+            rule.invalid = Some(reason);
+            rule.backends.clear();
+        }
+        Some(Ranked {
+            rank,
+            rule: Arc::new(rule),
+        })
+    }
+
+    /// The `defaultBackend` of the oldest Ingress that has one.
+    fn fallback(
+        &self,
+        sources: &[&Source<'_>],
+        problems: &mut Vec<Problem>,
+    ) -> Option<Arc<RouteRule>> {
+        let mut with_default = sources
+            .iter()
+            .filter_map(|(key, record)| Some((key, *record, record.default_backend.as_ref()?)));
+        let (winner, record, backend) = with_default.next()?;
+        let field = "spec.defaultBackend";
+        let everything = PathMatch::Prefix("".into());
+        let rule = self.rule(winner, record, everything, backend, field, problems);
+        for (loser, ..) in with_default {
+            problems.push(Problem {
+                object: loser.of_kind("Ingress"),
+                field: field.into(),
+                kind: ProblemKind::Conflict,
+                message: format!("Ingress {winner}, which is older, has the default backend"),
+            });
+        }
+        Some(Arc::new(rule))
+    }
+
+    fn rule(
+        &self,
+        key: &ObjectKey,
+        record: &IngressRecord,
+        path: PathMatch,
+        backend: &BackendRecord,
+        field: &str,
+        problems: &mut Vec<Problem>,
+    ) -> RouteRule {
+        let policy = &record.policy;
+        let resolved = self.backend(key, backend).map_err(|bad| {
+            problems.push(Problem {
+                object: key.of_kind("Ingress"),
+                field: field.into(),
+                kind: bad.kind,
+                message: bad.message,
+            });
+            bad.reason
+        });
+        let resolved = policy.refused.map_or(resolved, Err);
+        // A template refers to the groups of a pattern; the default backend has none.
+        let rewrite = policy
+            .rewrite
+            .as_ref()
+            .filter(|_| matches!(path, PathMatch::Regex(_)));
+        RouteRule {
+            source: key.of_kind("Ingress"),
+            filters: Filters {
+                rewrite: rewrite.map(|target| Rewrite::Template(Arc::clone(target))),
+                ssl_redirect: policy.ssl_redirect,
+                force_ssl_redirect: policy.force_ssl_redirect,
+                backend_protocol: policy.backend_protocol,
+            },
+            path,
+            invalid: resolved.as_ref().err().copied(),
+            backends: resolved
+                .map(|backend| WeightedBackend { weight: 1, backend })
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// A Service port by number or name. Whether it has endpoints is no question here.
+    fn backend(&self, key: &ObjectKey, backend: &BackendRecord) -> Result<Backend, BadBackend> {
+        let BackendRecord::Service { name, port } = backend else {
+            return Err(BadBackend {
+                reason: "resource backend",
+                kind: ProblemKind::BadField,
+                message: "only Services can be backends".into(),
+            });
+        };
+        let service_key = key.sibling(name);
+        let Some(service) = self.services.get(&service_key) else {
+            return Err(BadBackend {
+                reason: "service not found",
+                kind: ProblemKind::MissingService,
+                message: format!("Service {service_key} does not exist"),
+            });
+        };
+        if let ServiceKind::ExternalName(target) = &service.kind {
+            return Err(BadBackend {
+                reason: "ExternalName service",
+                kind: ProblemKind::BadField,
+                message: format!(
+                    "Service {service_key} stands for {target}: the gateway does not lead out of \
+                     the cluster"
+                ),
+            });
+        }
+        let mut tcp = service.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
+        let (found, shown) = match port {
+            PortRef::Number(number) => {
+                let wanted = port_number(*number);
+                (tcp.find(|p| Some(p.port) == wanted), number.to_string())
+            }
+            PortRef::Name(name) => (tcp.find(|p| p.name == *name), format!("`{name}`")),
+        };
+        let found = found.ok_or_else(|| BadBackend {
+            reason: "service has no such port",
+            kind: ProblemKind::MissingPort,
+            message: format!("Service {service_key} has no TCP port {shown}"),
+        })?;
+        Ok(Backend {
+            service: ServiceKey::from(&service_key),
+            port: found.port,
+        })
+    }
+
+    /// The certificate of a host, and whether one is configured at all.
+    fn certificate(
+        &self,
+        host: &HostMatch,
+        sources: &[Source<'_>],
+        problems: &mut Vec<Problem>,
+    ) -> (CertificateChoice, bool) {
+        let chosen = sources
+            .iter()
+            .find_map(|(key, record)| Some((key, self.tls_entry(key, record, host)?)));
+        let Some((key, tls)) = chosen else {
+            return (CertificateChoice::None, false);
+        };
+        let Some(name) = &tls.secret else {
+            return (CertificateChoice::None, true);
+        };
+        let secret = key.sibling(name);
+        let mut problem = |kind, message| {
+            problems.push(Problem {
+                object: key.of_kind("Ingress"),
+                field: format!("spec.tls[{}].secretName", tls.index),
+                kind,
+                message,
+            });
+        };
+        let state = self.secrets.get(&secret);
+        if let Some(bad) = state.and_then(|state| state.problem.as_ref()) {
+            problem(bad.kind, bad.message.clone());
+        }
+        let keep = CertificateChoice::KeepFrom(secret.of_kind("Secret"));
+        let Some(good) = state.and_then(|state| state.good.as_ref()) else {
+            return (keep, true);
+        };
+        if *host != HostMatch::Any && !good.covers(host) {
+            let message = format!(
+                "the certificate in Secret {secret} is not for this host: {}",
+                name_of(host)
+            );
+            problem(ProblemKind::BadCertificate, message);
+            return (keep, true);
+        }
+        if let Some(why) = good.invalid_at(self.epoch_seconds) {
+            problem(
+                ProblemKind::BadCertificate,
+                format!("Secret {secret}: {why}"),
+            );
+        }
+        (CertificateChoice::Use(Arc::clone(&good.certificate)), true)
+    }
+
+    /// Which entry of `spec.tls` is for a host: one that names it, one without hosts, or else one
+    /// whose certificate is good for it.
+    fn tls_entry<'t>(
+        &self,
+        key: &ObjectKey,
+        record: &'t IngressRecord,
+        host: &HostMatch,
+    ) -> Option<&'t TlsRecord> {
+        let names = |tls: &&TlsRecord| tls.hosts.contains(host);
+        let covers = |tls: &&TlsRecord| tls.hosts.iter().any(|h| super::host::covers(h, host));
+        let certificate_covers = |tls: &&TlsRecord| {
+            let secret = tls.secret.as_ref().map(|name| key.sibling(name));
+            let state = secret.and_then(|secret| self.secrets.get(&secret));
+            let good = state.and_then(|state| state.good.as_ref());
+            good.is_some_and(|loaded| loaded.covers(host))
+        };
+        let entries = || record.tls.iter();
+        entries()
+            .find(names)
+            .or_else(|| entries().find(covers))
+            .or_else(|| entries().find(|tls| tls.hosts.is_empty()))
+            .or_else(|| entries().find(certificate_covers))
+    }
+}
+
+fn name_of(host: &HostMatch) -> String {
+    match host {
+        HostMatch::Exact(name) => name.to_string(),
+        HostMatch::Wildcard(suffix) => format!("*.{suffix}"),
+        HostMatch::Any => "any".into(),
+    }
+}

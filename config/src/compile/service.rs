@@ -1,0 +1,213 @@
+//! What is kept of a Service.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1;
+
+use super::store::ObjectKey;
+use crate::model::{AppProtocol, Problem, ProblemKind, Protocol, ServiceKind};
+
+/// Marks a Service that another proxy looks after: no cluster IP or node port of it is ours.
+const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+
+/// Marks a Service as headless for proxies (EndpointSlices copy it from the Service).
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// The fields of a Service that are used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceRecord {
+    pub(super) created: i64,
+    pub(super) kind: ServiceKind,
+    pub(super) cluster_ips: Vec<IpAddr>,
+    pub(super) external_ips: Vec<IpAddr>,
+    pub(super) ports: Vec<PortRecord>,
+    /// `spec.publishNotReadyAddresses`: a terminating endpoint that its slice calls ready is ready.
+    pub(super) publish_not_ready: bool,
+    /// Connections to its addresses are ours to proxy.
+    pub(super) proxied: bool,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PortRecord {
+    pub(super) name: Arc<str>,
+    pub(super) port: u16,
+    pub(super) protocol: Protocol,
+    pub(super) node_port: Option<u16>,
+    pub(super) app_protocol: AppProtocol,
+}
+
+impl ServiceRecord {
+    /// Reads a Service.
+    pub fn read(key: &ObjectKey, service: v1::Service) -> Self {
+        let mut reader = Reader {
+            key,
+            problems: Vec::new(),
+        };
+        let labels = service.metadata.labels.unwrap_or_default();
+        let created = super::created(service.metadata.creation_timestamp.as_ref());
+        let spec = service.spec.unwrap_or_default();
+        let kind = reader.kind(&spec);
+        let cluster_ips = match kind {
+            ServiceKind::ClusterIp => reader.cluster_ips(&spec),
+            ServiceKind::Headless | ServiceKind::ExternalName(_) => Vec::new(),
+        };
+        let proxied = kind == ServiceKind::ClusterIp
+            && !labels.contains_key(SERVICE_PROXY_NAME)
+            && !labels.contains_key(HEADLESS);
+        let balancers = service
+            .status
+            .and_then(|status| status.load_balancer?.ingress)
+            .unwrap_or_default();
+        let external_ips = reader.external_ips(&spec, &balancers);
+        Self {
+            created,
+            cluster_ips,
+            external_ips,
+            ports: reader.ports(spec.ports.unwrap_or_default()),
+            publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+            proxied,
+            kind,
+            problems: reader.problems,
+        }
+    }
+}
+
+struct Reader<'a> {
+    key: &'a ObjectKey,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, field: String, message: String) {
+        self.problems.push(Problem {
+            object: self.key.of_kind("Service"),
+            field,
+            kind: ProblemKind::BadField,
+            message,
+        });
+    }
+
+    fn kind(&mut self, spec: &v1::ServiceSpec) -> ServiceKind {
+        if spec.type_.as_deref() == Some("ExternalName") {
+            let name = spec.external_name.as_deref().unwrap_or_default();
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            if name.is_empty() {
+                self.problem(
+                    "spec.externalName".into(),
+                    "an ExternalName Service needs the name that it stands for".into(),
+                );
+            }
+            return ServiceKind::ExternalName(name.into());
+        }
+        if spec.cluster_ip.as_deref() == Some("None") {
+            ServiceKind::Headless
+        } else {
+            ServiceKind::ClusterIp
+        }
+    }
+
+    fn cluster_ips(&mut self, spec: &v1::ServiceSpec) -> Vec<IpAddr> {
+        let one = spec.cluster_ip.iter().cloned().collect();
+        let ips = spec.cluster_ips.clone().unwrap_or(one);
+        self.addresses("spec.clusterIPs", ips.iter().filter(|ip| !ip.is_empty()))
+    }
+
+    fn external_ips(
+        &mut self,
+        spec: &v1::ServiceSpec,
+        balancers: &[v1::LoadBalancerIngress],
+    ) -> Vec<IpAddr> {
+        // `ipMode: Proxy` asks that traffic goes through the load balancer (KEP-1860).
+        let direct = balancers
+            .iter()
+            .filter(|balancer| balancer.ip_mode.as_deref() != Some("Proxy"))
+            .filter_map(|balancer| balancer.ip.as_ref());
+        let mut ips = self.addresses("status.loadBalancer.ingress", direct);
+        let external = spec.external_ips.iter().flatten();
+        for ip in self.addresses("spec.externalIPs", external) {
+            if !ips.contains(&ip) {
+                ips.push(ip);
+            }
+        }
+        ips
+    }
+
+    fn addresses<'a>(
+        &mut self,
+        field: &str,
+        texts: impl Iterator<Item = &'a String>,
+    ) -> Vec<IpAddr> {
+        let mut ips = Vec::new();
+        for (index, text) in texts.enumerate() {
+            match text.parse() {
+                Ok(ip) => ips.push(ip),
+                Err(_not_an_address) => self.problem(
+                    format!("{field}[{index}]"),
+                    format!("`{text}` is not an IP address"),
+                ),
+            }
+        }
+        ips
+    }
+
+    fn ports(&mut self, ports: Vec<v1::ServicePort>) -> Vec<PortRecord> {
+        let mut read = Vec::with_capacity(ports.len());
+        for (index, port) in ports.into_iter().enumerate() {
+            let Some(protocol) = protocol(port.protocol.as_deref()) else {
+                self.problem(
+                    format!("spec.ports[{index}].protocol"),
+                    format!(
+                        "protocol {} is not supported, only TCP and UDP are",
+                        port.protocol.unwrap_or_default()
+                    ),
+                );
+                continue;
+            };
+            let Some(number) = port_number(port.port) else {
+                self.problem(
+                    format!("spec.ports[{index}].port"),
+                    format!("{} is not a port number", port.port),
+                );
+                continue;
+            };
+            read.push(PortRecord {
+                name: port.name.unwrap_or_default().into(),
+                port: number,
+                protocol,
+                node_port: port.node_port.and_then(port_number),
+                app_protocol: app_protocol(port.app_protocol.as_deref()),
+            });
+        }
+        read
+    }
+}
+
+/// `None` for a protocol that is not supported. TCP is the API's default.
+pub(super) fn protocol(text: Option<&str>) -> Option<Protocol> {
+    match text {
+        None | Some("TCP" | "") => Some(Protocol::Tcp),
+        Some("UDP") => Some(Protocol::Udp),
+        Some(_) => None,
+    }
+}
+
+/// `None` for 0 and for what does not fit.
+pub(super) fn port_number(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|port| *port != 0)
+}
+
+/// `appProtocol`: the prefixed names are Kubernetes' own (KEP-3726), the others IANA's or customary.
+fn app_protocol(text: Option<&str>) -> AppProtocol {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return AppProtocol::Detect;
+    };
+    match text.to_ascii_lowercase().as_str() {
+        "http" | "kubernetes.io/ws" => AppProtocol::Http,
+        "kubernetes.io/h2c" | "h2c" | "http2" | "grpc" => AppProtocol::Http2,
+        "https" | "tls" | "kubernetes.io/wss" => AppProtocol::Tls,
+        _ => AppProtocol::Tcp,
+    }
+}

@@ -1,0 +1,9 @@
+//! Kubernetes objects in, snapshot out.
+
+mod certificates;
+mod incremental;
+mod ingresses;
+mod moves;
+mod paths;
+mod services;
+mod world;

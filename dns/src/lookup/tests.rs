@@ -1,0 +1,9 @@
+//! Tables over the lookup. `.S` stands for `.testns.svc.cluster.local`, `.Z` for `.cluster.local`,
+//! `$N` for the name asked for.
+
+mod aliases;
+mod compiled;
+mod endpoints;
+mod names;
+mod reverse;
+mod services;

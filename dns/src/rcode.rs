@@ -1,0 +1,53 @@
+//! The one place where a failure becomes a response code and an extended error (RFC 8914).
+
+use hickory_proto::op::ResponseCode;
+
+use crate::answer::{Answer, ExtendedError};
+use crate::forward::ForwardError;
+use crate::record::Record;
+
+/// Why a name of ours cannot be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LocalFailure {
+    /// The name is not known, but not everything was listed yet.
+    NotSynced,
+    /// An alias leads to itself.
+    AliasLoop,
+    /// Too many aliases in a row.
+    LongChain,
+}
+
+/// The answer for a failure in a zone of ours. Names the zone's SOA record where there is one.
+pub(crate) fn local_failure(failure: LocalFailure, soa: Option<Record>) -> Answer {
+    let (code, text) = match failure {
+        LocalFailure::NotSynced => (14, "cluster state is not synced yet"),
+        LocalFailure::AliasLoop => (0, "alias loop"),
+        LocalFailure::LongChain => (0, "too many aliases"),
+    };
+    Answer {
+        authority: soa.into_iter().collect(),
+        error: Some(ExtendedError { code, text }),
+        ..Answer::local(ResponseCode::ServFail)
+    }
+}
+
+/// The answer for a name that could not be forwarded.
+pub(crate) fn forward_failure(error: ForwardError) -> Answer {
+    let (rcode, code, text) = match error {
+        ForwardError::NotAllowed => (
+            ResponseCode::Refused,
+            18,
+            "recursion is for private clients",
+        ),
+        ForwardError::Busy => (ResponseCode::Refused, 0, "too many queries in flight"),
+        ForwardError::NoUpstream => (ResponseCode::ServFail, 22, "no upstream is configured"),
+        ForwardError::TimedOut => (ResponseCode::ServFail, 22, "upstreams did not answer"),
+        ForwardError::Network => (ResponseCode::ServFail, 23, "upstreams cannot be reached"),
+        ForwardError::BadReply => (ResponseCode::ServFail, 22, "upstreams failed"),
+    };
+    let error = Some(ExtendedError { code, text });
+    Answer {
+        recursion_available: rcode != ResponseCode::Refused,
+        ..Answer::code(rcode, error)
+    }
+}

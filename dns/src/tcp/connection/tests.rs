@@ -1,0 +1,62 @@
+use std::time::Duration;
+
+use tokio::io::duplex;
+use tokio::time::sleep;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn reliability_b31_reading_is_limited_in_time() {
+    let (mut client, server) = duplex(1024);
+    let mut messages = Messages::new(server);
+    let start = Instant::now();
+    assert_eq!(messages.next().await, Err(Stop::Idle), "nothing at all");
+    assert_eq!(start.elapsed(), IDLE_TIMEOUT);
+
+    messages.restart_clock();
+    let drip = async {
+        client.write_all(&[0, 20]).await.unwrap();
+        for _ in 0..30 {
+            sleep(Duration::from_secs(1)).await;
+            client.write_all(&[1]).await.unwrap();
+        }
+    };
+    let start = Instant::now();
+    let read = async { messages.next().await };
+    tokio::select! {
+        () = drip => panic!("a message of 20 s was read"),
+        read = read => assert_eq!(read, Err(Stop::Broken), "a drip"),
+    }
+    assert_eq!(start.elapsed(), READ_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_are_cut_at_their_lengths() {
+    let (mut client, server) = duplex(1024);
+    let mut messages = Messages::new(server);
+    client.write_all(b"\x00\x03abc\x00\x01d\x00").await.unwrap();
+    assert_eq!(messages.next().await, Ok(Some(Bytes::from_static(b"abc"))));
+    assert_eq!(messages.next().await, Ok(Some(Bytes::from_static(b"d"))));
+    client.write_all(b"\x02ef").await.unwrap();
+    assert_eq!(messages.next().await, Ok(Some(Bytes::from_static(b"ef"))));
+    drop(client);
+    assert_eq!(messages.next().await, Ok(None));
+
+    let (mut client, server) = duplex(1024);
+    client.write_all(&[0, 0]).await.unwrap();
+    assert_eq!(
+        Messages::new(server).next().await,
+        Err(Stop::Broken),
+        "length 0"
+    );
+
+    let (mut client, server) = duplex(1024);
+    client.write_all(&[0xff, 0xff, 1]).await.unwrap();
+    let mut messages = Messages::new(server);
+    drop(client);
+    assert_eq!(messages.next().await, Err(Stop::Broken), "cut off");
+    assert!(
+        messages.buffer.capacity() < 4096,
+        "nothing is reserved by a length"
+    );
+}

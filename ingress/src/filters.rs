@@ -1,0 +1,5 @@
+//! What is done to a request between its rule and its backend.
+
+pub(crate) mod forwarded;
+pub(crate) mod redirect;
+pub(crate) mod rewrite;

@@ -1,0 +1,112 @@
+//! The gateway of one worker.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sealane_config::Reader;
+use sealane_proxy::http::{Engine, ServerOptions, serve};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::filters::forwarded::Peer;
+use crate::handle;
+use crate::listen::accept_loop;
+use crate::metrics::Metrics;
+use crate::tls;
+
+/// What is configured for the gateway and is not in the snapshot.
+#[derive(Clone, Debug)]
+pub struct GatewayOptions {
+    /// Made once by [`tls::server_config`] and shared by all workers, so that a session can be
+    /// resumed on any of them.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// The port that a redirect to HTTPS names; none is named for 443.
+    pub https_port: u16,
+    /// How long clients may keep us waiting.
+    pub server: ServerOptions,
+    /// One line for each request.
+    pub access_log: bool,
+}
+
+/// The gateway of one worker. Clones share its state.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Rc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) reader: Reader,
+    pub(crate) engine: Engine,
+    pub(crate) options: GatewayOptions,
+    pub(crate) metrics: Metrics,
+}
+
+impl Gateway {
+    /// A gateway that routes by the snapshots of `reader` and forwards with `engine`.
+    pub fn new(reader: Reader, engine: Engine, options: GatewayOptions) -> Self {
+        Self {
+            inner: Rc::new(Inner {
+                reader,
+                engine,
+                options,
+                metrics: Metrics::default(),
+            }),
+        }
+    }
+
+    /// Serves plain HTTP, HTTP/1.1 or HTTP/2 with prior knowledge. After `shutdown` nothing is
+    /// accepted any more and connections end when their requests are answered; the future resolves
+    /// when the last has ended. It is up to the caller to set a deadline, and to wait for
+    /// [`Engine::drained`] for upgraded connections.
+    ///
+    /// Has to run in a [`tokio::task::LocalSet`].
+    pub async fn serve_http(&self, listener: TcpListener, shutdown: CancellationToken) {
+        let inner = Rc::clone(&self.inner);
+        let token = shutdown.clone();
+        accept_loop(listener, shutdown, move |stream, client| {
+            let peer = peer(&stream, client, false);
+            serve_connection(Rc::clone(&inner), stream, peer, token.clone())
+        })
+        .await;
+    }
+
+    /// Serves HTTPS: HTTP/2 or HTTP/1.1, as negotiated. Otherwise as [`Self::serve_http`].
+    pub async fn serve_https(&self, listener: TcpListener, shutdown: CancellationToken) {
+        let inner = Rc::clone(&self.inner);
+        let acceptor = TlsAcceptor::from(Arc::clone(&inner.options.tls));
+        let token = shutdown.clone();
+        accept_loop(listener, shutdown, move |stream, client| {
+            let (inner, acceptor, token) = (Rc::clone(&inner), acceptor.clone(), token.clone());
+            async move {
+                let peer = peer(&stream, client, true);
+                let accepted = tokio::select! {
+                    accepted = Box::pin(tls::accept(&acceptor, stream)) => accepted,
+                    () = token.cancelled() => return,
+                };
+                if let Some(stream) = accepted {
+                    // Boxed, because a session is large and is moved from state to state.
+                    serve_connection(inner, Box::new(stream), peer, token).await;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+fn peer(stream: &TcpStream, client: SocketAddr, secure: bool) -> Peer {
+    let port = stream.local_addr().map_or(0, |addr| addr.port());
+    Peer::new(client.ip(), port, secure)
+}
+
+async fn serve_connection<I>(inner: Rc<Inner>, stream: I, peer: Peer, shutdown: CancellationToken)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let peer = Rc::new(peer);
+    let gateway = Rc::clone(&inner);
+    let handler = move |request| handle::handle(Rc::clone(&gateway), Rc::clone(&peer), request);
+    serve(stream, &inner.options.server, handler, shutdown).await;
+}

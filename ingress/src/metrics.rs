@@ -1,0 +1,73 @@
+//! What is counted about the gateway's requests. Labels come from configuration only.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::StatusCode;
+use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
+use sealane_config::model::ObjectRef;
+
+const REQUESTS: &str = "sealane_gateway_requests_total";
+const SECONDS: &str = "sealane_gateway_request_seconds";
+
+/// The handles of one worker, resolved once for each object that routes come from.
+#[derive(Default)]
+pub(crate) struct Metrics {
+    routes: RefCell<HashMap<ObjectRef, Rc<RouteMetrics>>>,
+    /// Requests that no rule took.
+    unrouted: RefCell<Option<Rc<RouteMetrics>>>,
+}
+
+/// The handles of one object.
+pub(crate) struct RouteMetrics {
+    requests: [Counter; 5],
+    seconds: Histogram,
+}
+
+impl Metrics {
+    /// The handles for requests of this object's rules; `None` for those that no rule took.
+    pub(crate) fn route(&self, source: Option<&ObjectRef>) -> Rc<RouteMetrics> {
+        let Some(source) = source else {
+            let mut unrouted = self.unrouted.borrow_mut();
+            return Rc::clone(unrouted.get_or_insert_with(|| Rc::new(RouteMetrics::new("", ""))));
+        };
+        if let Some(known) = self.routes.borrow().get(source) {
+            return Rc::clone(known);
+        }
+        let new = Rc::new(RouteMetrics::new(&source.namespace, &source.name));
+        self.routes
+            .borrow_mut()
+            .insert(source.clone(), Rc::clone(&new));
+        new
+    }
+}
+
+impl RouteMetrics {
+    fn new(namespace: &str, name: &str) -> Self {
+        describe_counter!(
+            REQUESTS,
+            "Requests to the gateway by Ingress and class of the answer's status"
+        );
+        describe_histogram!(SECONDS, "Time to the head of the gateway's answer, seconds");
+        let namespace = namespace.to_owned();
+        let name = name.to_owned();
+        let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|code| {
+            counter!(REQUESTS, "namespace" => namespace.clone(), "ingress" => name.clone(), "code" => code)
+        });
+        Self {
+            requests,
+            seconds: histogram!(SECONDS, "namespace" => namespace, "ingress" => name),
+        }
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(&self, status: StatusCode, elapsed: Duration) {
+        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
+        if let Some(counter) = self.requests.get(class) {
+            counter.increment(1);
+        }
+        self.seconds.record(elapsed.as_secs_f64());
+    }
+}

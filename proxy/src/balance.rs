@@ -1,0 +1,238 @@
+//! Which endpoint takes the next request.
+//!
+//! Two endpoints are drawn at random and the cheaper one is taken, where
+//! `cost = round trip estimate × (requests in flight + 1)`. The state is the endpoint's
+//! [`EndpointStats`], shared by all workers and read without a lock.
+//!
+//! Three things keep the estimate from starving an endpoint that is as good as the others:
+//! - estimates below a millisecond count as one: on a pod network the difference is scheduling
+//!   noise;
+//! - the choice between two is a weighted coin (odds are the squared costs, the other way round),
+//!   not a comparison: 3 % slower gets 3 % less, twice as slow a quarter, ten times as slow a
+//!   hundredth;
+//! - an estimate follows a slow answer upwards by a factor of two at most and comes down by a
+//!   quarter of the difference with each faster one, so one hiccup costs an endpoint a few requests
+//!   and a slow endpoint is found out after a few.
+//!
+//! A failure counts as a very slow answer, so that failing fast does not attract traffic. An
+//! endpoint that fails five times in a row is ejected; [`eject`] says how it comes back.
+
+mod eject;
+mod estimate;
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use sealane_config::model::{Endpoint, EndpointAddr, EndpointStats};
+
+use crate::clock;
+
+/// What a failed request counts for in the round-trip estimate.
+const FAILURE_PENALTY: Duration = Duration::from_secs(5);
+
+/// Picks endpoints. One for each worker; it holds nothing but a random number generator.
+#[derive(Debug)]
+pub struct Balancer {
+    state: Cell<u64>,
+}
+
+impl Default for Balancer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Balancer {
+    /// A balancer with a seed of its own.
+    pub fn new() -> Self {
+        Self::seeded(RandomState::new().hash_one(clock::now()))
+    }
+
+    /// A balancer whose choices follow from `seed`.
+    pub fn seeded(seed: u64) -> Self {
+        Self {
+            state: Cell::new(seed),
+        }
+    }
+
+    /// The endpoint for the next request, or `None` if all of them are in `avoid`, which names
+    /// those that this request was tried on already.
+    ///
+    /// Costs the same for ten endpoints and for ten thousand, unless one that was drawn is ejected
+    /// or `avoid` is not empty: then all are looked at once.
+    pub fn pick<'a>(
+        &self,
+        endpoints: &'a [Arc<Endpoint>],
+        avoid: &[EndpointAddr],
+    ) -> Option<&'a Arc<Endpoint>> {
+        let now = clock::now();
+        if let [only] = endpoints {
+            return (!avoid.contains(&only.addr)).then_some(only);
+        }
+        if !avoid.is_empty() {
+            return self.pick_among(endpoints, avoid, now);
+        }
+        let (first, second) = self.two(endpoints)?;
+        for drawn in [first, second] {
+            match eject::state(&drawn.stats, now) {
+                eject::State::Open => {}
+                eject::State::Probation if eject::claim_probe(&drawn.stats, now) => {
+                    return Some(drawn);
+                }
+                eject::State::Probation | eject::State::Ejected => {
+                    return self.pick_among(endpoints, avoid, now);
+                }
+            }
+        }
+        Some(self.cheaper(first, second, now))
+    }
+
+    /// A random index into weights, by weight; `None` if their sum is 0.
+    pub fn pick_weighted(&self, weights: impl Iterator<Item = u32> + Clone) -> Option<usize> {
+        let total: u64 = weights.clone().map(u64::from).sum();
+        if total == 0 {
+            return None;
+        }
+        let mut left = self.below(total);
+        for (index, weight) in weights.map(u64::from).enumerate() {
+            if left < weight {
+                return Some(index);
+            }
+            left -= weight;
+        }
+        None
+    }
+
+    /// A random number, for identifiers that need not be secret.
+    pub fn random(&self) -> u64 {
+        // SplitMix64: passes BigCrush and is five instructions.
+        let state = self.state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.state.set(state);
+        mix(state)
+    }
+
+    /// Uniform in `0..bound`; `bound` is not 0. The bias of the multiplication is below 2⁻³².
+    fn below(&self, bound: u64) -> u64 {
+        let wide = u128::from(self.random()) * u128::from(bound);
+        u64::try_from(wide >> 64).unwrap_or(0)
+    }
+
+    fn index(&self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).unwrap_or(0)
+    }
+
+    /// Two different endpoints.
+    fn two<'a>(
+        &self,
+        endpoints: &'a [Arc<Endpoint>],
+    ) -> Option<(&'a Arc<Endpoint>, &'a Arc<Endpoint>)> {
+        if endpoints.len() < 2 {
+            return None;
+        }
+        let first = self.index(endpoints.len());
+        let mut second = self.index(endpoints.len() - 1);
+        if second >= first {
+            second += 1;
+        }
+        Some((endpoints.get(first)?, endpoints.get(second)?))
+    }
+
+    /// Looks at all endpoints: leaves out `avoid` and, unless too many are, the ejected.
+    fn pick_among<'a>(
+        &self,
+        endpoints: &'a [Arc<Endpoint>],
+        avoid: &[EndpointAddr],
+        now: u64,
+    ) -> Option<&'a Arc<Endpoint>> {
+        let panic = eject::in_panic(endpoints, now);
+        let mut drawn: [Option<&Arc<Endpoint>>; 2] = [None, None];
+        let mut open = 0;
+        let mut last_resort = None;
+        let mut others = 0;
+        for endpoint in endpoints {
+            if avoid.contains(&endpoint.addr) {
+                continue;
+            }
+            if !panic && eject::state(&endpoint.stats, now) != eject::State::Open {
+                others += 1;
+                if self.index(others) == 0 {
+                    last_resort = Some(endpoint);
+                }
+                continue;
+            }
+            // Reservoir sampling of two.
+            let slot = if open < 2 { open } else { self.index(open + 1) };
+            open += 1;
+            if let Some(place) = drawn.get_mut(slot) {
+                *place = Some(endpoint);
+            }
+        }
+        match drawn {
+            [Some(first), Some(second)] => Some(self.cheaper(first, second, now)),
+            [Some(only), None] => Some(only),
+            _ => last_resort,
+        }
+    }
+
+    fn cheaper<'a>(
+        &self,
+        first: &'a Arc<Endpoint>,
+        second: &'a Arc<Endpoint>,
+        now: u64,
+    ) -> &'a Arc<Endpoint> {
+        let (a, b) = estimate::costs(&first.stats, &second.stats, now);
+        let odds = b * b / (a * a + b * b);
+        // 53 random bits as a number in 0..1.
+        let coin = (self.random() >> 11) as f64 / (1_u64 << 53) as f64;
+        if coin < odds { first } else { second }
+    }
+}
+
+/// A request or flow on its way to an endpoint: counts as in flight until it is dropped.
+#[derive(Debug)]
+pub struct Flight {
+    stats: Arc<EndpointStats>,
+}
+
+impl Flight {
+    /// Counts one more in flight.
+    pub fn start(endpoint: &Endpoint) -> Self {
+        endpoint.stats.in_flight.fetch_add(1, Relaxed);
+        Self {
+            stats: Arc::clone(&endpoint.stats),
+        }
+    }
+
+    /// The endpoint answered after `elapsed` (time to the first byte of the answer).
+    pub fn succeeded(&self, elapsed: Duration) {
+        estimate::sample(&self.stats, elapsed, clock::now());
+        eject::succeeded(&self.stats);
+    }
+
+    /// The endpoint could not be reached, broke off, timed out or answered with a server error.
+    /// `peers` are all endpoints of the Service port: too few of them left is a reason not to
+    /// eject this one.
+    pub fn failed(&self, peers: &[Arc<Endpoint>]) {
+        let now = clock::now();
+        estimate::sample(&self.stats, FAILURE_PENALTY, now);
+        eject::failed(&self.stats, peers, now);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.stats.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+//! The HTTP engine: a request and the Service port that it is for become a response.
+//!
+//! A connection is served by [`serve`], which lets every request through the [`gate`] before its
+//! handler sees it. The handler hands the request to [`Engine::forward`]: pick an endpoint, take a
+//! connection from the pool or make one, send, wait, retry where that is safe, record. Errors
+//! become responses in [`respond`], and nowhere else.
+
+mod body;
+mod engine;
+mod exchange;
+mod failure;
+mod forward;
+pub mod gate;
+mod headers;
+mod heads;
+mod io;
+mod metrics;
+pub mod path;
+mod replay;
+pub mod respond;
+mod retry;
+mod serve;
+mod service;
+mod upgrade;
+
+pub use body::{Body, BodyError};
+pub use engine::{Engine, EngineOptions, Target, Upstream};
+pub(crate) use serve::LocalExecutor;
+pub use serve::{ServerOptions, serve};
+pub use service::ServiceTarget;
+
+#[cfg(test)]
+mod tests;

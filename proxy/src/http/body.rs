@@ -1,0 +1,150 @@
+//! The one body type of the engine, for requests and responses alike.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::exchange::Exchange;
+use super::io::Busy;
+use super::replay::Replay;
+
+/// Why a body ended early. Sources keep an HTTP/2 reset code, so that it is passed on.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A message body: empty, a few bytes of our own, or what a peer is sending.
+pub struct Body {
+    kind: Kind,
+    /// Keeps the client's connection marked as busy until the response is through.
+    busy: Option<Busy>,
+}
+
+enum Kind {
+    Empty,
+    Full(Bytes),
+    Incoming(Incoming),
+    /// A request body that can be sent again.
+    Replay(Replay),
+    /// A response body whose end is the end of an exchange with an endpoint.
+    Exchange(Incoming, Option<Box<Exchange>>),
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Self {
+        Kind::Empty.into()
+    }
+
+    /// A body that is known as a whole.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() {
+            return Self::empty();
+        }
+        Kind::Full(bytes).into()
+    }
+
+    pub(super) fn incoming(incoming: Incoming) -> Self {
+        if incoming.is_end_stream() && incoming.size_hint().exact() == Some(0) {
+            return Self::empty();
+        }
+        Kind::Incoming(incoming).into()
+    }
+
+    pub(super) fn replay(replay: Replay) -> Self {
+        Kind::Replay(replay).into()
+    }
+
+    /// A response's body; `exchange` is finished when the body is.
+    pub(super) fn exchange(incoming: Incoming, exchange: Exchange) -> Self {
+        if incoming.is_end_stream() {
+            exchange.finish();
+            return Kind::Incoming(incoming).into();
+        }
+        Kind::Exchange(incoming, Some(Box::new(exchange))).into()
+    }
+
+    pub(super) fn busy(mut self, busy: Busy) -> Self {
+        self.busy = Some(busy);
+        self
+    }
+}
+
+impl From<Kind> for Body {
+    fn from(kind: Kind) -> Self {
+        Self { kind, busy: None }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Empty => "empty",
+            Kind::Full(_) => "full",
+            Kind::Incoming(_) => "incoming",
+            Kind::Replay(_) => "replay",
+            Kind::Exchange(..) => "exchange",
+        };
+        f.debug_tuple("Body").field(&kind).finish()
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.kind = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Kind::Incoming(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Kind::Replay(replay) => replay.poll_frame(cx),
+            Kind::Exchange(incoming, exchange) => {
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                match &frame {
+                    Some(Ok(_)) if !incoming.is_end_stream() => {}
+                    // The endpoint's connection is free before the client has read the rest.
+                    Some(Ok(_)) | None => {
+                        if let Some(exchange) = exchange.take() {
+                            exchange.finish();
+                        }
+                    }
+                    Some(Err(_)) => {
+                        if let Some(exchange) = exchange.take() {
+                            exchange.broke();
+                        }
+                    }
+                }
+                Poll::Ready(frame.map(|f| f.map_err(Into::into)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Full(_) => false,
+            Kind::Incoming(incoming) | Kind::Exchange(incoming, _) => incoming.is_end_stream(),
+            Kind::Replay(replay) => replay.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Incoming(incoming) | Kind::Exchange(incoming, _) => incoming.size_hint(),
+            Kind::Replay(replay) => replay.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A request goes to a Service port and its answer comes back.
+
+use std::sync::Arc;
+
+use http::header::UPGRADE;
+use http::{Method, Request, Response, StatusCode, request};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use sealane_config::model::{Endpoint, EndpointAddr, ServicePort};
+use tokio::time::{Instant, timeout};
+
+use super::body::Body;
+use super::engine::{Inner, Target};
+use super::exchange::Exchange;
+use super::failure::{self, Failure};
+use super::replay::Original;
+use super::retry::{Retry, is_idempotent};
+use super::upgrade::{self, Wanted};
+use super::{headers, heads};
+use crate::balance::Flight;
+use crate::pool::Lease;
+use crate::{Error, ErrorKind};
+
+/// Endpoints that one request is tried on.
+const MAX_ATTEMPTS: usize = 3;
+
+/// What decides whether a request is tried again.
+struct Attempts {
+    idempotent: bool,
+    /// Endpoints that it need not be tried on again.
+    tried: Vec<EndpointAddr>,
+    /// A connection turned out to be stale, so the next one is new.
+    fresh: bool,
+    /// An attempt that may have had an effect was repeated.
+    repeated: bool,
+}
+
+impl Inner {
+    pub(super) async fn forward(
+        &self,
+        request: Request<Body>,
+        target: &Target,
+    ) -> Result<Response<Body>, Error> {
+        let (mut parts, body) = request.into_parts();
+        let wanted = if target.upstream.is_http2() {
+            None
+        } else {
+            Wanted::take(&mut parts)
+        };
+        heads::write_request(&mut parts, target.upstream, wanted.as_ref())?;
+        let mut attempts = Attempts {
+            idempotent: is_idempotent(&parts.method),
+            tried: Vec::new(),
+            fresh: false,
+            repeated: false,
+        };
+        let original = Original::new(body, attempts.idempotent);
+        loop {
+            let endpoint = self.pick(&target.port, &attempts.tried)?;
+            let body = original.start_over().ok_or_else(|| {
+                Error::new(ErrorKind::UpstreamReset, "the request cannot be sent again")
+            })?;
+            let flight = Flight::start(endpoint);
+            let attempt = self.attempt(&parts, body, endpoint, target, &flight, attempts.fresh);
+            let failure = match attempt.await {
+                Ok((response, lease)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    drop(lease);
+                    return self.switch(response, flight, wanted);
+                }
+                Ok((response, lease)) => {
+                    return Ok(answer(response, flight, lease, target, &parts.method));
+                }
+                Err(failure) => failure,
+            };
+            if original.is_broken() {
+                // The endpoint only saw the consequences.
+                let detail = "the request's body is malformed or cut short";
+                return Err(Error::new(ErrorKind::BadRequest, detail));
+            }
+            if failure.blame {
+                flight.failed(&target.port.endpoints);
+            }
+            let again = self.again(&failure, &mut attempts, &original, endpoint, &target.port);
+            if !again || original.start_over().is_none() {
+                return Err(failure.error);
+            }
+            self.metrics
+                .service(&target.port.service)
+                .retries
+                .increment(1);
+        }
+    }
+
+    fn pick<'a>(
+        &self,
+        port: &'a ServicePort,
+        tried: &[EndpointAddr],
+    ) -> Result<&'a Arc<Endpoint>, Error> {
+        self.balancer
+            .pick(&port.endpoints, tried)
+            .ok_or_else(|| Error::new(ErrorKind::NoEndpoints, "the Service has no ready endpoint"))
+    }
+
+    /// Whether the request is tried once more; the rules are in [`super::retry`].
+    fn again(
+        &self,
+        failure: &Failure,
+        attempts: &mut Attempts,
+        original: &Original,
+        endpoint: &Endpoint,
+        port: &ServicePort,
+    ) -> bool {
+        match failure.retry {
+            Retry::Free => {
+                attempts.tried.push(endpoint.addr);
+                attempts.tried.len() < MAX_ATTEMPTS && attempts.tried.len() < port.endpoints.len()
+            }
+            // The same endpoint will do: it is the connection that was old.
+            Retry::Stale => {
+                let safe = attempts.idempotent || original.untouched();
+                safe && !std::mem::replace(&mut attempts.fresh, true)
+            }
+            Retry::Broken => {
+                attempts.tried.push(endpoint.addr);
+                attempts.idempotent
+                    && attempts.tried.len() < port.endpoints.len()
+                    && !std::mem::replace(&mut attempts.repeated, true)
+                    && self.budget.spend()
+            }
+            Retry::Never => false,
+        }
+    }
+
+    /// One attempt on one endpoint, up to the head of its answer.
+    async fn attempt(
+        &self,
+        parts: &request::Parts,
+        body: Body,
+        endpoint: &Endpoint,
+        target: &Target,
+        flight: &Flight,
+        fresh: bool,
+    ) -> Result<(Response<Incoming>, Lease), Failure> {
+        let lease = self.pool.lease(endpoint, target.upstream, fresh).await;
+        let mut lease = lease.map_err(|error| failure::not_connected(&error))?;
+        let request = heads::rebuild(parts, body, endpoint, target.upstream);
+        let started = Instant::now();
+        let sent = timeout(self.options.response_timeout, lease.sender().send(request)).await;
+        let response = match sent {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(failure::broke(*error, &lease)),
+            Err(_elapsed) => return Err(failure::timed_out()),
+        };
+        if failure::is_failure(&response) {
+            flight.failed(&target.port.endpoints);
+        } else {
+            flight.succeeded(started.elapsed());
+        }
+        Ok((response, lease))
+    }
+
+    /// The endpoint agrees to an upgrade.
+    fn switch(
+        &self,
+        mut response: Response<Incoming>,
+        flight: Flight,
+        wanted: Option<Wanted>,
+    ) -> Result<Response<Body>, Error> {
+        let endpoint = response.extensions_mut().remove::<OnUpgrade>();
+        let protocol = response.headers().get(UPGRADE).cloned();
+        let (Some(wanted), Some(endpoint), Some(protocol)) = (wanted, endpoint, protocol) else {
+            return Err(Error::new(
+                ErrorKind::BadResponse,
+                "the endpoint switched protocols without being asked",
+            ));
+        };
+        headers::remove_hop_by_hop(response.headers_mut());
+        upgrade::write(response.headers_mut(), protocol);
+        wanted.tunnel(endpoint, flight, &self.tunnels);
+        Ok(response.map(|_nothing| Body::empty()))
+    }
+}
+
+/// Writes the client's answer from the endpoint's.
+fn answer(
+    mut response: Response<Incoming>,
+    flight: Flight,
+    lease: Lease,
+    target: &Target,
+    method: &Method,
+) -> Response<Body> {
+    heads::write_response(&mut response, method);
+    let exchange = Exchange::new(flight, lease, Arc::clone(&target.port));
+    response.map(|body| Body::exchange(body, exchange))
+}

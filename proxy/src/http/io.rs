@@ -1,0 +1,219 @@
+//! A client's connection: its first bytes, and how long it may keep us waiting.
+//!
+//! hyper's own head timeout runs while a connection is idle too, so it is either too long for a
+//! slow head or too short for keep-alive. Here the two are told apart by what was read and by what
+//! is being served:
+//! - the first byte has to come within the head timeout;
+//! - *idle*: no request, no byte of one; closed after the idle timeout;
+//! - *head*: the first byte of a head came, its last has not; ended after the head timeout;
+//! - *busy*: a request is being served; ended only if the client takes none of the answer for the
+//!   stall timeout.
+//!
+//! HTTP/2 has pings of its own to find peers that are gone, and frames that belong to no request:
+//! there is no *head* there.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::serve::ServerOptions;
+use crate::clock;
+
+/// How an HTTP/2 connection begins (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a connection is doing. Shared by its stream, its driver and its requests.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    /// Requests being served.
+    busy: AtomicU32,
+    /// A head has begun.
+    head: AtomicBool,
+    /// When the present state began.
+    since: AtomicU64,
+    /// Since when the client takes no bytes; 0 while it does.
+    stalled: AtomicU64,
+}
+
+/// When a connection's time is over, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deadline {
+    /// Nothing to wait for.
+    None,
+    /// Then it was idle for long enough.
+    Idle(u64),
+    /// Then the client is too slow.
+    Slow(u64),
+}
+
+impl Activity {
+    pub(super) fn deadline(&self, options: &ServerOptions) -> Deadline {
+        let after = |since: u64, limit: Duration| since.saturating_add(clock::nanos(limit));
+        let stalled = self.stalled.load(Relaxed);
+        if stalled != 0 {
+            return Deadline::Slow(after(stalled, options.stall_timeout));
+        }
+        let since = self.since.load(Relaxed);
+        if self.busy.load(Relaxed) != 0 {
+            Deadline::None
+        } else if self.head.load(Relaxed) {
+            Deadline::Slow(after(since, options.head_timeout))
+        } else {
+            Deadline::Idle(after(since, options.idle_timeout))
+        }
+    }
+
+    fn read(&self) {
+        if self.busy.load(Relaxed) == 0 && !self.head.swap(true, Relaxed) {
+            self.since.store(clock::now(), Relaxed);
+        }
+    }
+}
+
+/// A request that is being served, until the last byte of its answer was taken.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Activity>);
+
+impl Busy {
+    pub(super) fn start(activity: &Arc<Activity>) -> Self {
+        activity.busy.fetch_add(1, Relaxed);
+        activity.head.store(false, Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.since.store(clock::now(), Relaxed);
+        self.0.busy.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Http1,
+    Http2,
+}
+
+/// A client's stream, watched.
+#[derive(Debug)]
+pub(super) struct Watched<I> {
+    stream: I,
+    /// Read already, while finding out what is spoken.
+    prefix: Bytes,
+    activity: Arc<Activity>,
+    heads: bool,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
+    /// Reads until it is clear what the client speaks. `None` if it says nothing.
+    pub(super) async fn open(mut stream: I) -> io::Result<Option<(Self, Spoken)>> {
+        let mut prefix = BytesMut::with_capacity(1024);
+        loop {
+            if stream.read_buf(&mut prefix).await? == 0 {
+                return Ok(None);
+            }
+            let seen = prefix.len().min(PREFACE.len());
+            let spoken = if prefix.get(..seen) != PREFACE.get(..seen) {
+                Spoken::Http1
+            } else if seen == PREFACE.len() {
+                Spoken::Http2
+            } else {
+                continue;
+            };
+            let activity = Arc::new(Activity::default());
+            activity.since.store(clock::now(), Relaxed);
+            let heads = spoken == Spoken::Http1;
+            activity.head.store(heads, Relaxed);
+            let watched = Self {
+                stream,
+                prefix: prefix.freeze(),
+                activity,
+                heads,
+            };
+            return Ok(Some((watched, spoken)));
+        }
+    }
+
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    fn written<T>(&self, result: &Poll<io::Result<T>>) {
+        let stalled = &self.activity.stalled;
+        if result.is_pending() {
+            if stalled.load(Relaxed) == 0 {
+                stalled.store(clock::now(), Relaxed);
+            }
+        } else if stalled.load(Relaxed) != 0 {
+            stalled.store(0, Relaxed);
+        }
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.prefix.has_remaining() {
+            let n = this.prefix.len().min(buf.remaining());
+            buf.put_slice(&this.prefix.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        if this.heads && buf.filled().len() > before {
+            this.activity.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.written(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.written(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_flush(cx);
+        this.written(&result);
+        result
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

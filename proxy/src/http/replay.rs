@@ -1,0 +1,183 @@
+//! Request bodies that can be sent a second time.
+//!
+//! Up to [`LIMIT`] bytes are kept while the body is being sent. A body that is longer, or that ends
+//! in an error, cannot be sent again; nor can one whose request must not be repeated, for which
+//! nothing is kept at all: it can be sent again only as long as nobody has read from it.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::body::{Body, BodyError};
+
+/// The longest body that is kept, bytes.
+const LIMIT: usize = 64 * 1024;
+
+/// The body as the forwarding loop holds it.
+pub(super) enum Original {
+    /// There is none.
+    Empty,
+    /// There is one.
+    Shared(Rc<RefCell<State>>),
+}
+
+pub(super) struct State {
+    inner: Body,
+    kept: Vec<Frame<Bytes>>,
+    kept_bytes: usize,
+    /// What is read is kept.
+    keep: bool,
+    /// Something was read and not kept.
+    lost: bool,
+    /// The client did not send all of it, or sent it malformed.
+    broken: bool,
+    /// Which [`Replay`] may read: the latest. An abandoned connection may still hold an older one.
+    reader: u32,
+}
+
+/// The body as a connection to an endpoint holds it.
+pub(super) struct Replay {
+    state: Rc<RefCell<State>>,
+    reader: u32,
+    next: usize,
+}
+
+impl Original {
+    /// Wraps a request's body. `keep` says whether the request may be repeated after some of its
+    /// body was sent.
+    pub(super) fn new(body: Body, keep: bool) -> Self {
+        if body.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::Shared(Rc::new(RefCell::new(State {
+            inner: body,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            keep,
+            lost: false,
+            broken: false,
+            reader: 0,
+        })))
+    }
+
+    /// The body from its beginning; `None` if that is not to be had any more.
+    pub(super) fn start_over(&self) -> Option<Body> {
+        match self {
+            Self::Empty => Some(Body::empty()),
+            Self::Shared(shared) => {
+                let mut state = shared.borrow_mut();
+                if state.lost {
+                    return None;
+                }
+                state.reader += 1;
+                Some(Body::replay(Replay {
+                    state: Rc::clone(shared),
+                    reader: state.reader,
+                    next: 0,
+                }))
+            }
+        }
+    }
+
+    /// The client failed to deliver it.
+    pub(super) fn is_broken(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Shared(shared) => shared.borrow().broken,
+        }
+    }
+
+    /// Nothing of the body was sent to anybody.
+    pub(super) fn untouched(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Shared(shared) => {
+                let state = shared.borrow();
+                !state.lost && state.kept.is_empty()
+            }
+        }
+    }
+}
+
+impl State {
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let copy = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) if self.keep && self.kept_bytes + data.len() <= LIMIT => {
+                self.kept_bytes += data.len();
+                Frame::data(data.clone())
+            }
+            (None, Some(trailers)) if self.keep => Frame::trailers(trailers.clone()),
+            _ => {
+                self.lost = true;
+                self.keep = false;
+                self.kept = Vec::new();
+                return;
+            }
+        };
+        self.kept.push(copy);
+    }
+}
+
+impl Replay {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut state = self.state.borrow_mut();
+        if state.reader != self.reader {
+            return Poll::Ready(Some(Err("the request is sent elsewhere".into())));
+        }
+        if let Some(kept) = state.kept.get(self.next) {
+            self.next += 1;
+            let frame = match (kept.data_ref(), kept.trailers_ref()) {
+                (Some(data), _) => Frame::data(data.clone()),
+                (None, trailers) => Frame::trailers(trailers.cloned().unwrap_or_default()),
+            };
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let frame = ready!(Pin::new(&mut state.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                state.keep(frame);
+                if !state.lost {
+                    self.next += 1;
+                }
+            }
+            Some(Err(_)) => {
+                state.lost = true;
+                state.broken = true;
+            }
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        let state = self.state.borrow();
+        self.next >= state.kept.len() && state.inner.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let state = self.state.borrow();
+        let again: u64 = state
+            .kept
+            .iter()
+            .skip(self.next)
+            .filter_map(|f| f.data_ref().map(|d| d.len() as u64))
+            .sum();
+        let rest = state.inner.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(again));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(again));
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! Errors become answers: the one place where a status is chosen.
+
+use http::header::{CONNECTION, CONTENT_TYPE, SERVER};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+
+use super::body::Body;
+use crate::{Error, ErrorKind};
+
+/// Says why an answer was made by us and not by a backend.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("sealane-error");
+
+/// What of a request decides the form of an error answer. Taken before the request is given away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// gRPC wants its own status codes, in an answer that is otherwise a success.
+    pub grpc: bool,
+    /// HTTP/1 has connections that can be closed.
+    pub http2: bool,
+}
+
+impl Asked {
+    /// From the request's head.
+    pub fn new(version: Version, headers: &HeaderMap) -> Self {
+        Self {
+            grpc: headers
+                .get(CONTENT_TYPE)
+                .is_some_and(|v| v.as_bytes().starts_with(b"application/grpc")),
+            http2: version == Version::HTTP_2,
+        }
+    }
+}
+
+/// The answer to a request that failed: a short text, and the kind of the error in `sealane-error`.
+/// A gRPC client gets the status as `grpc-status` (proxy L20).
+pub fn error(error: &Error, asked: Asked) -> Response<Body> {
+    let kind = error.kind();
+    let mut response = if asked.grpc && !kind.closes() {
+        grpc(kind, error.detail())
+    } else {
+        text(kind.status(), error.detail())
+    };
+    let headers = response.headers_mut();
+    headers.insert(ERROR_HEADER, HeaderValue::from_static(kind.label()));
+    if kind.closes() && !asked.http2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// An answer of our own in plain text.
+pub fn text(status: StatusCode, message: &str) -> Response<Body> {
+    let reason = status.canonical_reason().unwrap_or("");
+    let body = format!("{} {reason}: {message}\n", status.as_u16());
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(SERVER, HeaderValue::from_static("sealane"));
+    response
+}
+
+/// A trailers-only answer (gRPC over HTTP/2, "Responses").
+fn grpc(kind: ErrorKind, message: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static(grpc_status(kind)));
+    // Our messages are plain ASCII without `%`, so there is nothing to escape.
+    headers.insert("grpc-message", HeaderValue::from_static(message));
+    response
+}
+
+/// gRPC's code for a kind: 14 unavailable, 12 unimplemented, 4 deadline exceeded, 13 internal.
+fn grpc_status(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::ResponseTimeout | ErrorKind::ConnectTimeout => "4",
+        ErrorKind::NoRoute | ErrorKind::MethodNotAllowed => "12",
+        ErrorKind::BadRequest
+        | ErrorKind::TargetTooLong
+        | ErrorKind::ExpectationFailed
+        | ErrorKind::UnknownCoding => "13",
+        ErrorKind::InvalidRoute
+        | ErrorKind::NoService
+        | ErrorKind::NoPort
+        | ErrorKind::NoEndpoints
+        | ErrorKind::ConnectFailed
+        | ErrorKind::UpstreamReset
+        | ErrorKind::BadResponse => "14",
+    }
+}

@@ -1,0 +1,256 @@
+//! Serves a client's connection, HTTP/1.1 or HTTP/2, whatever it begins with.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::body::Body;
+use super::io::{Activity, Busy, Deadline, Spoken, Watched};
+use super::{gate, respond};
+use crate::clock;
+
+/// The longest head of a request, bytes.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Most fields of a request.
+const MAX_FIELDS: usize = 256;
+
+/// What is buffered in each direction of an HTTP/1.1 connection: a head has to fit.
+const BUFFER: usize = MAX_HEAD + 16 * 1024;
+
+/// Streams that a client may have open at a time.
+const MAX_STREAMS: u32 = 100;
+
+/// Unread bytes of one stream, and of all streams of a connection.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Unsent bytes of one stream.
+const STREAM_BUFFER: usize = 64 * 1024;
+
+/// Streams that a client may reset before they were looked at, and that it may make us reset
+/// (CVE-2023-44487, CVE-2025-8671).
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_LOCAL_RESETS: usize = 250;
+
+/// A client that does not answer a ping is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may keep us waiting.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// For its first byte, and for the rest of a head once that began.
+    pub head_timeout: Duration,
+    /// For the next request on a connection that is kept alive.
+    pub idle_timeout: Duration,
+    /// For taking any byte of an answer that we have for it.
+    pub stall_timeout: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            stall_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Spawns hyper's tasks on the worker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// Serves a connection until its client is done with it, its time is over, or `shutdown` asks for
+/// an end and the requests in flight are answered. `handler` gets every request that passes the
+/// [gate].
+pub async fn serve<I, H, F>(
+    stream: I,
+    options: &ServerOptions,
+    handler: H,
+    shutdown: CancellationToken,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Body>) -> F + 'static,
+    F: Future<Output = Response<Body>> + 'static,
+{
+    let opened = tokio::select! {
+        opened = timeout(options.head_timeout, Watched::open(stream)) => opened,
+        () = shutdown.cancelled() => return,
+    };
+    let Ok(Ok(Some((stream, spoken)))) = opened else {
+        return;
+    };
+    let activity = Arc::clone(stream.activity());
+    let handler = Rc::new(handler);
+    let service = {
+        let activity = Arc::clone(&activity);
+        service_fn(move |request: Request<Incoming>| {
+            let busy = Busy::start(&activity);
+            let handler = Rc::clone(&handler);
+            async move {
+                let response = admit_and_handle(request, &*handler).await;
+                Ok::<_, Infallible>(response.map(|body| body.busy(busy)))
+            }
+        })
+    };
+    let stream = TokioIo::new(stream);
+    match spoken {
+        Spoken::Http1 => {
+            let connection = http1().serve_connection(stream, service).with_upgrades();
+            drive(connection, &activity, options, shutdown).await;
+        }
+        Spoken::Http2 => {
+            let connection = http2().serve_connection(stream, service);
+            drive(connection, &activity, options, shutdown).await;
+        }
+    }
+}
+
+async fn admit_and_handle<H, F>(request: Request<Incoming>, handler: &H) -> Response<Body>
+where
+    H: Fn(Request<Body>) -> F,
+    F: Future<Output = Response<Body>>,
+{
+    let mut request = request.map(Body::incoming);
+    match gate::admit(&mut request) {
+        Ok(()) => handler(request).await,
+        Err(error) => {
+            let asked = respond::Asked::new(request.version(), request.headers());
+            respond::error(&error, asked)
+        }
+    }
+}
+
+/// hyper's own head timeout is off: [`super::io`] has the reason and the replacement.
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .header_read_timeout(None)
+        .half_close(false)
+        .max_buf_size(BUFFER)
+        .max_header_size(MAX_HEAD)
+        .max_headers(MAX_FIELDS);
+    builder
+}
+
+fn http2() -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(STREAM_BUFFER)
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// A connection that can be asked to end once its requests are answered.
+trait Connection: Future<Output = hyper::Result<()>> {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<I, S> Connection for http1::UpgradeableConnection<I, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S> Connection for http2::Connection<I, S, LocalExecutor>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Body>,
+    S::Future: 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Runs a connection and keeps its deadlines. The timer is touched only when it fires or when a
+/// deadline comes closer, never once a request.
+async fn drive<C: Connection>(
+    connection: C,
+    activity: &Activity,
+    options: &ServerOptions,
+    shutdown: CancellationToken,
+) {
+    let mut connection = pin!(connection);
+    let mut cancelled = pin!(shutdown.cancelled());
+    let mut timer = pin!(sleep_until(Instant::now()));
+    let mut armed = None;
+    let mut finishing = false;
+    std::future::poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "client connection ended");
+                }
+                return Poll::Ready(());
+            }
+            let mut finish = !finishing && cancelled.as_mut().poll(cx).is_ready();
+            loop {
+                let now = clock::now();
+                let at = match activity.deadline(options) {
+                    Deadline::None => break,
+                    Deadline::Slow(at) if at <= now => return Poll::Ready(()),
+                    Deadline::Idle(at) if at <= now => {
+                        finish |= !finishing;
+                        break;
+                    }
+                    Deadline::Slow(at) | Deadline::Idle(at) => at,
+                };
+                if armed.is_none_or(|armed| at < armed) {
+                    armed = Some(at);
+                    let left = Duration::from_nanos(at - now);
+                    timer.as_mut().reset(Instant::now() + left);
+                }
+                if timer.as_mut().poll(cx).is_pending() {
+                    break;
+                }
+                armed = None;
+            }
+            if !finish {
+                return Poll::Pending;
+            }
+            finishing = true;
+            connection.as_mut().finish();
+        }
+    })
+    .await;
+}

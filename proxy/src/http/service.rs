@@ -1,0 +1,86 @@
+//! Connections to one Service port: what the node proxy serves.
+
+use http::{Request, Response, Version};
+use sealane_config::Reader;
+use sealane_config::model::{Backend, ClientAddr};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::body::Body;
+use super::engine::{Engine, Target, Upstream};
+use super::respond;
+use super::serve::{ServerOptions, serve};
+use crate::{Error, ErrorKind};
+
+/// A Service port by name, looked up again for every request: a connection outlives many snapshots.
+#[derive(Clone, Debug)]
+pub struct ServiceTarget {
+    /// Where it is looked up.
+    pub reader: Reader,
+    /// Service and port.
+    pub backend: Backend,
+}
+
+impl ServiceTarget {
+    /// The Service port as it is now; `upstream` says what its endpoints speak.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoService`], [`ErrorKind::NoPort`].
+    pub fn resolve(&self, upstream: Upstream) -> Result<Target, Error> {
+        let snapshot = self.reader.load();
+        if let Some(port) = snapshot.backend(&self.backend) {
+            return Ok(Target {
+                port: port.clone(),
+                upstream,
+            });
+        }
+        Err(if snapshot.services.contains_key(&self.backend.service) {
+            Error::new(ErrorKind::NoPort, "the Service has no such port")
+        } else {
+            Error::new(ErrorKind::NoService, "the Service does not exist")
+        })
+    }
+}
+
+impl Engine {
+    /// Serves a connection whose every request goes to one Service port, each to an endpoint of its
+    /// own. Endpoints are spoken to in the client's version of HTTP. Ends as [`serve`] does.
+    pub async fn serve_service<I>(
+        &self,
+        stream: I,
+        client: ClientAddr,
+        target: ServiceTarget,
+        shutdown: CancellationToken,
+    ) where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        tracing::trace!(%client, service = %target.backend.service, "HTTP connection");
+        let engine = self.clone();
+        let target = std::rc::Rc::new(target);
+        let handler = move |request: Request<Body>| {
+            let engine = engine.clone();
+            let target = std::rc::Rc::clone(&target);
+            async move { engine.forward_to_service(request, &target).await }
+        };
+        serve(stream, &ServerOptions::default(), handler, shutdown).await;
+    }
+
+    async fn forward_to_service(
+        &self,
+        request: Request<Body>,
+        target: &ServiceTarget,
+    ) -> Response<Body> {
+        let upstream = if request.version() == Version::HTTP_2 {
+            Upstream::Http2
+        } else {
+            Upstream::Http1
+        };
+        match target.resolve(upstream) {
+            Ok(target) => self.forward(request, &target).await,
+            Err(error) => {
+                let asked = respond::Asked::new(request.version(), request.headers());
+                respond::error(&error, asked)
+            }
+        }
+    }
+}

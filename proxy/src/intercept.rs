@@ -1,0 +1,247 @@
+//! Getting connections to the proxy: nf_tables rules that deliver packets for Services and for the
+//! outside to one listener (TPROXY), and that listener.
+//!
+//! The kernel also refuses what has no endpoints. A proxy that has accepted a connection can only
+//! reset it, which clients see as "connected, then reset" instead of "connection refused".
+//!
+//! Rules and sets are written over netlink, in transactions; nothing is ever listed.
+
+mod netlink;
+mod rule;
+mod state;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sealane_config::{Reader, Snapshot};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use netlink::NfTables;
+use state::{Elements, difference, record};
+
+/// Backlog of the listener; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Changes in one transaction. A datagram has to fit into the socket's send buffer (208 KiB by
+/// default, and only root can raise it), and one change is 36 bytes at most.
+const CHANGES_PER_TRANSACTION: usize = 2000;
+
+/// Publications that follow each other faster are taken together; the first one after a quiet time
+/// is applied at once.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// The first and the longest pause after a refused transaction.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Addresses that are never a destination outside the cluster: "this network", loopback, link-local
+/// (with cloud metadata services), multicast and reserved ones.
+const NEVER_OUTSIDE: [IpNet; 7] = [
+    v4([0, 0, 0, 0], 8),
+    v4([127, 0, 0, 0], 8),
+    v4([169, 254, 0, 0], 16),
+    v4([224, 0, 0, 0], 3),
+    // The unspecified address, loopback and IPv4 addresses in an IPv6 coat; not 64:ff9b::/96, NAT64.
+    v6([0, 0, 0, 0, 0, 0, 0, 0], 16),
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix))
+}
+
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(a, b, c, d, e, f, g, h),
+        prefix,
+    ))
+}
+
+/// Whether an address can be a destination outside the cluster at all.
+pub(crate) fn may_be_outside(ip: IpAddr) -> bool {
+    !NEVER_OUTSIDE.iter().any(|net| net.contains(&ip))
+}
+
+/// Why interception could not be set up or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum InterceptError {
+    /// The netlink socket failed.
+    #[error("cannot talk to nf_tables")]
+    Netlink(#[source] io::Error),
+    /// The kernel refused a transaction; nothing of it took effect.
+    #[error("nf_tables refused change {change} of a transaction")]
+    Refused {
+        /// Its place in the transaction, from 1.
+        change: u32,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel has no support for something that the table needs.
+    #[error(
+        "the kernel lacks an nf_tables feature that interception needs \
+         (modules nft_tproxy, nft_socket, nft_reject_inet)"
+    )]
+    Unsupported(#[source] io::Error),
+    /// The kernel did not say whether it applied a transaction.
+    #[error("nf_tables did not answer")]
+    Unanswered,
+}
+
+/// An expression that is unknown is "not found" (`nf_tables_expr_parse`).
+fn unsupported(error: InterceptError) -> InterceptError {
+    match error {
+        InterceptError::Refused { source, .. }
+            if matches!(
+                source.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::Unsupported
+            ) =>
+        {
+            InterceptError::Unsupported(source)
+        }
+        other => other,
+    }
+}
+
+/// Where to intercept.
+#[derive(Clone, Debug)]
+pub struct InterceptOptions {
+    /// The port of the [listener].
+    pub port: u16,
+    /// The mark that routes packets to local sockets; a routing rule for it has to exist.
+    pub mark: u32,
+    /// The node's addresses, on which node ports are served.
+    pub node_ips: Vec<IpAddr>,
+    /// More addresses of the node, such as the cluster DNS's: what is no Service port with
+    /// endpoints there is left alone.
+    pub local_addresses: Vec<IpAddr>,
+    /// Where pods are: left alone. A family without any is not intercepted on its way out.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Where Services are: what no Service has is lost.
+    pub service_cidrs: Vec<IpNet>,
+}
+
+/// Keeps the kernel's table in step with the snapshot.
+#[derive(Debug)]
+pub struct Interceptor {
+    options: InterceptOptions,
+    kernel: NfTables,
+    /// What the kernel has; `None` before the first write and after a failed one.
+    written: Option<Elements>,
+    applied: watch::Sender<u64>,
+}
+
+impl Interceptor {
+    /// Works on the namespace of the calling thread, also when it is moved to another thread
+    /// later. Writes nothing yet.
+    ///
+    /// # Errors
+    /// No netlink socket could be made.
+    pub fn open(options: InterceptOptions) -> Result<Self, InterceptError> {
+        Ok(Self {
+            options,
+            kernel: NfTables::open().map_err(InterceptError::Netlink)?,
+            written: None,
+            applied: watch::Sender::new(0),
+        })
+    }
+
+    /// The generation of the last snapshot that is in force in the kernel; 0 before the first.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Makes the kernel do what the snapshot says and returns how many set elements were written.
+    /// Before the first sync nothing is written, so that an earlier run's table stays (S25).
+    ///
+    /// # Errors
+    /// The kernel refused. The next call then writes the whole table again.
+    pub fn apply(&mut self, snapshot: &Snapshot) -> Result<usize, InterceptError> {
+        if !snapshot.synced {
+            return Ok(0);
+        }
+        let written = self.written.take();
+        let create = written.is_none();
+        let mut written = written.unwrap_or_default();
+        let changes = difference(&written, snapshot, &self.options);
+        let mut parts = changes.chunks(CHANGES_PER_TRANSACTION);
+        if create {
+            let first = parts.next().unwrap_or_default();
+            let options = &self.options;
+            let created = self.kernel.transaction(|batch| {
+                table::create(batch, options);
+                table::change(batch, first);
+            });
+            created.map_err(unsupported)?;
+        }
+        for part in parts {
+            self.kernel
+                .transaction(|batch| table::change(batch, part))?;
+        }
+        record(&mut written, &changes);
+        self.written = Some(written);
+        self.applied.send_replace(snapshot.generation);
+        Ok(changes.len())
+    }
+
+    /// Follows the snapshot until `shutdown` or the end of the publisher. The table stays in force
+    /// afterwards.
+    pub async fn run(mut self, mut reader: Reader, shutdown: CancellationToken) {
+        let mut pause = RETRY.0;
+        loop {
+            let applied = self.apply(&reader.load());
+            let next = async {
+                match applied {
+                    Ok(written) => {
+                        tracing::debug!(written, "interception is up to date");
+                        pause = RETRY.0;
+                        sleep(GATHER).await;
+                        reader.changed().await.is_some()
+                    }
+                    Err(error) => {
+                        let error = &error as &(dyn std::error::Error + 'static);
+                        tracing::warn!(error, "interception is out of date, trying again");
+                        sleep(pause).await;
+                        pause = (2 * pause).min(RETRY.1);
+                        true
+                    }
+                }
+            };
+            tokio::select! {
+                more = next => if !more { return },
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// A listener for intercepted connections, made by the calling thread in its namespace: their local
+/// address is what the client dialled. Each worker can have its own on the same address. Needs
+/// `CAP_NET_ADMIN`.
+///
+/// # Errors
+/// The system call's error.
+pub fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_ip_transparent_v6(true)?;
+    } else {
+        socket.set_ip_transparent_v4(true)?;
+    }
+    socket.bind(&SockAddr::from(addr))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,232 @@
+//! nf_tables rules as chains of expressions over registers.
+//!
+//! An expression that does not match ends its rule; the next rule goes on. Values live in 4-byte
+//! registers, and a value shorter than its registers is padded with zeros.
+
+use nix::libc;
+
+use super::netlink::Attributes;
+
+// `enum nft_*_attributes` of `linux/netfilter/nf_tables.h`. Attributes of a single expression are
+// given by number where they are written.
+pub(super) const LIST_ELEMENT: u16 = 1;
+pub(super) const DATA_VALUE: u16 = 1;
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
+
+/// Registers 8 to 23 are the 4-byte ones.
+const FIRST: u32 = libc::NFT_REG32_00 as u32;
+
+/// The address families that rules tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Where the destination address is in the network header, and how long it is.
+    fn destination(self) -> (u32, u32) {
+        match self {
+            Self::V4 => (16, 4),
+            Self::V6 => (24, 16),
+        }
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            Self::V4 => libc::NFPROTO_IPV4 as u8,
+            Self::V6 => libc::NFPROTO_IPV6 as u8,
+        }
+    }
+}
+
+/// A rule under construction.
+#[derive(Debug, Default)]
+pub(super) struct Rule {
+    expressions: Attributes,
+}
+
+impl Rule {
+    /// The expressions, for `NFTA_RULE_EXPRESSIONS`.
+    pub(super) fn expressions(&self) -> &Attributes {
+        &self.expressions
+    }
+
+    /// Only packets that came in through this device.
+    pub(super) fn input_device(self, index: u32) -> Self {
+        self.load_meta(libc::NFT_META_IIF, FIRST)
+            .equals(&index.to_ne_bytes())
+    }
+
+    /// Only packets of this family.
+    pub(super) fn family(self, family: Family) -> Self {
+        self.load_meta(libc::NFT_META_NFPROTO, FIRST)
+            .equals(&[family.number()])
+    }
+
+    /// Only TCP.
+    pub(super) fn tcp(self) -> Self {
+        self.load_meta(libc::NFT_META_L4PROTO, FIRST)
+            .equals(&[libc::IPPROTO_TCP as u8])
+    }
+
+    /// Only packets whose destination address is within a prefix.
+    pub(super) fn destination_in(self, family: Family, network: &[u8], mask: &[u8]) -> Self {
+        self.load_destination(family)
+            .expression("bitwise", |data| {
+                data.number(1, FIRST).number(2, FIRST);
+                data.number(3, mask.len() as u32);
+                data.nest(4, |mask_data| {
+                    mask_data.bytes(DATA_VALUE, mask);
+                });
+                data.nest(5, |xor| {
+                    xor.bytes(DATA_VALUE, &vec![0; mask.len()]);
+                });
+            })
+            .equals(network)
+    }
+
+    /// Only packets whose destination address is in a set.
+    pub(super) fn destination_in_set(self, family: Family, set: &str) -> Self {
+        self.load_destination(family).lookup(set)
+    }
+
+    /// Only packets whose (destination address, protocol, destination port) is in a set.
+    pub(super) fn service_in_set(self, family: Family, set: &str) -> Self {
+        let (_, address) = family.destination();
+        let protocol = FIRST + address / 4;
+        self.load_destination(family)
+            .load_meta(libc::NFT_META_L4PROTO, protocol)
+            .load_payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, protocol + 1)
+            .lookup(set)
+    }
+
+    /// Only packets for a transparent socket that is bound or connected to one address: replies to
+    /// connections made from a client's address, and later packets of intercepted ones.
+    pub(super) fn for_transparent_socket(self) -> Self {
+        const TRANSPARENT: u32 = 0;
+        const WILDCARD: u32 = 2;
+        self.load_socket(TRANSPARENT)
+            .equals(&[1])
+            .load_socket(WILDCARD)
+            .equals(&[0])
+    }
+
+    /// Delivers to the listener on this port, whatever the destination is.
+    pub(super) fn tproxy(self, port: u16) -> Self {
+        self.load(&port.to_be_bytes()).expression("tproxy", |data| {
+            data.number(1, libc::NFPROTO_UNSPEC as u32);
+            data.number(3, FIRST);
+        })
+    }
+
+    /// Marks the packet for routing.
+    pub(super) fn set_mark(self, mark: u32) -> Self {
+        self.load(&mark.to_ne_bytes()).expression("meta", |data| {
+            data.number(2, libc::NFT_META_MARK as u32);
+            data.number(3, FIRST);
+        })
+    }
+
+    /// Lets the packet pass.
+    pub(super) fn accept(self) -> Self {
+        self.verdict(libc::NF_ACCEPT, None)
+    }
+
+    /// Loses the packet.
+    pub(super) fn drop(self) -> Self {
+        self.verdict(libc::NF_DROP, None)
+    }
+
+    /// Goes on in another chain and does not return.
+    pub(super) fn goto(self, chain: &str) -> Self {
+        self.verdict(libc::NFT_GOTO, Some(chain))
+    }
+
+    /// Answers with a TCP reset; the packet has to be TCP.
+    pub(super) fn reject_with_reset(self) -> Self {
+        self.expression("reject", |data| {
+            data.number(1, 1);
+        })
+    }
+
+    /// Answers with ICMP or ICMPv6 "port unreachable".
+    pub(super) fn reject_port_unreachable(self) -> Self {
+        self.expression("reject", |data| {
+            data.number(1, 2).bytes(2, &[1]);
+        })
+    }
+
+    fn load_destination(self, family: Family) -> Self {
+        let (offset, length) = family.destination();
+        self.load_payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, FIRST)
+    }
+
+    fn load_payload(self, base: i32, offset: u32, length: u32, register: u32) -> Self {
+        self.expression("payload", |data| {
+            data.number(1, register).number(2, base as u32);
+            data.number(3, offset).number(4, length);
+        })
+    }
+
+    fn load_meta(self, key: i32, register: u32) -> Self {
+        self.expression("meta", |data| {
+            data.number(1, register).number(2, key as u32);
+        })
+    }
+
+    fn load_socket(self, key: u32) -> Self {
+        self.expression("socket", |data| {
+            data.number(1, key).number(2, FIRST);
+        })
+    }
+
+    fn load(self, value: &[u8]) -> Self {
+        self.expression("immediate", |data| {
+            data.number(1, FIRST).nest(2, |content| {
+                content.bytes(DATA_VALUE, value);
+            });
+        })
+    }
+
+    fn equals(self, value: &[u8]) -> Self {
+        self.expression("cmp", |data| {
+            data.number(1, FIRST).number(2, libc::NFT_CMP_EQ as u32);
+            data.nest(3, |content| {
+                content.bytes(DATA_VALUE, value);
+            });
+        })
+    }
+
+    fn lookup(self, set: &str) -> Self {
+        self.expression("lookup", |data| {
+            data.string(1, set).number(2, FIRST);
+        })
+    }
+
+    fn verdict(self, code: i32, chain: Option<&str>) -> Self {
+        self.expression("immediate", |data| {
+            data.number(1, libc::NFT_REG_VERDICT as u32);
+            data.nest(2, |content| {
+                content.nest(DATA_VERDICT, |verdict| {
+                    verdict.number(VERDICT_CODE, code as u32);
+                    if let Some(chain) = chain {
+                        verdict.string(VERDICT_CHAIN, chain);
+                    }
+                });
+            });
+        })
+    }
+
+    fn expression(mut self, name: &str, fill: impl FnOnce(&mut Attributes)) -> Self {
+        self.expressions.nest(LIST_ELEMENT, |element| {
+            element.string(EXPRESSION_NAME, name);
+            element.nest(EXPRESSION_DATA, fill);
+        });
+        self
+    }
+}

@@ -1,0 +1,138 @@
+//! The node proxy: takes connections to Services, and out of the cluster, on one worker.
+//!
+//! Connections come in on intercepted listeners, whose local address is what the client dialled, on
+//! listeners of node ports in the host's namespace and, where nothing can be intercepted, on a
+//! listener for each Service address. All of them take the same way: the local address says which
+//! Service port it is; the port's `appProtocol`, or the client's first bytes, say whether requests
+//! are balanced or the connection as a whole.
+
+mod accept;
+mod listeners;
+mod serve;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sealane_config::Reader;
+use sealane_config::sockets::HostSockets;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connect::Connector;
+use crate::http::Engine;
+use crate::intercept::{self, InterceptOptions};
+use crate::tcp::{Flows, Metrics};
+
+use listeners::Listeners;
+
+/// Connections of one worker at a time. More wait in the kernel's backlog.
+const MAX_CONNECTIONS: usize = 32 * 1024;
+
+/// How connections get here.
+#[derive(Clone, Debug)]
+pub enum Capture {
+    /// Intercepted by rules with these options; see [`intercept`].
+    Transparent(InterceptOptions),
+    /// Each Service address is local and gets listeners of its own: loopback mode.
+    Listeners,
+}
+
+/// The node proxy of one worker.
+pub struct NodeProxy {
+    worker: Rc<Worker>,
+    intercepted: Vec<TcpListener>,
+    listeners: Listeners,
+}
+
+/// What every connection of a worker needs.
+struct Worker {
+    reader: Reader,
+    engine: Engine,
+    flows: Flows,
+    host: HostSockets,
+    capture: Capture,
+    /// Addresses on which node ports are served.
+    node_ips: Vec<IpAddr>,
+    metrics: Metrics,
+    connections: TaskTracker,
+    slots: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl NodeProxy {
+    /// Binds the listeners for intercepted connections, in the namespace of the calling thread and
+    /// on its runtime. Node ports get theirs from `host` while the proxy runs.
+    ///
+    /// # Errors
+    /// The system call's error: without `CAP_NET_ADMIN` nothing can be intercepted.
+    pub fn bind(
+        capture: Capture,
+        reader: Reader,
+        engine: Engine,
+        connector: Connector,
+        host: HostSockets,
+    ) -> io::Result<Self> {
+        let mut intercepted = Vec::new();
+        let mut node_ips = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        let (mut pods, mut own): (Arc<[_]>, Arc<[_]>) = (Arc::new([]), Arc::new([]));
+        if let Capture::Transparent(options) = &capture {
+            intercepted.push(listen((Ipv4Addr::UNSPECIFIED, options.port).into())?);
+            match listen((Ipv6Addr::UNSPECIFIED, options.port).into()) {
+                Ok(listener) => intercepted.push(listener),
+                // A kernel without IPv6.
+                Err(error) if error.raw_os_error() == Some(nix::libc::EAFNOSUPPORT) => {}
+                Err(error) => return Err(error),
+            }
+            node_ips.extend(&options.node_ips);
+            pods = options.pod_cidrs.as_slice().into();
+            own = [&options.node_ips[..], &options.local_addresses]
+                .concat()
+                .into();
+        }
+        let listeners = Listeners::new(matches!(capture, Capture::Listeners));
+        let worker = Worker {
+            reader,
+            engine,
+            flows: Flows::new(connector, pods, own),
+            host,
+            capture,
+            node_ips,
+            metrics: Metrics::default(),
+            connections: TaskTracker::new(),
+            slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            shutdown: CancellationToken::new(),
+        };
+        Ok(Self {
+            worker: Rc::new(worker),
+            intercepted,
+            listeners,
+        })
+    }
+
+    /// Serves until `shutdown`, then takes no more connections and returns when those that are open
+    /// have ended: HTTP ones after the requests in flight, others when their sides end them. Drop
+    /// the future to cut them off. Runs within a [`tokio::task::LocalSet`].
+    pub async fn run(self, shutdown: CancellationToken) {
+        let worker = self.worker;
+        let _stop = worker.shutdown.clone().drop_guard();
+        for listener in self.intercepted {
+            let stop = worker.shutdown.clone();
+            let accept = Rc::clone(&worker).accept(listener, stop);
+            worker.connections.spawn_local(accept);
+        }
+        let listening = self.listeners.follow(Rc::clone(&worker));
+        worker.connections.spawn_local(listening);
+        shutdown.cancelled().await;
+        worker.shutdown.cancel();
+        worker.connections.close();
+        worker.connections.wait().await;
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::from_std(intercept::listener(addr)?)
+}

@@ -1,0 +1,143 @@
+//! Accepting connections and finding out what they are for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealane_config::model::{AppProtocol, Backend, ClientAddr, Protocol, VipAddr};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{Capture, Worker};
+use crate::connect::tune;
+use crate::http::ServiceTarget;
+use crate::intercept::may_be_outside;
+
+/// Pause after an accept that failed for want of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a connection is for.
+#[derive(Debug)]
+pub(super) enum Destination {
+    /// A Service port and what it is said to speak.
+    Service(ServiceTarget, AppProtocol),
+    /// An address outside the cluster.
+    Outside(SocketAddr),
+    /// Nothing that may be reached through the proxy: one of its own listeners dialled directly, or
+    /// an address that is never outside.
+    Nowhere,
+}
+
+impl Worker {
+    /// Accepts until `stop`. Connections that the kernel has accepted by then are taken, too:
+    /// closing the listener would reset them.
+    pub(super) async fn accept(self: Rc<Self>, listener: TcpListener, stop: CancellationToken) {
+        loop {
+            let accepted = async {
+                let slot = Arc::clone(&self.slots).acquire_owned().await;
+                let slot = slot.expect("the slots are never closed");
+                (listener.accept().await, slot)
+            };
+            let (accepted, slot) = tokio::select! {
+                accepted = accepted => accepted,
+                () = stop.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, client)) => self.admit(stream, client, slot),
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+        let Ok(listener) = listener.into_std() else {
+            return;
+        };
+        while let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
+            && let Ok((stream, client)) = listener.accept()
+        {
+            let stream = stream.set_nonblocking(true).map(|()| stream);
+            if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+                self.admit(stream, client, slot);
+            }
+        }
+    }
+
+    fn admit(self: &Rc<Self>, stream: TcpStream, client: SocketAddr, slot: OwnedSemaphorePermit) {
+        let worker = Rc::clone(self);
+        self.connections.spawn_local(async move {
+            worker.handle(stream, ClientAddr(client)).await;
+            drop(slot);
+        });
+    }
+
+    async fn handle(&self, stream: TcpStream, client: ClientAddr) {
+        let Ok(dialled) = stream.local_addr() else {
+            return;
+        };
+        // A connection that is gone already fails at the first read, too.
+        let _ = tune(&stream);
+        match self.destination(dialled) {
+            Destination::Service(target, protocol) => {
+                self.serve_service(stream, client, target, protocol).await;
+            }
+            Destination::Outside(addr) => self.serve_outside(stream, addr).await,
+            Destination::Nowhere => {
+                tracing::debug!(%client, %dialled, "not a destination of the proxy");
+                let _ = stream.set_zero_linger();
+            }
+        }
+    }
+
+    fn destination(&self, dialled: SocketAddr) -> Destination {
+        let snapshot = self.reader.load();
+        let node_port = || {
+            let key = (Protocol::Tcp, dialled.port());
+            let is_node = self.node_ips.contains(&dialled.ip());
+            is_node.then(|| snapshot.node_ports.get(&key)).flatten()
+        };
+        let port = snapshot
+            .vip(VipAddr(dialled), Protocol::Tcp)
+            .or_else(node_port);
+        if let Some(port) = port {
+            let backend = Backend {
+                service: port.service.clone(),
+                port: port.port,
+            };
+            let reader = self.reader.clone();
+            return Destination::Service(ServiceTarget { reader, backend }, port.app_protocol);
+        }
+        match &self.capture {
+            Capture::Transparent(options) => {
+                let ip = dialled.ip();
+                let own = options.node_ips.contains(&ip) || options.local_addresses.contains(&ip);
+                let mut inside = options.pod_cidrs.iter().chain(&options.service_cidrs);
+                if own || inside.any(|cidr| cidr.contains(&ip)) || !may_be_outside(ip) {
+                    Destination::Nowhere
+                } else {
+                    Destination::Outside(dialled)
+                }
+            }
+            Capture::Listeners => Destination::Nowhere,
+        }
+    }
+}
+
+/// Errors of a connection that ended before it was accepted (accept(2), "Error handling").
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::WouldBlock
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
+}

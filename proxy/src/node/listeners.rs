@@ -1,0 +1,113 @@
+//! Listeners that come and go with the snapshot: node ports on the host's loopback address, and
+//! Service addresses where nothing can be intercepted.
+//!
+//! Only ports with endpoints are listened on, so that the kernel refuses the others at once (S4).
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use sealane_config::Snapshot;
+use sealane_config::model::Protocol;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::Worker;
+
+/// When an address that was taken is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The listeners of one worker.
+pub(super) struct Listeners {
+    with_vips: bool,
+    open: HashMap<SocketAddr, CancellationToken>,
+    /// Could not be bound; the user has been told.
+    taken: HashSet<SocketAddr>,
+}
+
+impl Listeners {
+    /// Node ports, and Services' addresses if `with_vips`.
+    pub(super) fn new(with_vips: bool) -> Self {
+        Self {
+            with_vips,
+            open: HashMap::new(),
+            taken: HashSet::new(),
+        }
+    }
+
+    /// Opens and closes listeners until the worker's shutdown.
+    pub(super) async fn follow(mut self, worker: Rc<Worker>) {
+        let mut reader = worker.reader.clone();
+        let shutdown = worker.shutdown.clone();
+        loop {
+            let wanted = wanted(&reader.load(), self.with_vips);
+            self.update(wanted, &worker).await;
+            let retry = async {
+                if self.taken.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+                sleep(RETRY).await;
+            };
+            tokio::select! {
+                published = reader.changed() => if published.is_none() {
+                    return shutdown.cancelled().await;
+                },
+                () = retry => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// Connections that were accepted go on when their listener is closed.
+    async fn update(&mut self, wanted: HashSet<SocketAddr>, worker: &Rc<Worker>) {
+        self.open.retain(|addr, stop| {
+            let keep = wanted.contains(addr);
+            if !keep {
+                stop.cancel();
+            }
+            keep
+        });
+        self.taken.retain(|addr| wanted.contains(addr));
+        for addr in wanted {
+            if self.open.contains_key(&addr) {
+                continue;
+            }
+            let listener = worker.host.tcp_listener(addr).await;
+            match listener.and_then(TcpListener::from_std) {
+                Ok(listener) => {
+                    let stop = worker.shutdown.child_token();
+                    let accept = Rc::clone(worker).accept(listener, stop.clone());
+                    worker.connections.spawn_local(accept);
+                    self.open.insert(addr, stop);
+                    self.taken.remove(&addr);
+                }
+                Err(error) => {
+                    if self.taken.insert(addr) {
+                        tracing::warn!(%addr, %error, "cannot listen for a Service");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn wanted(snapshot: &Snapshot, with_vips: bool) -> HashSet<SocketAddr> {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let node_ports = snapshot.node_ports.iter();
+    let mut wanted: HashSet<SocketAddr> = node_ports
+        .filter(|((protocol, _), port)| *protocol == Protocol::Tcp && !port.endpoints.is_empty())
+        .map(|((_, number), _)| SocketAddr::new(loopback, *number))
+        .collect();
+    if with_vips {
+        let vips = snapshot.vips.iter();
+        wanted.extend(
+            vips.filter(|((_, protocol, _), port)| {
+                *protocol == Protocol::Tcp && !port.endpoints.is_empty()
+            })
+            .map(|((ip, _, number), _)| SocketAddr::new(*ip, *number)),
+        );
+    }
+    wanted
+}

@@ -1,0 +1,101 @@
+use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use sealane_config::model::{self, AppProtocol, Endpoint, EndpointStats, ServiceKey};
+use tokio::net::TcpListener;
+
+use super::*;
+
+fn port(addrs: &[SocketAddr]) -> ServicePort {
+    let endpoint = |&addr: &SocketAddr| {
+        Arc::new(Endpoint {
+            addr: EndpointAddr(addr),
+            target: None,
+            node: None,
+            zone: None,
+            ready: true,
+            stats: Arc::new(EndpointStats::default()),
+        })
+    };
+    ServicePort {
+        service: ServiceKey {
+            namespace: "default".into(),
+            name: "db".into(),
+        },
+        name: "".into(),
+        port: 5432,
+        protocol: model::Protocol::Tcp,
+        node_port: None,
+        app_protocol: AppProtocol::Tcp,
+        endpoints: addrs.iter().map(endpoint).collect(),
+    }
+}
+
+fn flows() -> Flows {
+    Flows::new(Connector::Direct, Arc::new([]), Arc::new([]))
+}
+
+fn client() -> ClientAddr {
+    ClientAddr((Ipv4Addr::LOCALHOST, 9).into())
+}
+
+/// An address that refuses: it was bound a moment ago and is not listened on.
+async fn refusing() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    listener.local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn proxy_l13_a_flow_that_cannot_connect_tries_another_endpoint() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let good = listener.local_addr().unwrap();
+    let port = port(&[refusing().await, good, refusing().await]);
+    for seed in 0..20 {
+        let balancer = Balancer::seeded(seed);
+        let flow = flows().connect(client(), &port, &balancer).await;
+        let (stream, flight) = flow.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), good);
+        let in_flight = || -> Vec<u32> {
+            let loads = port.endpoints.iter();
+            loads.map(|e| e.stats.in_flight.load(Relaxed)).collect()
+        };
+        assert_eq!(in_flight(), [0, 1, 0], "the flow counts until it ends");
+        drop(flight);
+        assert_eq!(in_flight(), [0, 0, 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_flow_without_any_endpoint_says_why() {
+    let balancer = Balancer::seeded(1);
+    let none = flows().connect(client(), &port(&[]), &balancer).await;
+    assert!(matches!(none, Err(FlowError::NoEndpoints)));
+    let all_refuse = port(&[refusing().await, refusing().await]);
+    let refused = flows().connect(client(), &all_refuse, &balancer).await;
+    let Err(FlowError::Connect { tried, source, .. }) = refused else {
+        panic!("nobody listens");
+    };
+    assert_eq!(
+        (tried, source.kind()),
+        (2, io::ErrorKind::ConnectionRefused)
+    );
+}
+
+#[test]
+fn proxy_s22_s23_the_clients_address_is_kept_where_replies_come_back() {
+    let pods: IpNet = "10.244.0.0/16".parse().unwrap();
+    let node = "10.244.0.1".parse().unwrap();
+    let flows = Flows::new(Connector::Direct, Arc::new([pods]), Arc::new([node]));
+    for (name, client, endpoint, expected) in [
+        ("pod to pod", "10.244.0.5", "10.244.0.6", true),
+        ("pod to itself", "10.244.0.5", "10.244.0.5", false),
+        ("pod to node", "10.244.0.5", "10.244.0.1", false),
+        ("node to pod", "10.244.0.1", "10.244.0.6", false),
+        ("pod to outside", "10.244.0.5", "192.0.2.1", false),
+        ("host to pod", "127.0.0.1", "10.244.0.6", false),
+    ] {
+        let addr = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 80);
+        let kept = flows.keeps_source(ClientAddr(addr(client)), EndpointAddr(addr(endpoint)));
+        assert_eq!(kept, expected, "{name}");
+    }
+}

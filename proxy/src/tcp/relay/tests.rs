@@ -1,0 +1,168 @@
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use super::*;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(addr), listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+struct Relay {
+    client: TcpStream,
+    server: TcpStream,
+    relay: tokio::task::JoinHandle<io::Result<()>>,
+    counts: [Arc<AtomicU64>; 2],
+}
+
+async fn start(prefix: &[u8], idle: Duration) -> Relay {
+    let (client, near_client) = pair().await;
+    let (near_server, server) = pair().await;
+    let prefix = prefix.to_vec();
+    let counts = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+    let [to_upstream, to_client] = counts.clone().map(Counter::from_arc);
+    let task = async move {
+        let options = RelayOptions {
+            idle,
+            to_upstream: &to_upstream,
+            to_client: &to_client,
+        };
+        relay(&near_client, &near_server, prefix, options).await
+    };
+    Relay {
+        client,
+        server,
+        relay: tokio::task::spawn_local(task),
+        counts,
+    }
+}
+
+impl Relay {
+    async fn end(self) -> io::Result<()> {
+        timeout(TIMEOUT, self.relay).await.unwrap().unwrap()
+    }
+}
+
+async fn read_to_end(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = stream.read_to_end(&mut bytes);
+    timeout(TIMEOUT, read).await.expect("no end of stream")?;
+    Ok(bytes)
+}
+
+#[tokio::test(flavor = "local")]
+async fn proxy_l25_half_close_is_forwarded_each_way() {
+    let mut relay = start(b"pre", HOUR).await;
+    relay.client.write_all(b"fix").await.unwrap();
+    relay.client.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut relay.server).await.unwrap(), b"prefix");
+    relay.server.write_all(b"late answer").await.unwrap();
+    relay.server.shutdown().await.unwrap();
+    let answer = read_to_end(&mut relay.client).await.unwrap();
+    assert_eq!(answer, b"late answer");
+    let counts = relay.counts.clone();
+    relay.end().await.unwrap();
+    assert_eq!(counts.map(|count| count.load(Relaxed)), [6, 11]);
+}
+
+#[tokio::test(flavor = "local")]
+async fn proxy_l25_no_data_is_lost_when_fin_follows_data() {
+    let mut relay = start(b"", HOUR).await;
+    let body = vec![7; 8 << 20];
+    let sent = body.len();
+    let mut server = relay.server;
+    let sender = tokio::task::spawn_local(async move {
+        server.write_all(&body).await.unwrap();
+        server.shutdown().await.unwrap();
+        server
+    });
+    // The receiver begins late, so that every buffer on the way is full.
+    let mut first = [0];
+    relay.client.read_exact(&mut first).await.unwrap();
+    let received = read_to_end(&mut relay.client).await.unwrap();
+    assert_eq!(received.len() + 1, sent);
+    drop(relay.client);
+    drop(sender.await.unwrap());
+}
+
+#[tokio::test(flavor = "local")]
+async fn proxy_l25_a_reset_stays_a_reset() {
+    for by_client in [true, false] {
+        let mut relay = start(b"", HOUR).await;
+        relay.client.write_all(b"x").await.unwrap();
+        relay.server.read_exact(&mut [0]).await.unwrap();
+        let (dies, mut lives) = if by_client {
+            (relay.client, relay.server)
+        } else {
+            (relay.server, relay.client)
+        };
+        dies.set_zero_linger().unwrap();
+        drop(dies);
+        let error = read_to_end(&mut lives).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{by_client}");
+        relay.relay.await.unwrap().unwrap_err();
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn proxy_l25_an_idle_half_closed_relay_is_reaped() {
+    let mut relay = start(b"", Duration::from_millis(50)).await;
+    relay.client.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut relay.server).await.unwrap(), b"");
+    let error = relay.end().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test(flavor = "local")]
+async fn moving_bytes_keep_a_relay_alive() {
+    let idle = Duration::from_millis(100);
+    let mut relay = start(b"", idle).await;
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * idle {
+        relay.client.write_all(b"x").await.unwrap();
+        relay.server.read_exact(&mut [0]).await.unwrap();
+    }
+    relay.server.write_all(b"y").await.unwrap();
+    relay.client.read_exact(&mut [0]).await.unwrap();
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_slow_receiver_holds_the_sender_back() {
+    let relay = start(b"", HOUR).await;
+    let chunk = vec![0; 1 << 20];
+    let mut sent = 0_usize;
+    // Socket buffers hold some megabytes; far more than that must not fit.
+    while let Ok(written) = timeout(Duration::from_millis(200), async {
+        relay.client.writable().await.unwrap();
+        relay.client.try_write(&chunk).unwrap_or(0)
+    })
+    .await
+    {
+        sent += written;
+        assert!(sent < 256 << 20, "the relay buffers without bound");
+    }
+    assert!(sent > 0);
+}
+
+#[tokio::test]
+async fn a_relay_costs_little_memory() {
+    let (client, upstream) = pair().await;
+    let count = Counter::noop();
+    let options = RelayOptions {
+        idle: HOUR,
+        to_upstream: &count,
+        to_client: &count,
+    };
+    let size = size_of_val(&relay(&client, &upstream, Vec::new(), options));
+    assert!(size < 2048, "{size} bytes");
+}
