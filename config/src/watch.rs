@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Publisher;
 use crate::compile::{
-    Built, Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, ObjectKey,
+    Built, Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
     SecretRecord, ServiceRecord, SliceRecord,
 };
 use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
@@ -245,7 +245,7 @@ impl Watches {
         let source = Source::all::<Service>;
         watches.follow(
             source("Service"),
-            |key, service| Some(ServiceRecord::read(key, service)),
+            |key, service, _| Some(ServiceRecord::read(key, service)),
             Change::Services,
         );
         let source = Source::all::<EndpointSlice>;
@@ -253,19 +253,19 @@ impl Watches {
         let source = Source::all::<Namespace>;
         watches.follow(
             source("Namespace"),
-            |_, _: Namespace| Some(()),
+            |_, _: Namespace, _| Some(()),
             Change::Namespaces,
         );
         let source = Source::all::<Ingress>;
         watches.follow(
             source("Ingress"),
-            |key, ingress| Some(IngressRecord::read(key, ingress)),
+            |key, ingress, _| Some(IngressRecord::read(key, ingress)),
             Change::Ingresses,
         );
         let source = Source::all::<IngressClass>;
         watches.follow(
             source("IngressClass"),
-            |_, class| Some(ClassRecord::read(class)),
+            |_, class, _| Some(ClassRecord::read(class)),
             Change::Classes,
         );
         watches
@@ -274,7 +274,7 @@ impl Watches {
     fn follow<K, R>(
         &mut self,
         source: Source,
-        read: fn(&ObjectKey, K) -> Option<R>,
+        read: fn(&ObjectKey, K, &mut Names) -> Option<R>,
         wrap: fn(Delta<R>) -> Change,
     ) where
         K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Send + 'static,
@@ -287,6 +287,7 @@ impl Watches {
             read,
             wrap,
             sender: self.sender.clone(),
+            names: Names::default(),
         };
         self.tasks.spawn(follower.run());
     }
@@ -326,11 +327,12 @@ impl Watches {
             contact: Arc::clone(&self.secret_contact),
             client: self.client.clone(),
             source: Source::one::<Secret>("Secret", &key),
-            read: move |key: &ObjectKey, secret: Secret| {
+            read: move |key: &ObjectKey, secret: Secret, _: &mut Names| {
                 Some(SecretRecord::read(key, secret, &provider))
             },
             wrap: move |delta| Change::Secret(key.clone(), delta),
             sender: self.sender.clone(),
+            names: Names::default(),
         };
         self.tasks.spawn(follower.run())
     }
