@@ -79,6 +79,7 @@ pub async fn run(
     options: WatchOptions,
     shutdown: CancellationToken,
 ) {
+    describe_metrics();
     let default = options.default_certificate;
     let gateway = GatewayOptions {
         controller: options.ingress_controller,
@@ -112,6 +113,37 @@ pub async fn run(
         }
         state.publish();
     }
+}
+
+fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!(
+        "sealane_config_generation",
+        "Number of the current snapshot"
+    );
+    describe_histogram!(
+        "sealane_config_publish_seconds",
+        Unit::Seconds,
+        "Time to compile and publish a batch of changes"
+    );
+    describe_gauge!(
+        "sealane_config_staleness_seconds",
+        Unit::Seconds,
+        "Time since the API server was last heard of a kind"
+    );
+    describe_counter!(
+        "sealane_config_relists_total",
+        "Complete lists of a kind that were started"
+    );
+    describe_gauge!(
+        "sealane_config_problems",
+        "Objects' fields that cannot be served as written, by kind of problem"
+    );
+    describe_gauge!(
+        "sealane_certificate_not_after_seconds",
+        Unit::Seconds,
+        "End of validity of a certificate, since the Unix epoch; 0 once it is no longer served"
+    );
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
