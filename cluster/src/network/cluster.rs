@@ -294,9 +294,8 @@ impl Pods {
         let Some(pod) = self.pods.remove(pod_uid) else {
             return;
         };
-        if let Err(error) = pod.link.delete(&self.netlink).await {
-            // The link goes away with the pod's namespace at the latest.
-            tracing::warn!(ip = %pod.link.ip, error = &error as &dyn std::error::Error, "pod link not removed");
+        if let Err(error) = pod.link.cut(&self.netlink).await {
+            tracing::warn!(ip = %pod.link.ip, error = &error as &dyn std::error::Error, "pod not cut off");
         }
         self.addresses.free(pod.link.ip);
     }
