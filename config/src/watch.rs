@@ -30,15 +30,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Publisher;
 use crate::compile::{
-    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, ObjectKey, SecretRecord,
-    ServiceRecord, SliceRecord,
+    Built, Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, ObjectKey,
+    SecretRecord, ServiceRecord, SliceRecord,
 };
 use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
 use contact::{Contact, Contacts};
 use follow::{Follower, Source};
 
-/// How often staleness is measured.
-const STALENESS_PERIOD: Duration = Duration::from_secs(5);
+/// How often staleness is measured and certificates are checked.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(5);
 
 /// Kinds that are listed completely. All of them have to be there before anything is published.
 const KINDS: [&str; 5] = [
@@ -94,17 +94,20 @@ pub async fn run(
         give_up_certificates: None,
         has_published: false,
     };
-    let mut staleness = tokio::time::interval(STALENESS_PERIOD);
-    staleness.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING_PERIOD);
+    housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let deadline = state.next_deadline();
         tokio::select! {
             () = shutdown.cancelled() => return,
             Some(change) = changes.recv() => state.gather(change, &mut changes).await,
             () = sleep_until(deadline) => {}
-            _ = staleness.tick() => {
+            _ = housekeeping.tick() => {
                 state.watches.contacts.measure();
-                continue;
+                let epoch_seconds = jiff::Timestamp::now().as_second();
+                if !state.compiler.check_validity(epoch_seconds) {
+                    continue;
+                }
             }
         }
         state.publish();
@@ -173,7 +176,14 @@ impl State {
             }
         }
         let epoch_seconds = jiff::Timestamp::now().as_second();
-        let (mut snapshot, work) = self.compiler.build(now, epoch_seconds);
+        let Built {
+            mut snapshot,
+            work,
+            is_changed,
+        } = self.compiler.build(now, epoch_seconds);
+        if self.has_published && !is_changed {
+            return;
+        }
         snapshot.synced = true;
         let generation = self.publisher.publish(snapshot);
         self.has_published = true;
@@ -283,7 +293,13 @@ impl Watches {
 
     /// Starts and ends watches on Secrets as references come and go.
     fn follow_secrets(&mut self, compiler: &Compiler) {
-        while self.tasks.try_join_next().is_some() {}
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!("a watch failed and will not come back: {error}");
+            }
+        }
         let version = compiler.secrets_version();
         if self.secrets_version.replace(version) == Some(version) {
             return;

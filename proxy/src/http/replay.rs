@@ -33,6 +33,8 @@ pub(super) struct State {
     keep: bool,
     /// Something was read and not kept.
     lost: bool,
+    /// The client did not send all of it, or sent it malformed.
+    broken: bool,
     /// Which [`Replay`] may read: the latest. An abandoned connection may still hold an older one.
     reader: u32,
 }
@@ -57,6 +59,7 @@ impl Original {
             kept_bytes: 0,
             keep,
             lost: false,
+            broken: false,
             reader: 0,
         })))
     }
@@ -77,6 +80,14 @@ impl Original {
                     next: 0,
                 }))
             }
+        }
+    }
+
+    /// The client failed to deliver it.
+    pub(super) fn is_broken(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Shared(shared) => shared.borrow().broken,
         }
     }
 
@@ -136,7 +147,10 @@ impl Replay {
                     self.next += 1;
                 }
             }
-            Some(Err(_)) => state.lost = true,
+            Some(Err(_)) => {
+                state.lost = true;
+                state.broken = true;
+            }
             None => {}
         }
         Poll::Ready(frame)

@@ -56,7 +56,8 @@ impl World {
     }
 
     pub(super) fn build_counted(&mut self) -> (Snapshot, Work) {
-        self.compiler.build(self.now, self.epoch)
+        let built = self.compiler.build(self.now, self.epoch);
+        (built.snapshot, built.work)
     }
 
     pub(super) fn wait(&mut self, millis: u64) {
