@@ -312,6 +312,8 @@ fn set_cluster_sysctls() -> Result<(), NetworkError> {
         // The proxy connects to pods from their clients' addresses. With ports that pods do not
         // choose from (32768 up), it never takes one that the client itself uses.
         ("ip_local_port_range", "10000 29999"),
+        // Short connections between the same two pods would use those ports up within a minute.
+        ("tcp_tw_reuse", "1"),
     ] {
         fs::write(Path::new("/proc/sys/net/ipv4").join(name), value)
             .map_err(NetworkError::system(format!("set net/ipv4/{name}")))?;
