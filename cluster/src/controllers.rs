@@ -184,3 +184,6 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

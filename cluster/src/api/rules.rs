@@ -1,14 +1,15 @@
 //! Where the knowledge of kinds (defaults, validation, schema, patches, protobuf) meets requests:
 //! its findings become [`ApiError`]s and warnings here.
 
-use json_patch::Patch;
 use serde_json::Value;
 
 use super::kinds::Resource;
+use super::patch::{self, PatchErrorKind};
 use super::server::ApiOptions;
 use super::status::{ApiError, Cause};
-use super::write::{FieldValidation, Part, WriteOptions};
-use super::{defaults, protobuf, schema};
+use super::validate::{self, FieldError, ValidateOptions};
+use super::write::{FieldValidation, WriteOptions};
+use super::{defaults, metadata, protobuf, schema};
 
 /// Whether a body is in the Kubernetes protobuf envelope.
 pub(super) fn is_protobuf(body: &[u8]) -> bool {
@@ -70,24 +71,58 @@ pub(super) fn check_fields(
     }
 }
 
-/// Validates a new object.
+/// Validates a new object (E5).
 pub(super) fn validate_create(
-    _options: &ApiOptions,
-    _resource: &Resource,
-    _object: &Value,
+    options: &ApiOptions,
+    resource: &Resource,
+    object: &Value,
 ) -> Result<(), ApiError> {
-    Ok(())
+    let version = resource.api_version();
+    let errors = validate::create_with(validate_options(options), &version, resource.kind, object);
+    refuse_invalid(resource, object, errors)
 }
 
-/// Validates a changed object.
+/// Validates a changed object (E5).
 pub(super) fn validate_update(
-    _options: &ApiOptions,
-    _resource: &Resource,
-    _part: Part,
-    _stored: &Value,
-    _object: &Value,
+    options: &ApiOptions,
+    resource: &Resource,
+    stored: &Value,
+    object: &Value,
 ) -> Result<(), ApiError> {
-    Ok(())
+    let version = resource.api_version();
+    let kind = resource.kind;
+    let errors = validate::update_with(validate_options(options), &version, kind, stored, object);
+    refuse_invalid(resource, object, errors)
+}
+
+fn validate_options(options: &ApiOptions) -> ValidateOptions {
+    ValidateOptions {
+        allow_loopback: options.allow_loopback_endpoints,
+    }
+}
+
+fn refuse_invalid(
+    resource: &Resource,
+    object: &Value,
+    errors: Vec<FieldError>,
+) -> Result<(), ApiError> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let causes: Vec<Cause> = errors
+        .into_iter()
+        .map(|error| Cause {
+            field: error.field,
+            reason: error.reason,
+            message: error.message,
+        })
+        .collect();
+    Err(ApiError::invalid(
+        resource.group,
+        resource.kind,
+        metadata::text(object, "name"),
+        &causes,
+    ))
 }
 
 /// Reads the body of a server-side apply.
@@ -124,31 +159,41 @@ impl PatchType {
         match media_type {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
+            "application/strategic-merge-patch+json" => Ok(Self::Strategic),
+            "application/apply-patch+yaml" => Ok(Self::Apply),
             _ => Err(ApiError::unsupported_media_type(
-                "application/json-patch+json, application/merge-patch+json",
+                "application/json-patch+json, application/merge-patch+json, \
+                 application/strategic-merge-patch+json, application/apply-patch+yaml",
             )),
         }
     }
 }
 
-/// The patched object.
+/// The patched object. An apply is merged as a strategic merge patch: field ownership is not
+/// tracked, so a field that is left out of a later apply stays.
 pub(super) fn apply_patch(
-    _resource: &Resource,
-    kind: PatchType,
+    group: &str,
+    kind: &str,
+    patch_type: PatchType,
     target: &Value,
     patch: &Value,
 ) -> Result<Value, ApiError> {
-    let mut patched = target.clone();
-    match kind {
-        PatchType::Json => {
-            let patch: Patch = serde_json::from_value(patch.clone())
-                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-            json_patch::patch(&mut patched, &patch)
-                .map_err(|error| ApiError::new(422, "Invalid", error.to_string()))?;
-        }
-        PatchType::Merge | PatchType::Strategic | PatchType::Apply => {
-            json_patch::merge(&mut patched, patch)
-        }
-    }
-    Ok(patched)
+    let group_kind = if group.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{group}/{kind}")
+    };
+    let patched = match patch_type {
+        PatchType::Json => patch::json(target, patch),
+        PatchType::Merge => Ok(patch::merge(target, patch)),
+        PatchType::Strategic | PatchType::Apply => patch::strategic(&group_kind, target, patch),
+    };
+    patched.map_err(|error| match error.kind {
+        PatchErrorKind::Malformed => ApiError::bad_request(error.message),
+        PatchErrorKind::Failed => ApiError {
+            details: Some(Value::Object(serde_json::Map::new())),
+            ..ApiError::new(422, "Invalid", error.message)
+        },
+        PatchErrorKind::Internal => ApiError::new(500, "", error.message),
+    })
 }

@@ -241,6 +241,8 @@ impl ApiServer {
             (Some(Subresource::Scale), "GET", _) => self.get_scale(&call),
             (Some(Subresource::Scale), "PUT", _) => self.replace_scale(&call, &body).await,
             (Some(Subresource::Scale), "PATCH", _) => self.patch_scale(&call, &body).await,
+            (Some(Subresource::Log), "GET", _) => self.log(&call).await,
+            (Some(Subresource::Exec), "GET" | "POST", _) => self.exec(call).await,
             (Some(Subresource::Binding), "POST", _) => self.bind(&call, &body).await,
             (Some(Subresource::Eviction), "POST", _) => self.evict(&call, &body).await,
             _ => Err(ApiError::method_not_allowed()),

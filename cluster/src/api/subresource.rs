@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::body::ApiBody;
 use super::delete::{DeleteOptions, delete_in};
-use super::kinds::{self, Resource};
+use super::kinds::Resource;
 use super::query::Query;
 use super::rules::{self, PatchType};
 use super::server::{ApiServer, Call, json_response};
@@ -42,7 +42,7 @@ impl ApiServer {
         let patch: Value = serde_json::from_slice(body)
             .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
         self.change_scale(call, "PatchOptions", move |current| {
-            rules::apply_patch(scale_resource(), kind, &current, &patch)
+            rules::apply_patch("autoscaling", "Scale", kind, &current, &patch)
         })
         .await
     }
@@ -120,11 +120,6 @@ impl ApiServer {
             .await?;
         Ok(json_response(201, &status::success(201)))
     }
-}
-
-/// `autoscaling/v1 Scale` has no storage of its own; patches to it need a kind without list keys.
-fn scale_resource() -> &'static Resource {
-    kinds::find("", "v1", "configmaps").expect("config maps are always served")
 }
 
 fn scale(stored: &Value) -> Value {

@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
 use rand::Rng;
 use serde::Serialize;
 use serde_json::Value;
@@ -43,6 +44,14 @@ const CHUNK: usize = 64 * 1024;
 /// Set on requests of a server that can be shut down: open watches end with it.
 #[derive(Clone, Debug)]
 pub(super) struct Shutdown(pub(super) CancellationToken);
+
+/// The token that ends long answers to a request.
+pub(super) fn shutdown_of(parts: &Parts) -> CancellationToken {
+    parts
+        .extensions
+        .get::<Shutdown>()
+        .map_or_else(CancellationToken::new, |shutdown| shutdown.0.clone())
+}
 
 /// What a client asked of its watch.
 #[derive(Debug)]
@@ -90,11 +99,7 @@ impl ApiServer {
         }
         let options = WatchOptions::parse(&call.query)?;
         let namespace = call.path.namespace.as_deref();
-        let shutdown = call
-            .parts
-            .extensions
-            .get::<Shutdown>()
-            .map_or_else(CancellationToken::new, |shutdown| shutdown.0.clone());
+        let shutdown = shutdown_of(&call.parts);
         let body = match self
             .store()
             .watch(resource.storage, namespace, options.from)

@@ -163,7 +163,7 @@ impl ApiServer {
             return Err(ApiError::not_found(resource, call.path.name()));
         };
         let shown = views::present(resource, &stored);
-        let mut patched = rules::apply_patch(resource, kind, &shown, patch)?;
+        let mut patched = rules::apply_patch(resource.group, resource.kind, kind, &shown, patch)?;
         if !patched.is_object() {
             return Err(ApiError::bad_request("the patch does not yield an object"));
         }
@@ -223,7 +223,7 @@ impl ApiServer {
         if part == Part::Main {
             admission::update(self.options(), transaction, resource, stored, &mut object)?;
         }
-        rules::validate_update(self.options(), resource, part, stored, &object)?;
+        rules::validate_update(self.options(), resource, stored, &object)?;
         if object == **stored {
             return Ok(Written {
                 code: 200,

@@ -4,7 +4,7 @@ mod endpoint;
 mod plan;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -236,8 +236,15 @@ fn selects(selector: &BTreeMap<String, String>, pod: &Pod) -> bool {
 /// with the same endpoints.
 #[derive(Default)]
 struct Written {
-    /// By service: slice uid → the version written.
-    unseen: Mutex<HashMap<Key, (HashMap<String, String>, Instant)>>,
+    unseen: Mutex<HashMap<Key, Unseen>>,
+}
+
+/// Unseen writes of one service.
+struct Unseen {
+    /// Slice uid → the version written.
+    versions: HashMap<String, String>,
+    /// The last write.
+    since: Instant,
 }
 
 impl Written {
@@ -247,14 +254,15 @@ impl Written {
             return;
         };
         let mut unseen = self.lock();
-        let (slices, since) = unseen
-            .entry(service.clone())
-            .or_insert_with(|| (HashMap::new(), Instant::now()));
-        *since = Instant::now();
+        let unseen = unseen.entry(service.clone()).or_insert_with(|| Unseen {
+            versions: HashMap::new(),
+            since: Instant::now(),
+        });
+        unseen.since = Instant::now();
         if seen() {
-            slices.remove(&uid);
+            unseen.versions.remove(&uid);
         } else {
-            slices.insert(uid, version);
+            unseen.versions.insert(uid, version);
         }
     }
 
@@ -264,22 +272,22 @@ impl Written {
             return;
         };
         let mut unseen = self.lock();
-        if let Some((slices, _)) = unseen.get_mut(service)
-            && slices
-                .get(&uid)
-                .is_some_and(|written| gone || !is_older(&version, written))
-        {
-            slices.remove(&uid);
+        let Some(unseen) = unseen.get_mut(service) else {
+            return;
+        };
+        let written = unseen.versions.get(&uid);
+        if written.is_some_and(|written| gone || !is_older(&version, written)) {
+            unseen.versions.remove(&uid);
         }
     }
 
     /// How long to wait for own writes; none if all were seen.
     fn wait(&self, service: &Key) -> Option<Duration> {
-        let mut unseen = self.lock();
-        let (slices, since) = unseen.get(service)?;
-        let left = UNSEEN_TIMEOUT.saturating_sub(since.elapsed());
-        if slices.is_empty() || left.is_zero() {
-            unseen.remove(service);
+        let mut all = self.lock();
+        let unseen = all.get(service)?;
+        let left = UNSEEN_TIMEOUT.saturating_sub(unseen.since.elapsed());
+        if unseen.versions.is_empty() || left.is_zero() {
+            all.remove(service);
             return None;
         }
         Some(left)
@@ -289,7 +297,7 @@ impl Written {
         self.lock().remove(service);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, (HashMap<String, String>, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Unseen>> {
         self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
