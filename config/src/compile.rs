@@ -10,8 +10,10 @@ mod claims;
 mod endpoints;
 mod gateway;
 mod host;
+mod host_certificate;
 mod host_routes;
 mod ingress;
+mod names;
 mod path;
 mod problems;
 mod rank;
@@ -29,6 +31,7 @@ use tokio::time::Instant;
 
 pub use gateway::GatewayOptions;
 pub use ingress::{ClassRecord, IngressRecord};
+pub use names::Names;
 pub use secret::SecretRecord;
 pub use service::ServiceRecord;
 pub use slice::SliceRecord;
@@ -65,6 +68,17 @@ pub struct Work {
     pub hosts: usize,
 }
 
+/// What [`Compiler::build`] made.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The state of the world; shares its tables with the one before.
+    pub snapshot: Snapshot,
+    /// How much was done for it.
+    pub work: Work,
+    /// Whether it differs from the one before.
+    pub is_changed: bool,
+}
+
 /// Compiles watched objects into snapshots.
 #[derive(Debug)]
 pub struct Compiler {
@@ -73,7 +87,8 @@ pub struct Compiler {
     namespaces: store::Store<()>,
     problems: Problems,
     snapshot: Snapshot,
-    is_changed: bool,
+    /// Namespaces came or went since the last snapshot.
+    namespaces_changed: bool,
 }
 
 impl Compiler {
@@ -85,13 +100,12 @@ impl Compiler {
             namespaces: store::Store::new("Namespace"),
             problems: Problems::default(),
             snapshot: Snapshot::default(),
-            is_changed: false,
+            namespaces_changed: false,
         }
     }
 
     /// Takes a change in. Nothing is compiled before [`Self::build`].
     pub fn apply(&mut self, change: Change, now: Instant) {
-        self.is_changed = true;
         let problems = &mut self.problems;
         match change {
             Change::Services(delta) => {
@@ -102,6 +116,7 @@ impl Compiler {
             Change::Slices(delta) => self.services.apply_slices(delta, now, problems),
             Change::Namespaces(delta) => {
                 for changed in self.namespaces.apply(delta, problems) {
+                    self.namespaces_changed = true;
                     let name = changed.key.name.clone();
                     if changed.old.is_some() {
                         self.snapshot.namespaces.remove_mut(&name);
@@ -138,21 +153,39 @@ impl Compiler {
         self.gateway.secrets().all_known()
     }
 
-    /// Compiles what changed and returns the snapshot, which shares its tables with the last one.
-    /// `epoch_seconds` is the time since the Unix epoch.
-    pub fn build(&mut self, now: Instant, epoch_seconds: i64) -> (Snapshot, Work) {
+    /// Lets time pass for certificates, which begin and cease to be valid without an event. Returns
+    /// whether [`Self::build`] has something to do.
+    pub fn check_validity(&mut self, epoch_seconds: i64) -> bool {
+        self.gateway.check_validity(epoch_seconds)
+    }
+
+    /// Compiles what changed. `epoch_seconds` is the time since the Unix epoch.
+    pub fn build(&mut self, now: Instant, epoch_seconds: i64) -> Built {
         let (snapshot, problems) = (&mut self.snapshot, &mut self.problems);
         let services = self.services.build(now, snapshot, problems);
-        let hosts = self
+        let gateway = self
             .gateway
             .build(&self.services, epoch_seconds, snapshot, problems);
-        if let Some(problems) = problems.take_changed(&snapshot.problems) {
+        let found = problems.take_changed(&snapshot.problems);
+        let is_changed = services > 0
+            || gateway.is_changed
+            || std::mem::take(&mut self.namespaces_changed)
+            || found.is_some();
+        if let Some(problems) = found {
             snapshot.problems = problems;
         }
-        if std::mem::take(&mut self.is_changed) || services + hosts > 0 {
-            snapshot.changed_at = epoch_seconds;
+        if is_changed {
+            // The serial of DNS zones must not go back, even if the clock does.
+            snapshot.changed_at = snapshot.changed_at.max(epoch_seconds);
         }
-        (snapshot.clone(), Work { services, hosts })
+        Built {
+            snapshot: snapshot.clone(),
+            work: Work {
+                services,
+                hosts: gateway.hosts,
+            },
+            is_changed,
+        }
     }
 }
 

@@ -30,15 +30,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Publisher;
 use crate::compile::{
-    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, ObjectKey, SecretRecord,
-    ServiceRecord, SliceRecord,
+    Built, Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
+    SecretRecord, ServiceRecord, SliceRecord,
 };
 use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
 use contact::{Contact, Contacts};
 use follow::{Follower, Source};
 
-/// How often staleness is measured.
-const STALENESS_PERIOD: Duration = Duration::from_secs(5);
+/// How often staleness is measured and certificates are checked.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(5);
 
 /// Kinds that are listed completely. All of them have to be there before anything is published.
 const KINDS: [&str; 5] = [
@@ -79,6 +79,7 @@ pub async fn run(
     options: WatchOptions,
     shutdown: CancellationToken,
 ) {
+    describe_metrics();
     let default = options.default_certificate;
     let gateway = GatewayOptions {
         controller: options.ingress_controller,
@@ -94,21 +95,55 @@ pub async fn run(
         give_up_certificates: None,
         has_published: false,
     };
-    let mut staleness = tokio::time::interval(STALENESS_PERIOD);
-    staleness.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING_PERIOD);
+    housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let deadline = state.next_deadline();
         tokio::select! {
             () = shutdown.cancelled() => return,
             Some(change) = changes.recv() => state.gather(change, &mut changes).await,
             () = sleep_until(deadline) => {}
-            _ = staleness.tick() => {
+            _ = housekeeping.tick() => {
                 state.watches.contacts.measure();
-                continue;
+                let epoch_seconds = jiff::Timestamp::now().as_second();
+                if !state.compiler.check_validity(epoch_seconds) {
+                    continue;
+                }
             }
         }
         state.publish();
     }
+}
+
+fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!(
+        "sealane_config_generation",
+        "Number of the current snapshot"
+    );
+    describe_histogram!(
+        "sealane_config_publish_seconds",
+        Unit::Seconds,
+        "Time to compile and publish a batch of changes"
+    );
+    describe_gauge!(
+        "sealane_config_staleness_seconds",
+        Unit::Seconds,
+        "Time since the API server was last heard of a kind"
+    );
+    describe_counter!(
+        "sealane_config_relists_total",
+        "Complete lists of a kind that were started"
+    );
+    describe_gauge!(
+        "sealane_config_problems",
+        "Objects' fields that cannot be served as written, by kind of problem"
+    );
+    describe_gauge!(
+        "sealane_certificate_not_after_seconds",
+        Unit::Seconds,
+        "End of validity of a certificate, since the Unix epoch; 0 once it is no longer served"
+    );
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
@@ -173,7 +208,14 @@ impl State {
             }
         }
         let epoch_seconds = jiff::Timestamp::now().as_second();
-        let (mut snapshot, work) = self.compiler.build(now, epoch_seconds);
+        let Built {
+            mut snapshot,
+            work,
+            is_changed,
+        } = self.compiler.build(now, epoch_seconds);
+        if self.has_published && !is_changed {
+            return;
+        }
         snapshot.synced = true;
         let generation = self.publisher.publish(snapshot);
         self.has_published = true;
@@ -235,7 +277,7 @@ impl Watches {
         let source = Source::all::<Service>;
         watches.follow(
             source("Service"),
-            |key, service| Some(ServiceRecord::read(key, service)),
+            |key, service, _| Some(ServiceRecord::read(key, service)),
             Change::Services,
         );
         let source = Source::all::<EndpointSlice>;
@@ -243,19 +285,19 @@ impl Watches {
         let source = Source::all::<Namespace>;
         watches.follow(
             source("Namespace"),
-            |_, _: Namespace| Some(()),
+            |_, _: Namespace, _| Some(()),
             Change::Namespaces,
         );
         let source = Source::all::<Ingress>;
         watches.follow(
             source("Ingress"),
-            |key, ingress| Some(IngressRecord::read(key, ingress)),
+            |key, ingress, _| Some(IngressRecord::read(key, ingress)),
             Change::Ingresses,
         );
         let source = Source::all::<IngressClass>;
         watches.follow(
             source("IngressClass"),
-            |_, class| Some(ClassRecord::read(class)),
+            |_, class, _| Some(ClassRecord::read(class)),
             Change::Classes,
         );
         watches
@@ -264,7 +306,7 @@ impl Watches {
     fn follow<K, R>(
         &mut self,
         source: Source,
-        read: fn(&ObjectKey, K) -> Option<R>,
+        read: fn(&ObjectKey, K, &mut Names) -> Option<R>,
         wrap: fn(Delta<R>) -> Change,
     ) where
         K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Send + 'static,
@@ -277,13 +319,20 @@ impl Watches {
             read,
             wrap,
             sender: self.sender.clone(),
+            names: Names::default(),
         };
         self.tasks.spawn(follower.run());
     }
 
     /// Starts and ends watches on Secrets as references come and go.
     fn follow_secrets(&mut self, compiler: &Compiler) {
-        while self.tasks.try_join_next().is_some() {}
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!("a watch failed and will not come back: {error}");
+            }
+        }
         let version = compiler.secrets_version();
         if self.secrets_version.replace(version) == Some(version) {
             return;
@@ -310,11 +359,12 @@ impl Watches {
             contact: Arc::clone(&self.secret_contact),
             client: self.client.clone(),
             source: Source::one::<Secret>("Secret", &key),
-            read: move |key: &ObjectKey, secret: Secret| {
+            read: move |key: &ObjectKey, secret: Secret, _: &mut Names| {
                 Some(SecretRecord::read(key, secret, &provider))
             },
             wrap: move |delta| Change::Secret(key.clone(), delta),
             sender: self.sender.clone(),
+            names: Names::default(),
         };
         self.tasks.spawn(follower.run())
     }

@@ -15,6 +15,8 @@ pub struct DnsSettings {
     pub pods: PodsMode,
     /// An endpoint without a host name is named after its pod instead of its address.
     pub endpoint_pod_names: bool,
+    /// Endpoints are not looked at: headless Services and names of endpoints do not exist.
+    pub no_endpoints: bool,
     /// The name of a Service with cluster IP but without ready endpoints does not exist.
     pub ignore_empty_service: bool,
     /// Zones in which PTR queries are answered for cluster IPs and endpoints; see
@@ -67,6 +69,7 @@ impl Default for DnsSettings {
             ttl: 30,
             pods: PodsMode::default(),
             endpoint_pod_names: false,
+            no_endpoints: false,
             ignore_empty_service: false,
             reverse_zones: vec![name("in-addr.arpa"), name("ip6.arpa")],
             reverse_fallthrough: true,

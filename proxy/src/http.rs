@@ -6,13 +6,17 @@
 //! become responses in [`respond`], and nowhere else.
 
 mod body;
+mod engine;
 mod exchange;
+mod failure;
 mod forward;
 pub mod gate;
 mod headers;
+mod heads;
 mod io;
 mod metrics;
 pub mod path;
+mod patience;
 mod replay;
 pub mod respond;
 mod retry;
@@ -21,7 +25,7 @@ mod service;
 mod upgrade;
 
 pub use body::{Body, BodyError};
-pub use forward::{Engine, EngineOptions, Target, Upstream};
+pub use engine::{Engine, EngineOptions, Target, Upstream};
 pub(crate) use serve::LocalExecutor;
 pub use serve::{ServerOptions, serve};
 pub use service::ServiceTarget;

@@ -24,6 +24,7 @@ use sealane_config::model::{
     ServiceKind, ServicePort,
 };
 use sealane_config::{Publisher, Reader, Snapshot, snapshot};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -322,4 +323,183 @@ pub async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
             .is_ok(),
         "never happened: {what}"
     );
+}
+
+/// A client that writes what it is told to and reads whole responses.
+pub struct RawClient {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// A response as a [`RawClient`] read it.
+#[derive(Clone, Debug)]
+pub struct RawResponse {
+    /// Status code.
+    pub status: u16,
+    /// Fields, names in lower case.
+    pub fields: Vec<(String, String)>,
+    /// The body, decoded.
+    pub body: Vec<u8>,
+    /// Trailer lines of a chunked body.
+    pub trailers: Vec<String>,
+}
+
+impl RawResponse {
+    /// A field's value, or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        let field = self.fields.iter().find(|(n, _)| n == name);
+        field.map_or("", |(_, value)| value)
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+impl RawClient {
+    /// Connects.
+    pub async fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Writes. The other side may have closed already; what it said is still read.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref()).await;
+    }
+
+    /// Closes the sending direction.
+    pub async fn finish(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// A `GET` on a connection that stays open.
+    pub async fn get(&mut self, host: &str, target: &str) -> RawResponse {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await;
+        self.response().await
+    }
+
+    /// The next response to a request that is not `HEAD`.
+    pub async fn response(&mut self) -> RawResponse {
+        self.try_response(false).await.expect("a complete response")
+    }
+
+    /// The next response to a `HEAD`.
+    pub async fn response_to_head(&mut self) -> RawResponse {
+        self.try_response(true).await.expect("a complete response")
+    }
+
+    /// The next response, or `None` if the connection ended before it was complete.
+    pub async fn try_response(&mut self, head_only: bool) -> Option<RawResponse> {
+        tokio::time::timeout(Duration::from_secs(20), self.read_response(head_only))
+            .await
+            .expect("a response within 20 s")
+    }
+
+    /// Waits for bytes that are not part of a response: those of a tunnel.
+    pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.fill().await, "the connection ended");
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    /// Waits until the other side has closed; returns what it still sent.
+    pub async fn closed(&mut self) -> Vec<u8> {
+        let wait = async { while self.fill().await {} };
+        tokio::time::timeout(Duration::from_secs(20), wait)
+            .await
+            .expect("an end within 20 s");
+        std::mem::take(&mut self.buffer)
+    }
+
+    async fn fill(&mut self) -> bool {
+        matches!(self.stream.read_buf(&mut self.buffer).await, Ok(n) if n > 0)
+    }
+
+    async fn read_response(&mut self, head_only: bool) -> Option<RawResponse> {
+        let head_end = loop {
+            if let Some(at) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if !self.fill().await {
+                return None;
+            }
+        };
+        let head: Vec<u8> = self.buffer.drain(..head_end).collect();
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let mut lines = head.trim_end().split("\r\n");
+        let status = lines.next()?.split(' ').nth(1)?.parse().unwrap();
+        let fields: Vec<(String, String)> = lines
+            .map(|line| {
+                let (name, value) = line.split_once(':').unwrap();
+                (name.to_ascii_lowercase(), value.trim().to_owned())
+            })
+            .collect();
+        let mut response = RawResponse {
+            status,
+            fields,
+            body: Vec::new(),
+            trailers: Vec::new(),
+        };
+        if head_only || matches!(status, 100..=199 | 204 | 304) {
+            return Some(response);
+        }
+        if response.header("transfer-encoding") == "chunked" {
+            self.read_chunks(&mut response).await?;
+        } else if let Ok(length) = response.header("content-length").parse::<usize>() {
+            while self.buffer.len() < length {
+                if !self.fill().await {
+                    return None;
+                }
+            }
+            response.body = self.buffer.drain(..length).collect();
+        } else {
+            while self.fill().await {}
+            response.body = std::mem::take(&mut self.buffer);
+        }
+        Some(response)
+    }
+
+    async fn read_chunks(&mut self, response: &mut RawResponse) -> Option<()> {
+        loop {
+            let line = self.line().await?;
+            let size = usize::from_str_radix(line.split(';').next()?, 16).unwrap();
+            if size == 0 {
+                break;
+            }
+            while self.buffer.len() < size + 2 {
+                if !self.fill().await {
+                    return None;
+                }
+            }
+            response.body.extend(self.buffer.drain(..size));
+            self.buffer.drain(..2);
+        }
+        loop {
+            let line = self.line().await?;
+            if line.is_empty() {
+                return Some(());
+            }
+            response.trailers.push(line);
+        }
+    }
+
+    async fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(at) = self.buffer.windows(2).position(|w| w == b"\r\n") {
+                let line: Vec<u8> = self.buffer.drain(..at + 2).collect();
+                return Some(String::from_utf8_lossy(&line[..at]).into_owned());
+            }
+            if !self.fill().await {
+                return None;
+            }
+        }
+    }
 }

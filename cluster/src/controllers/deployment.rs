@@ -78,7 +78,7 @@ impl Controller {
             Vec::new()
         };
         let plan = plan::plan(&deployment, &sets, &pods, clock::now());
-        self.execute(&deployment, plan).await
+        Box::pin(self.execute(&deployment, plan)).await
     }
 
     /// The ReplicaSets that the deployment controls, after adoptions and releases.
@@ -119,7 +119,7 @@ impl Controller {
         let namespace = deployment.namespace().unwrap_or_default();
         let sets = self.replica_sets_in(&namespace);
         if let Some(set) = &plan.create
-            && !self.create(deployment, &sets, set).await?
+            && !Box::pin(self.create(deployment, &sets, set)).await?
         {
             return Ok(None);
         }

@@ -2,8 +2,9 @@
 //! orphaning.
 //!
 //! It watches the metadata of every kind that discovery lists, and looks for new kinds whenever a
-//! CustomResourceDefinition changes. Nothing is deleted on the word of a cache: an owner counts as
-//! absent only after the API itself said so, and a deletion names uid and version of the object.
+//! CustomResourceDefinition or an APIService changes. Nothing is deleted on the word of a cache: an
+//! owner counts as absent only after the API itself said so, and a deletion names uid and version of
+//! the object.
 
 mod graph;
 
@@ -25,17 +26,14 @@ use tokio_util::sync::CancellationToken;
 use super::error::{Error, chain, during};
 use super::informer::{Key, Store, follow};
 use super::namespace::Departures;
-use super::queue::{Queue, work};
+use super::queue::{LONGEST_BACKOFF, Queue, work};
 use super::resources::{Kind, discover};
 
 use graph::{FOREGROUND, Graph, Item, ORPHAN, Owner, Policy, Verdict, blocks, names, verdict};
 
-/// After a CustomResourceDefinition changed, discovery is asked at once and once more after this
-/// time: the kind is served a moment after its definition is.
+/// After a definition of kinds changed, discovery is asked at once and once more after this time: a
+/// kind is served a moment after it is defined. Also the delay after discovery failed.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
-/// Kinds can also appear without a CustomResourceDefinition (an aggregated API), so discovery is
-/// asked again after this time at the latest.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// The collector; [`Controller::run`] it.
 pub(super) struct Controller {
@@ -76,19 +74,26 @@ impl Controller {
     async fn watch_kinds(&self, shutdown: &CancellationToken) {
         let mut watches = Watches::new();
         let mut tasks = JoinSet::new();
-        let mut again = LOOK_AGAIN;
+        let mut failures: u32 = 0;
+        let mut changed = false;
         loop {
             match discover(&self.client).await {
-                Ok(kinds) => self.adjust(kinds, &mut watches, &mut tasks, shutdown).await,
+                Ok(kinds) => {
+                    failures = 0;
+                    self.adjust(kinds, &mut watches, &mut tasks, shutdown).await;
+                }
                 Err(error) => {
-                    tracing::warn!(error = %error.message(), "{error}; trying again");
-                    again = SECOND_LOOK;
+                    failures = failures.saturating_add(1);
+                    tracing::warn!(error = %error.message(), failures, "{error}; trying again");
                 }
             }
+            let delay = SECOND_LOOK * (1 << failures.saturating_sub(1).min(10));
+            let again = changed || failures > 0;
+            changed = false;
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = self.definitions.notified() => again = SECOND_LOOK,
-                () = tokio::time::sleep(again) => again = LOOK_AGAIN,
+                () = self.definitions.notified() => changed = true,
+                () = tokio::time::sleep(delay.min(LONGEST_BACKOFF)), if again => {}
             }
         }
         // Every watch ends by the same token.
@@ -135,8 +140,7 @@ impl Controller {
     fn listen(&self, kind: &Arc<Kind>, store: &Arc<Store<Metadata>>) {
         let (graph, queue, kind) = (self.graph.clone(), self.queue.clone(), kind.clone());
         let departures = self.departures.clone();
-        let definitions =
-            (kind.resource.kind == "CustomResourceDefinition").then(|| self.definitions.clone());
+        let definitions = kind.defines_kinds().then(|| self.definitions.clone());
         store.on_change(move |change| {
             let mut due = Vec::new();
             let replaced = change.old.filter(|old| {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{Error, chain};
 
 /// The longest delay before a failed key is tried again.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// The first delay after a failure.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 /// The first delay after a conflict: the cache only has to see the write that won.

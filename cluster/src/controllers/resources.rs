@@ -42,6 +42,14 @@ impl Kind {
         Key::new(if self.namespaced { namespace } else { "" }, name)
     }
 
+    /// Whether its objects define other kinds.
+    pub(super) fn defines_kinds(&self) -> bool {
+        matches!(
+            self.resource.kind.as_str(),
+            "CustomResourceDefinition" | "APIService"
+        )
+    }
+
     /// Whether this is the kind of an owner reference, whatever the version.
     pub(super) fn is(&self, api_version: &str, kind: &str) -> bool {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
@@ -77,6 +85,6 @@ pub(super) async fn discover(client: &Client) -> Result<Vec<Kind>, Error> {
             collection: capabilities.supports_operation(verbs::DELETE_COLLECTION),
         })
         .collect();
-    kinds.sort_by(|a, b| a.to_string().cmp(&b.to_string()));
+    kinds.sort_by_key(ToString::to_string);
     Ok(kinds)
 }

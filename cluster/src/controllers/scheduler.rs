@@ -156,15 +156,18 @@ impl Controller {
             observed_generation: pod.metadata.generation,
             ..PodCondition::default()
         };
-        // Merged by type (strategic merge patch), so conditions of others stay.
+        let status = pod.status.clone().unwrap_or_default();
+        let mut conditions = status.conditions.unwrap_or_default();
+        conditions.retain(|known| known.type_ != POD_SCHEDULED);
+        conditions.push(condition);
         let patch = json!({
-            "metadata": { "uid": pod.uid() },
-            "status": { "conditions": [condition] },
+            "metadata": { "uid": pod.uid(), "resourceVersion": pod.resource_version() },
+            "status": { "conditions": conditions },
         });
         let key = Key::of(pod);
         let written = self
             .api(&key)
-            .patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch))
+            .patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch))
             .await;
         match written.map_err(during("write status of Pod", &key)) {
             Ok(_) => {}

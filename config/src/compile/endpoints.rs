@@ -151,26 +151,28 @@ impl<'a> Merged<'a> {
 
     /// Every address, as DNS sees it.
     pub(super) fn for_dns(&self) -> Arc<[ServiceEndpoint]> {
-        let one = |(addr, entries): (&IpAddr, &Vec<SliceEntry<'_>>)| {
-            let best = entries.first()?;
-            let mut ports: Vec<(Arc<str>, Protocol, u16)> = Vec::new();
-            for entry in entries.iter().filter(|entry| entry.ready == best.ready) {
-                for port in entry.ports.iter() {
-                    let port = (Arc::clone(&port.name), port.protocol, port.port);
-                    if !ports.contains(&port) {
-                        ports.push(port);
-                    }
+        let mut shared = SharedPorts::default();
+        let mut all = Vec::with_capacity(self.by_addr.len());
+        for (addr, entries) in &self.by_addr {
+            let Some(best) = entries.first() else {
+                continue;
+            };
+            let ports = match entries.as_slice() {
+                [only] => shared.of(only.ports),
+                several => {
+                    let agreeing = several.iter().filter(|entry| entry.ready == best.ready);
+                    dns_ports(agreeing.flat_map(|entry| entry.ports.iter()))
                 }
-            }
-            Some(ServiceEndpoint {
+            };
+            all.push(ServiceEndpoint {
                 addr: *addr,
                 ready: best.ready,
                 hostname: best.endpoint.hostname.clone(),
                 target: best.endpoint.target.clone(),
-                ports: ports.into(),
-            })
-        };
-        self.by_addr.iter().filter_map(one).collect()
+                ports,
+            });
+        }
+        all.into()
     }
 
     /// The endpoints of one family that can take a port's traffic now, sorted by address.
@@ -211,6 +213,36 @@ impl<'a> Merged<'a> {
                 })
             })
             .collect()
+    }
+}
+
+/// Ports as DNS sees them: name, protocol, number.
+type DnsPorts = Arc<[(Arc<str>, Protocol, u16)]>;
+
+fn dns_ports<'p>(ports: impl Iterator<Item = &'p SlicePort>) -> DnsPorts {
+    let mut unique: Vec<(Arc<str>, Protocol, u16)> = Vec::new();
+    for port in ports {
+        let port = (Arc::clone(&port.name), port.protocol, port.port);
+        if !unique.contains(&port) {
+            unique.push(port);
+        }
+    }
+    unique.into()
+}
+
+/// The endpoints of a slice share one list of ports instead of having one each.
+#[derive(Default)]
+struct SharedPorts<'a>(Vec<(&'a Arc<[SlicePort]>, DnsPorts)>);
+
+impl<'a> SharedPorts<'a> {
+    fn of(&mut self, ports: &'a Arc<[SlicePort]>) -> DnsPorts {
+        let known = self.0.iter().find(|(slice, _)| Arc::ptr_eq(slice, ports));
+        if let Some((_, known)) = known {
+            return Arc::clone(known);
+        }
+        let made = dns_ports(ports.iter());
+        self.0.push((ports, Arc::clone(&made)));
+        made
     }
 }
 

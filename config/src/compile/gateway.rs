@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::host_routes::{CertificateChoice, HostCompiler};
+use super::host_certificate::CertificateChoice;
+use super::host_routes::HostCompiler;
 use super::ingress::{BackendRecord, ClassRecord, IngressRecord};
 use super::problems::{Problems, Unit};
 use super::rank::Age;
@@ -41,6 +42,16 @@ pub(super) struct Gateway {
     by_secret: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     dirty_hosts: HashSet<HostMatch>,
     dirty_default: bool,
+    /// When the validity of certificates was last looked at, seconds since the Unix epoch.
+    checked_at: i64,
+}
+
+/// What a [`Gateway::build`] did.
+pub(super) struct GatewayWork {
+    /// Hosts compiled.
+    pub(super) hosts: usize,
+    /// Anything at all.
+    pub(super) is_changed: bool,
 }
 
 /// What an Ingress added to the indexes.
@@ -71,6 +82,7 @@ impl Gateway {
             by_secret: HashMap::new(),
             dirty_hosts: HashSet::new(),
             dirty_default: false,
+            checked_at: 0,
         }
     }
 
@@ -116,9 +128,23 @@ impl Gateway {
     }
 
     pub(super) fn apply_secret(&mut self, key: &ObjectKey, delta: Delta<SecretRecord>) {
-        if !self.secrets.apply(key, delta) {
-            return;
+        if self.secrets.apply(key, delta) {
+            self.secret_changed(key);
         }
+    }
+
+    /// Lets time pass: hosts whose certificate began or ceased to be valid since the last call are
+    /// compiled again. Returns whether there are any.
+    pub(super) fn check_validity(&mut self, epoch_seconds: i64) -> bool {
+        let before = std::mem::replace(&mut self.checked_at, epoch_seconds);
+        let turned = self.secrets.turned(before, epoch_seconds);
+        for key in &turned {
+            self.secret_changed(key);
+        }
+        !turned.is_empty()
+    }
+
+    fn secret_changed(&mut self, key: &ObjectKey) {
         for ingress in self.by_secret.get(key).into_iter().flatten() {
             if let Some(served) = self.served.get(ingress) {
                 self.dirty_hosts.extend(served.hosts.iter().cloned());
@@ -137,19 +163,20 @@ impl Gateway {
         }
     }
 
-    /// Compiles the hosts that changed into `snapshot`; returns how many.
+    /// Compiles the hosts that changed into `snapshot`.
     pub(super) fn build(
         &mut self,
         services: &Services,
         epoch_seconds: i64,
         snapshot: &mut Snapshot,
         problems: &mut Problems,
-    ) -> usize {
+    ) -> GatewayWork {
         let dirty = std::mem::take(&mut self.dirty_hosts);
+        let default = std::mem::take(&mut self.dirty_default);
         for host in &dirty {
             self.build_host(host, services, epoch_seconds, snapshot, problems);
         }
-        if std::mem::take(&mut self.dirty_default) {
+        if default {
             let compiler = HostCompiler {
                 services,
                 secrets: &self.secrets,
@@ -165,7 +192,10 @@ impl Gateway {
                 problems.set(Unit::DefaultCertificate, found);
             }
         }
-        dirty.len()
+        GatewayWork {
+            hosts: dirty.len(),
+            is_changed: default || !dirty.is_empty(),
+        }
     }
 
     fn build_host(

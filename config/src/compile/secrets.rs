@@ -44,8 +44,11 @@ impl Secrets {
 
     /// No reference is left: its last good certificate goes too.
     pub(super) fn forget(&mut self, key: &ObjectKey) {
-        if self.states.remove(key).is_some() {
+        if let Some(state) = self.states.remove(key) {
             self.version += 1;
+            if state.good.is_some() {
+                report_expiry(key, 0);
+            }
         }
     }
 
@@ -69,6 +72,17 @@ impl Secrets {
     /// Whether the API server has spoken about each of them.
     pub(super) fn all_known(&self) -> bool {
         self.states.values().all(|state| state.is_known)
+    }
+
+    /// The Secrets whose certificate began or ceased to be valid between two times, in seconds since
+    /// the Unix epoch.
+    pub(super) fn turned(&self, before: i64, now: i64) -> Vec<ObjectKey> {
+        let has_turned = |state: &SecretState| {
+            let good = state.good.as_ref();
+            good.is_some_and(|good| good.invalid_at(before) != good.invalid_at(now))
+        };
+        let turned = self.states.iter().filter(|(_, state)| has_turned(state));
+        turned.map(|(key, _)| key.clone()).collect()
     }
 
     /// Takes an event about one Secret in; returns whether anything changed. Late events about a
@@ -104,7 +118,10 @@ impl SecretState {
                     return !was_known;
                 }
                 match &record.content {
-                    Ok(loaded) => self.good = Some(loaded.clone()),
+                    Ok(loaded) => {
+                        report_expiry(key, loaded.certificate.not_after);
+                        self.good = Some(loaded.clone());
+                    }
                     Err(problem) => self.problem = Some(problem.clone()),
                 }
                 self.record = Some(record);
@@ -124,4 +141,15 @@ impl SecretState {
             }
         }
     }
+}
+
+/// Sets the gauge of a certificate's end of validity, seconds since the Unix epoch; 0 once it is no
+/// longer served.
+fn report_expiry(key: &ObjectKey, not_after: i64) {
+    metrics::gauge!(
+        "sealane_certificate_not_after_seconds",
+        "namespace" => key.namespace.to_string(),
+        "secret" => key.name.to_string()
+    )
+    .set(not_after as f64);
 }

@@ -191,6 +191,26 @@ async fn a_burst_is_published_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn events_that_change_nothing_are_not_published() {
+    let server = Server::default();
+    server.put(SERVICES, service("web"));
+    let mut running = Running::synced(&server).await;
+    let before = running.reader.load().generation;
+    let mut annotated = service("web");
+    annotated["metadata"]["annotations"] = json!({"touched": "yes"});
+    server.put(SERVICES, annotated);
+    server.send_gone(SERVICES);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(running.lists(SERVICES), 2);
+    assert_eq!(running.reader.load().generation, before);
+    server.put(SERVICES, service("other"));
+    running
+        .until("other", |snapshot| has(snapshot, "other"))
+        .await;
+    assert_eq!(running.reader.load().generation, before + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn reliability_f27_long_lists_come_in_pages_and_count_as_one() {
     let server = Server::default();
     let count = LIST_PAGE as usize * 2 + 1;

@@ -2,6 +2,7 @@
 //! `$N` for the name asked for.
 
 mod aliases;
+mod compiled;
 mod endpoints;
 mod names;
 mod reverse;

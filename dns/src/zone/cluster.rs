@@ -215,21 +215,27 @@ impl<'a> Host<'a> {
     }
 }
 
-fn ready(service: &Service) -> impl Iterator<Item = &ServiceEndpoint> {
-    service.endpoints.iter().filter(|endpoint| endpoint.ready)
+fn ready<'a>(
+    lookup: &Lookup<'_>,
+    service: &'a Service,
+) -> impl Iterator<Item = &'a ServiceEndpoint> {
+    let looked_at = !lookup.settings.no_endpoints;
+    let endpoints = service.endpoints.iter();
+    endpoints.filter(move |endpoint| looked_at && endpoint.ready)
 }
 
 /// The hosts that a Service's own name stands for. None if the name does not exist.
 fn hosts<'a>(lookup: &Lookup<'_>, service: &'a Service) -> Vec<Host<'a>> {
     match service.kind {
         ServiceKind::ClusterIp => {
-            let ignored = lookup.settings.ignore_empty_service && ready(service).next().is_none();
+            let ignored =
+                lookup.settings.ignore_empty_service && ready(lookup, service).next().is_none();
             (!ignored)
                 .then_some(Host::Service(service))
                 .into_iter()
                 .collect()
         }
-        ServiceKind::Headless => ready(service).map(Host::Endpoint).collect(),
+        ServiceKind::Headless => ready(lookup, service).map(Host::Endpoint).collect(),
         ServiceKind::ExternalName(_) => Vec::new(),
     }
 }
@@ -262,7 +268,10 @@ fn of_endpoint(lookup: &Lookup<'_>, zone: &Name, service: &Service, label: &str)
     let addr = endpoint::from_dashed(label);
     let called =
         |endpoint: &&ServiceEndpoint| endpoint::is_called(endpoint, pod_names, label, addr);
-    let named: Vec<_> = ready(service).filter(called).map(Host::Endpoint).collect();
+    let named: Vec<_> = ready(lookup, service)
+        .filter(called)
+        .map(Host::Endpoint)
+        .collect();
     if !named.is_empty() {
         return Some(answer(lookup, zone, service, &named, None));
     }

@@ -58,6 +58,7 @@ fn names(lookup: &Lookup<'_>, addr: IpAddr) -> Vec<Record> {
             .collect();
     }
     let services = snapshot.endpoint_ips.get(&addr);
+    let services = services.filter(|_| !lookup.settings.no_endpoints);
     let services = services.into_iter().flat_map(|keys| keys.iter());
     let mut found: Vec<(bool, Name)> = services
         .filter_map(|key| snapshot.services.get(key))

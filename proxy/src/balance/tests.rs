@@ -34,7 +34,8 @@ fn run(
 
 #[tokio::test(start_paused = true)]
 async fn proxy_l7_equal_endpoints_get_equal_shares_in_spite_of_noise() {
-    let cases: [(&str, fn(usize, &Balancer) -> Duration); 4] = [
+    type Answer = fn(usize, &Balancer) -> Duration;
+    let cases: [(&str, Answer); 4] = [
         ("the same time", |_, _| MILLI * 5),
         ("3 % apart", |i, _| {
             MILLI * 100 + MILLI * 3 * u32::try_from(i).unwrap()

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::body::{Body, BodyError};
 
@@ -33,6 +34,10 @@ pub(super) struct State {
     keep: bool,
     /// Something was read and not kept.
     lost: bool,
+    /// The client did not send all of it, or sent it malformed.
+    broken: bool,
+    /// When the last of it was read.
+    ended: Option<Instant>,
     /// Which [`Replay`] may read: the latest. An abandoned connection may still hold an older one.
     reader: u32,
 }
@@ -57,6 +62,8 @@ impl Original {
             kept_bytes: 0,
             keep,
             lost: false,
+            broken: false,
+            ended: None,
             reader: 0,
         })))
     }
@@ -77,6 +84,23 @@ impl Original {
                     next: 0,
                 }))
             }
+        }
+    }
+
+    /// When the client had delivered all of it; `None` while it has not. A request without a body
+    /// was complete at `sent`.
+    pub(super) fn complete_since(&self, sent: Instant) -> Option<Instant> {
+        match self {
+            Self::Empty => Some(sent),
+            Self::Shared(shared) => shared.borrow().ended.map(|ended| ended.max(sent)),
+        }
+    }
+
+    /// The client failed to deliver it.
+    pub(super) fn is_broken(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Shared(shared) => shared.borrow().broken,
         }
     }
 
@@ -129,6 +153,9 @@ impl Replay {
             return Poll::Ready(Some(Ok(frame)));
         }
         let frame = ready!(Pin::new(&mut state.inner).poll_frame(cx));
+        if frame.is_none() || state.inner.is_end_stream() {
+            state.ended.get_or_insert_with(Instant::now);
+        }
         match &frame {
             Some(Ok(frame)) => {
                 state.keep(frame);
@@ -136,7 +163,10 @@ impl Replay {
                     self.next += 1;
                 }
             }
-            Some(Err(_)) => state.lost = true,
+            Some(Err(_)) => {
+                state.lost = true;
+                state.broken = true;
+            }
             None => {}
         }
         Poll::Ready(frame)

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
-use super::forward::{Engine, Target, Upstream};
+use super::engine::{Engine, Target, Upstream};
 use super::respond;
 use super::serve::{ServerOptions, serve};
 use crate::{Error, ErrorKind};

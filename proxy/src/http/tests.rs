@@ -1,1 +1,94 @@
+//! The engine on real sockets: a client, a [`Front`] as the node proxy has it, origins.
 
+mod connections;
+mod messages;
+mod retries;
+mod versions;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use sealane_config::model::{AppProtocol, ClientAddr};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::connect::Connector;
+use crate::testing::{RawClient, World, backend};
+
+/// Runs a test where a worker runs its connections.
+async fn on_worker(test: impl Future<Output = ()>) {
+    LocalSet::new().run_until(test).await;
+}
+
+/// A listener whose connections all go to Service `api`.
+struct Front {
+    addr: SocketAddr,
+    world: World,
+    engine: Engine,
+    shutdown: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl Front {
+    async fn new(endpoints: &[SocketAddr]) -> Self {
+        Self::with(endpoints, EngineOptions::default()).await
+    }
+
+    async fn with(endpoints: &[SocketAddr], options: EngineOptions) -> Self {
+        let mut world = World::new();
+        world.service("api", AppProtocol::Detect, endpoints);
+        let engine = Engine::new(Connector::Direct, options);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let front = Self {
+            addr: listener.local_addr().unwrap(),
+            engine,
+            shutdown: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            world,
+        };
+        let target = ServiceTarget {
+            reader: front.world.reader.clone(),
+            backend: backend("api"),
+        };
+        let (engine, shutdown) = (front.engine.clone(), front.shutdown.clone());
+        let connections = front.connections.clone();
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, client)) = listener.accept().await {
+                let (engine, target) = (engine.clone(), target.clone());
+                let shutdown = shutdown.clone();
+                connections.spawn_local(async move {
+                    let client = ClientAddr(client);
+                    engine.serve_service(stream, client, target, shutdown).await;
+                });
+            }
+        });
+        front
+    }
+
+    async fn client(&self) -> RawClient {
+        RawClient::connect(self.addr).await
+    }
+}
+
+/// Milliseconds.
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// A whole response.
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Reads until the end of a head.
+async fn read_head(stream: &mut TcpStream) -> bool {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+        if !matches!(stream.read_buf(&mut head).await, Ok(n) if n > 0) {
+            return false;
+        }
+    }
+    true
+}

@@ -215,7 +215,7 @@ impl Iterator for Answers<'_> {
     type Item = (u32, i32);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let number = |bytes: &[u8], at: usize| Some(bytes.get(at..at + 4)?.try_into().ok()?);
+        let number = |bytes: &[u8], at: usize| bytes.get(at..at + 4)?.try_into().ok();
         loop {
             let length = number(self.0, 0).map(u32::from_ne_bytes)? as usize;
             if length < HEADER || length > self.0.len() {

@@ -2,18 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use sealane_config::model::{AppProtocol, ClientAddr};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Worker;
 use crate::balance::Flight;
 use crate::connect::tune;
 use crate::detect::{Detected, ENOUGH, detect};
 use crate::http::{ServiceTarget, Upstream};
-use crate::tcp::{Prefixed, relay};
+use crate::tcp::{FlowMetrics, Prefixed, RelayOptions, relay};
 
 /// A client that is silent for so long waits for the server to speak first (SMTP, MySQL, NATS).
 const SILENCE: Duration = Duration::from_millis(100);
@@ -68,22 +69,22 @@ impl Worker {
     /// be the one that speaks first.
     async fn serve_detected(&self, stream: TcpStream, client: ClientAddr, target: ServiceTarget) {
         let mut first = Vec::new();
-        let upstream = match timeout(SILENCE, stream.readable()).await {
-            Ok(_readable) => None,
-            Err(_silent) => match self.connect(&stream, client, &target).await {
-                Some(connected) => Some(connected),
-                None => return,
-            },
-        };
-        let detected = match &upstream {
-            None => read_verdict(&stream, &mut first).await,
-            Some((upstream, _flight)) => tokio::select! {
-                detected = async {
-                    stream.readable().await?;
-                    read_verdict(&stream, &mut first).await
-                } => detected,
-                _spoke = upstream.readable() => Ok(Detected::Opaque),
-            },
+        let spoke = timeout(SILENCE, read_some(&stream, &mut first)).await;
+        let (detected, upstream) = match spoke {
+            Ok(Ok(_)) => (read_verdict(&stream, &mut first).await, None),
+            Ok(Err(error)) => (Err(error), None),
+            Err(_silent) => {
+                let Some(connected) = self.connect(&stream, client, &target).await else {
+                    return;
+                };
+                let mut byte = [0];
+                let detected = tokio::select! {
+                    detected = read_verdict(&stream, &mut first) => detected,
+                    _spoke = connected.0.peek(&mut byte) => Ok(Detected::Opaque),
+                    () = sleep(IDLE) => Err(io::ErrorKind::TimedOut.into()),
+                };
+                (detected, Some(connected))
+            }
         };
         match (detected, upstream) {
             (Ok(Detected::Http1 | Detected::Http2), unused) => {
@@ -92,7 +93,8 @@ impl Worker {
                 self.serve_http(stream, client, target).await;
             }
             (Ok(Detected::Opaque), Some((upstream, _flight))) => {
-                relay_logged(&stream, &upstream, first).await;
+                let metrics = self.metrics.of(Some(&target.backend.service));
+                relay_counted(&stream, &upstream, first, &metrics).await;
             }
             (Ok(Detected::Opaque), None) => {
                 self.serve_flow(stream, first, client, &target).await;
@@ -109,7 +111,8 @@ impl Worker {
         target: &ServiceTarget,
     ) {
         if let Some((upstream, _flight)) = self.connect(&stream, client, target).await {
-            relay_logged(&stream, &upstream, first).await;
+            let metrics = self.metrics.of(Some(&target.backend.service));
+            relay_counted(&stream, &upstream, first, &metrics).await;
         }
     }
 
@@ -135,6 +138,7 @@ impl Worker {
             Err(error) => {
                 let error = &error as &(dyn std::error::Error + 'static);
                 tracing::debug!(%client, %service, error, "no endpoint");
+                self.metrics.of(Some(service)).failed.increment(1);
                 reset(stream);
                 None
             }
@@ -150,35 +154,35 @@ impl Worker {
             tune(&upstream)?;
             Ok::<_, io::Error>(upstream)
         };
+        let metrics = self.metrics.of(None);
         let error = match timeout(OUTSIDE_CONNECT, connect).await {
             Ok(Ok(upstream)) => {
-                relay_logged(&stream, &upstream, Vec::new()).await;
+                relay_counted(&stream, &upstream, Vec::new(), &metrics).await;
                 return;
             }
             Ok(Err(error)) => error,
             Err(_elapsed) => io::ErrorKind::TimedOut.into(),
         };
         tracing::debug!(%addr, %error, "cannot connect to the outside");
+        metrics.failed.increment(1);
         reset(&stream);
     }
 }
 
-/// Reads until the bytes decide; the client was readable a moment ago.
+/// Reads until the bytes decide. A client that says nothing at all may take any time, one that
+/// stops half-way is no HTTP client.
 async fn read_verdict(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<Detected> {
+    if first.is_empty() && read_some(stream, first).await? == 0 {
+        return Ok(Detected::Opaque);
+    }
     let read = async {
         loop {
-            match read_more(stream, first) {
-                // The end of the stream is seen again, and passed on, by the relay.
-                Ok(0) => return Ok(Detected::Opaque),
-                Ok(_) => {
-                    if let Some(detected) = detect(first) {
-                        return Ok(detected);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    stream.readable().await?;
-                }
-                Err(error) => return Err(error),
+            if let Some(detected) = detect(first) {
+                return Ok(detected);
+            }
+            // The end of the stream is seen again, and passed on, by the relay.
+            if read_some(stream, first).await? == 0 {
+                return Ok(Detected::Opaque);
             }
         }
     };
@@ -188,7 +192,17 @@ async fn read_verdict(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<Det
     }
 }
 
-fn read_more(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<usize> {
+/// Appends what the client says next and returns how many bytes that is; 0 at the end.
+async fn read_some(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        match try_read(stream, first) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
+            read => return read,
+        }
+    }
+}
+
+fn try_read(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<usize> {
     let mut bytes = [0; FIRST];
     let read = stream.try_read(&mut bytes)?;
     first.extend_from_slice(&bytes[..read]);
@@ -200,9 +214,19 @@ fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-async fn relay_logged(client: &TcpStream, upstream: &TcpStream, first: Vec<u8>) {
-    match relay(client, upstream, first, IDLE).await {
-        Ok(relayed) => tracing::trace!(?relayed, "connection ended"),
-        Err(error) => tracing::debug!(%error, "connection broken"),
+async fn relay_counted(
+    client: &TcpStream,
+    upstream: &TcpStream,
+    first: Vec<u8>,
+    metrics: &Rc<FlowMetrics>,
+) {
+    let _open = metrics.opened();
+    let options = RelayOptions {
+        idle: IDLE,
+        to_upstream: &metrics.to_upstream,
+        to_client: &metrics.to_client,
+    };
+    if let Err(error) = relay(client, upstream, first, options).await {
+        tracing::debug!(%error, "connection broken");
     }
 }

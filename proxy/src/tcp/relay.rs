@@ -13,6 +13,7 @@ use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
+use metrics::Counter;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -25,11 +26,14 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into());
 }
 
-/// Bytes that went each way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Relayed {
-    pub(crate) to_upstream: u64,
-    pub(crate) to_client: u64,
+/// How to relay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RelayOptions<'a> {
+    /// Ends when nothing has moved for so long.
+    pub(crate) idle: Duration,
+    /// Counts the bytes of each direction as they go.
+    pub(crate) to_upstream: &'a Counter,
+    pub(crate) to_client: &'a Counter,
 }
 
 /// Relays until both sides have ended their streams. `prefix` was read from the client already.
@@ -41,31 +45,26 @@ pub(crate) async fn relay(
     client: &TcpStream,
     upstream: &TcpStream,
     prefix: Vec<u8>,
-    idle: Duration,
-) -> io::Result<Relayed> {
+    options: RelayOptions<'_>,
+) -> io::Result<()> {
     let moved = Cell::new(Instant::now());
-    let (to_upstream, to_client) = (Cell::new(0), Cell::new(0));
     let both = async {
         tokio::try_join!(
-            pump(client, upstream, prefix, &moved, &to_upstream),
-            pump(upstream, client, Vec::new(), &moved, &to_client),
+            pump(client, upstream, prefix, &moved, options.to_upstream),
+            pump(upstream, client, Vec::new(), &moved, options.to_client),
         )
     };
     let ended = tokio::select! {
         ended = both => ended.map(|_| ()),
-        () = stays_idle(&moved, idle) => Err(io::ErrorKind::TimedOut.into()),
+        () = stays_idle(&moved, options.idle) => Err(io::ErrorKind::TimedOut.into()),
     };
-    if let Err(error) = ended {
+    if ended.is_err() {
         for stream in [client, upstream] {
             // Fails only on a connection that is gone anyhow.
             let _ = stream.set_zero_linger();
         }
-        return Err(error);
     }
-    Ok(Relayed {
-        to_upstream: to_upstream.get(),
-        to_client: to_client.get(),
-    })
+    ended
 }
 
 /// Returns once nothing has moved for `idle`.
@@ -85,7 +84,7 @@ async fn pump(
     to: &TcpStream,
     mut kept: Vec<u8>,
     moved: &Cell<Instant>,
-    count: &Cell<u64>,
+    count: &Counter,
 ) -> io::Result<()> {
     let mut written = 0;
     loop {
@@ -139,7 +138,7 @@ fn pass(
     from: &TcpStream,
     to: &TcpStream,
     moved: &Cell<Instant>,
-    count: &Cell<u64>,
+    count: &Counter,
 ) -> io::Result<Passed> {
     SCRATCH.with_borrow_mut(|buffer| {
         let read = from.try_read(buffer)?;
@@ -160,10 +159,10 @@ fn pass(
     })
 }
 
-fn advance(bytes: usize, moved: &Cell<Instant>, count: &Cell<u64>) {
+fn advance(bytes: usize, moved: &Cell<Instant>, count: &Counter) {
     if bytes > 0 {
         moved.set(Instant::now());
-        count.set(count.get() + bytes as u64);
+        count.increment(bytes as u64);
     }
 }
 

@@ -2,5 +2,9 @@
 //! makes its own cluster. Without the capabilities for that, tests are skipped, which is a failure
 //! if `SEALANE_TEST_REQUIRE` is `all`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod intercept;
+mod loopback;
+mod node;
 mod world;

@@ -13,8 +13,15 @@ use sealane_cluster::network::{ClusterNetwork, ClusterNetworkOptions, INTERCEPT_
 use sealane_config::model::{
     AppProtocol, Endpoint, EndpointAddr, EndpointStats, Protocol, ServiceKey, ServicePort,
 };
-use sealane_config::{Publisher, Reader, Snapshot, snapshot};
-use sealane_proxy::intercept::InterceptOptions;
+use sealane_config::model::{Service, ServiceKind};
+use sealane_config::sockets::HostSockets;
+use sealane_config::{Publisher, Snapshot, snapshot};
+use sealane_proxy::connect::Connector;
+use sealane_proxy::http::{Engine, EngineOptions};
+use sealane_proxy::intercept::{InterceptOptions, Interceptor};
+use sealane_proxy::node::{Capture, NodeProxy};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const PORT: u16 = 15001;
@@ -24,8 +31,6 @@ pub(crate) const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub(crate) struct World {
     network: ClusterNetwork,
     runtime: tokio::runtime::Runtime,
-    pub(crate) publisher: Publisher,
-    pub(crate) reader: Reader,
 }
 
 impl World {
@@ -42,14 +47,11 @@ impl World {
             node_ip: Ipv4Addr::new(10, 244, 0, 1),
             local_addresses: vec![DNS.into()],
         });
-        let (publisher, reader) = snapshot::channel();
         Some(Self {
             network: network.unwrap(),
             runtime: tokio::runtime::Builder::new_current_thread()
                 .build()
                 .unwrap(),
-            publisher,
-            reader,
         })
     }
 
@@ -95,6 +97,90 @@ impl World {
     }
 }
 
+/// A running node proxy.
+pub(crate) struct Proxy {
+    publisher: Publisher,
+    applied: watch::Receiver<u64>,
+    /// A namespace that stands for the host's.
+    pub(crate) outside: Pod,
+    shutdown: CancellationToken,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Starts a worker and the rules, and waits until the rules are in force.
+    pub(crate) fn start(world: &World, snapshot: Snapshot) -> Self {
+        Self::start_with_outside(world, snapshot, Ipv4Addr::new(192, 0, 2, 1).into())
+    }
+
+    /// The same with an address for the host.
+    pub(crate) fn start_with_outside(world: &World, snapshot: Snapshot, address: IpAddr) -> Self {
+        let outside = Pod::host(address);
+        let host = outside.run(|| HostSockets::spawn().unwrap());
+        let (publisher, reader) = snapshot::channel();
+        let shutdown = CancellationToken::new();
+        let (options, rules, stop) = (world.options(), reader.clone(), shutdown.clone());
+        let interceptor = world.run(move || Interceptor::open(options).unwrap());
+        let applied = interceptor.applied();
+        let rules = world.spawn(move || block_on(interceptor.run(rules, stop)));
+        let (capture, stop) = (Capture::Transparent(world.options()), shutdown.clone());
+        let (bound, ready) = std::sync::mpsc::channel();
+        let worker = world.spawn(move || {
+            let cluster = ["10.244.0.0/16", "10.96.0.0/16"].map(|cidr| cidr.parse().unwrap());
+            let connector = Connector::Split {
+                cluster: Arc::new(cluster),
+                host: host.clone(),
+            };
+            block_on(async {
+                let engine = Engine::new(connector.clone(), EngineOptions::default());
+                let proxy = NodeProxy::bind(capture, reader, engine, connector, host);
+                let proxy = proxy.unwrap();
+                bound.send(()).unwrap();
+                // Connections that tests leave open are cut off.
+                tokio::select! {
+                    () = proxy.run(stop.clone()) => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        });
+        ready.recv().unwrap();
+        let mut proxy = Self {
+            publisher,
+            applied,
+            outside,
+            shutdown,
+            threads: vec![rules, worker],
+        };
+        proxy.publish(snapshot);
+        proxy
+    }
+
+    /// Publishes a snapshot and waits until the rules follow it.
+    pub(crate) fn publish(&mut self, snapshot: Snapshot) {
+        let generation = self.publisher.publish(snapshot);
+        let applied = &self.applied;
+        eventually(|| *applied.borrow(), |applied| *applied >= generation);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// Runs a worker's future.
+pub(crate) fn block_on(future: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, future);
+}
+
 /// A pod's namespace.
 pub(crate) struct Pod {
     pub(crate) ip: IpAddr,
@@ -102,6 +188,29 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
+    /// A namespace of its own that is joined to nothing and has one more address.
+    fn host(address: IpAddr) -> Self {
+        let netns = std::thread::spawn(move || {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            block_on(async {
+                let (connection, netlink, _) = rtnetlink::new_connection().unwrap();
+                tokio::spawn(connection);
+                let lo = rtnetlink::LinkMessageBuilder::<rtnetlink::LinkUnspec>::new()
+                    .index(1)
+                    .up()
+                    .build();
+                netlink.link().set(lo).execute().await.unwrap();
+                let added = netlink.address().add(1, address, 32).execute().await;
+                added.unwrap();
+            });
+            std::fs::File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        Self {
+            ip: address,
+            netns: netns.join().unwrap().into(),
+        }
+    }
+
     /// Starts a thread in the pod.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
@@ -218,19 +327,31 @@ pub(crate) fn service_port(
     }
 }
 
-/// A synced snapshot with these Service ports.
+/// A synced snapshot with one Service for each of these ports.
 pub(crate) fn snapshot_of(ports: impl IntoIterator<Item = (IpAddr, ServicePort)>) -> Snapshot {
     let mut snapshot = Snapshot {
         synced: true,
         ..Snapshot::default()
     };
-    for (ip, port) in ports {
+    for (ip, mut port) in ports {
+        port.service.name = format!("{ip}-{}", port.port).into();
         let port = Arc::new(port);
         let key = (port.protocol, port.port);
         if let Some(number) = port.node_port {
             let port = Arc::clone(&port);
             snapshot.node_ports.insert_mut((key.0, number), port);
         }
+        let service = Service {
+            key: port.service.clone(),
+            kind: ServiceKind::ClusterIp,
+            cluster_ips: vec![ip],
+            external_ips: Vec::new(),
+            ports: vec![Arc::clone(&port)],
+            endpoints: Arc::new([]),
+        };
+        snapshot.cluster_ips.insert_mut(ip, service.key.clone());
+        let services = &mut snapshot.services;
+        services.insert_mut(service.key.clone(), Arc::new(service));
         snapshot.vips.insert_mut((ip, key.0, key.1), port);
     }
     snapshot

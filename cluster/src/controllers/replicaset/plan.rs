@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -103,7 +102,7 @@ pub(super) fn status(
     });
     let available_in: Vec<Duration> = active
         .iter()
-        .filter_map(|pod| pods::available_in(pod, min_ready, Timestamp::now()))
+        .filter_map(|pod| pods::available_in(pod, min_ready, now.0))
         .collect();
     let again = available_in
         .iter()

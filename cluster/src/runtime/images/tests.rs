@@ -34,7 +34,11 @@ fn cluster_b6_most_specific_rule_wins() {
         ("default registry", "docker.io/shop/api:1.2", "exact"),
     ];
     for (name, image, command) in cases {
-        assert_eq!(map.command(image), Some(&[command.to_owned()][..]), "{name}");
+        assert_eq!(
+            map.command(image),
+            Some(&[command.to_owned()][..]),
+            "{name}"
+        );
     }
 }
 
@@ -51,7 +55,10 @@ fn cluster_b6_no_rule_means_no_command() {
 fn cluster_b6_command_line_is_split_like_a_shell() {
     let cases: [(&str, &[&str]); 6] = [
         ("a b  c", &["a", "b", "c"]),
-        ("sh -c 'echo \"$X\"; exit 1'", &["sh", "-c", "echo \"$X\"; exit 1"]),
+        (
+            "sh -c 'echo \"$X\"; exit 1'",
+            &["sh", "-c", "echo \"$X\"; exit 1"],
+        ),
         (r#"a "b \"c\" \n" d"#, &["a", r#"b "c" \n"#, "d"]),
         (r"a\ b c\'", &["a b", "c'"]),
         ("a '' b", &["a", "", "b"]),
@@ -86,7 +93,10 @@ fn cluster_b6_images_file() {
     let mut map = ImageMap::new();
     map.add_file("shop/api:*: ./api --port 8000\nshop/web: [./web, 'a b']\n")
         .unwrap();
-    assert_eq!(map.command("shop/api:3").unwrap(), ["./api", "--port", "8000"]);
+    assert_eq!(
+        map.command("shop/api:3").unwrap(),
+        ["./api", "--port", "8000"]
+    );
     assert_eq!(map.command("shop/web:3").unwrap(), ["./web", "a b"]);
     map.add_flag("shop/web=other").unwrap();
     assert_eq!(map.command("shop/web:3").unwrap(), ["other"]);
@@ -107,7 +117,18 @@ fn cluster_b6_image_reference_grammar() {
     for image in good {
         assert!(Reference::parse(image).is_some(), "{image}");
     }
-    for image in ["", "Bad Image", "Nginx", "a//b", "a:", "a:b c", "a/-b", "a:.x", "a@sha256:1", ":5"] {
+    for image in [
+        "",
+        "Bad Image",
+        "Nginx",
+        "a//b",
+        "a:",
+        "a:b c",
+        "a/-b",
+        "a:.x",
+        "a@sha256:1",
+        ":5",
+    ] {
         assert!(Reference::parse(image).is_none(), "{image}");
     }
 }

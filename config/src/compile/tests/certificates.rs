@@ -256,6 +256,23 @@ fn ingress_i18_expiry_is_a_problem_but_no_reason_to_serve_another() {
 }
 
 #[test]
+fn ingress_i18_a_certificate_that_expires_without_an_event_is_noticed() {
+    let mut world = world(
+        "shop.test",
+        json!([{"hosts": ["shop.test"], "secretName": "s"}]),
+    );
+    world.secret("s", tls("1", &["shop.test"]));
+    world.compiler.check_validity(EPOCH);
+    assert!(world.build().problems.is_empty());
+    assert!(!world.compiler.check_validity(EPOCH + 3_600));
+    world.epoch += 20 * 365 * 86_400;
+    assert!(world.compiler.check_validity(world.epoch));
+    let snapshot = world.build();
+    assert_eq!(problems(&snapshot, ProblemKind::BadCertificate).len(), 1);
+    assert!(!world.compiler.check_validity(world.epoch + 5));
+}
+
+#[test]
 fn ingress_i12_i17_the_oldest_ingress_settles_the_certificate() {
     let entries = json!([{"hosts": ["shop.test"], "secretName": "s"}]);
     let mut world = world("shop.test", entries);

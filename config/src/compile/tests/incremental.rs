@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::world::{World, one_host, path, service, vip};
+use super::world::{EPOCH, World, one_host, path, service, vip};
 use crate::compile::Work;
 
 fn ip(index: usize) -> String {
@@ -136,4 +136,27 @@ fn regular_expressions_are_compiled_once() {
         one_host("host", json!([path("Exact", "/long/path", "a")])),
     );
     assert!(Arc::ptr_eq(&before, &regex(&mut world)));
+}
+
+#[test]
+fn only_what_differs_is_a_change() {
+    let mut world = crowd(3);
+    let endpoints = || json!([{"addresses": ["172.16.0.1"]}]);
+    let build = |world: &mut World| {
+        world.epoch += 1;
+        let built = world.compiler.build(world.now, world.epoch);
+        (built.is_changed, built.snapshot.changed_at - EPOCH)
+    };
+    assert_eq!(build(&mut world), (true, 1));
+    world.slice("s1", "s1", endpoints());
+    assert_eq!(build(&mut world), (false, 1), "the same again");
+    world.namespace("shop", true);
+    assert_eq!(build(&mut world), (true, 3));
+    world.slice("s1", "s1", json!([]));
+    world.epoch -= 100;
+    assert_eq!(
+        build(&mut world),
+        (true, 3),
+        "the clock went back, the serial does not"
+    );
 }

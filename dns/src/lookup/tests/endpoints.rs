@@ -156,6 +156,26 @@ fn dns_b11_headless_without_ports() {
 }
 
 #[test]
+fn dns_b11_without_endpoints_only_cluster_ips_exist() {
+    let settings = DnsSettings {
+        no_endpoints: true,
+        ..DnsSettings::default()
+    };
+    let cases: &[Case] = &[
+        ("hdls.S", "A", &["NXDOMAIN"]),
+        ("pod0.hdls.S", "A", &["NXDOMAIN"]),
+        ("_http._tcp.hdls.S", "SRV", &["NXDOMAIN"]),
+        ("ep1a.svc.S", "A", &["NXDOMAIN"]),
+        ("svc.S", "A", &["NOERROR", "$N 30 IN A 10.0.0.1"]),
+    ];
+    let snapshot = world().build();
+    check(&snapshot, &settings, cases);
+    let ptr = |addr| crate::testing::ask_with(&snapshot, &settings, addr, "PTR");
+    assert_eq!(ptr("2.0.0.172.in-addr.arpa"), ["NOT MINE"]);
+    assert_eq!(ptr("1.0.0.10.in-addr.arpa").len(), 2);
+}
+
+#[test]
 fn dns_v4_srv_of_headless_names_every_endpoint() {
     run(&[
         (

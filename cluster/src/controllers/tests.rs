@@ -1,0 +1,7 @@
+//! The controllers against the embedded API server, with an agent that marks pods running.
+
+mod faults;
+mod garbage;
+mod namespaces;
+mod support;
+mod workloads;

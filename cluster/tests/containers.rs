@@ -1,0 +1,351 @@
+//! Containers with real processes and namespaces. This program is its own init: it is executed again
+//! for each container, so it has a `main` of its own.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "a test program reports on standard output"
+)]
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use rustix::process::Signal;
+use sealane_cluster::network::{ClusterNetwork, ClusterNetworkOptions, PodNetwork};
+use sealane_cluster::runtime::container::{
+    Container, ContainerSpec, ExecOutcome, InitCommand, StartError,
+};
+use sealane_cluster::runtime::{init, logs};
+use sealane_cluster::streams::{ExecOptions, LogOptions};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+type Case = for<'a> fn(&'a World) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// Where containers run.
+struct World {
+    dir: tempfile::TempDir,
+    network: Option<PodNetwork>,
+    number: std::cell::Cell<u32>,
+}
+
+impl World {
+    async fn spec(&self, command: &[&str]) -> ContainerSpec {
+        let number = self.number.get();
+        self.number.set(number + 1);
+        let dir = self.dir.path().join(number.to_string());
+        let netns = match &self.network {
+            None => None,
+            Some(network) => {
+                let attached = network.attach(&format!("pod-{number}"), None).await;
+                attached.expect("a pod's network").netns.map(Arc::new)
+            }
+        };
+        ContainerSpec {
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            working_dir: PathBuf::from("/"),
+            hostname: "web-1".to_owned(),
+            resolv_conf: Some("nameserver 10.96.0.10\n".to_owned()),
+            hosts: Some("127.0.0.1 localhost\n10.244.0.9 web-1\n".to_owned()),
+            mounts: Vec::new(),
+            netns,
+            log: logs::file(&dir, 0),
+            scratch: dir.join("scratch"),
+        }
+    }
+
+    async fn start(&self, command: &[&str]) -> Container {
+        let spec = self.spec(command).await;
+        Container::start(&InitCommand::default(), spec)
+            .await
+            .expect("it starts")
+    }
+}
+
+async fn log(path: &Path) -> String {
+    let lines = logs::read(path.to_owned(), LogOptions::default(), None)
+        .await
+        .expect("a log");
+    let lines: Vec<_> = lines.collect().await;
+    String::from_utf8(lines.concat()).expect("text")
+}
+
+async fn logged(world: &World, command: &[&str]) -> (i32, String) {
+    let mut spec = world.spec(command).await;
+    spec.env
+        .push(("GREETING".to_owned(), "hello there".to_owned()));
+    let path = spec.log.clone();
+    let container = Container::start(&InitCommand::default(), spec)
+        .await
+        .expect("it starts");
+    let exit = container.wait().await;
+    let tail = LogOptions {
+        follow: true,
+        ..LogOptions::default()
+    };
+    let all = logs::read(path.clone(), tail, Some(container.log()))
+        .await
+        .expect("a log");
+    let _: Vec<_> = all.collect().await;
+    (exit.code, log(&path).await)
+}
+
+/// Exit codes, and 128 + signal for signals.
+async fn cluster_b2_exit_codes_and_signals(world: &World) {
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)] {
+        assert_eq!(
+            logged(world, &["sh", "-c", script]).await.0,
+            code,
+            "{script}"
+        );
+    }
+    let container = world.start(&["sleep", "60"]).await;
+    container.signal(Signal::TERM);
+    let exit = container.wait().await;
+    assert_eq!((exit.code, exit.signal), (143, Some(15)));
+    let trapping = world
+        .start(&[
+            "sh",
+            "-c",
+            "trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done",
+        ])
+        .await;
+    let mut tail = None;
+    while tail.is_none() {
+        tail = std::fs::read_to_string(
+            world
+                .dir
+                .path()
+                .join(format!("{}/0.log", world.number.get() - 1)),
+        )
+        .ok()
+        .filter(|text| text.contains("up"));
+        tokio::task::yield_now().await;
+    }
+    trapping.signal(Signal::TERM);
+    assert_eq!(trapping.wait().await.code, 3);
+}
+
+/// A program that is not there is another failure than a program that fails.
+async fn cluster_b2_a_missing_program_is_named(world: &World) {
+    for (command, text) in [
+        (
+            "no-such-program",
+            "exec: \"no-such-program\": executable file not found in $PATH",
+        ),
+        ("/no/such", "exec: \"/no/such\": no such file or directory"),
+        ("/etc/passwd", "exec: \"/etc/passwd\": permission denied"),
+    ] {
+        let spec = world.spec(&[command]).await;
+        match Container::start(&InitCommand::default(), spec).await {
+            Err(StartError::Program(message)) => assert_eq!(message, text),
+            other => panic!("{command}: {other:?}"),
+        }
+    }
+}
+
+async fn cluster_b9_the_environment_is_what_the_spec_says(world: &World) {
+    let (_, text) = logged(world, &["sh", "-c", "env | sort; pwd; echo oops >&2"]).await;
+    assert!(
+        text.contains("GREETING=hello there\nPATH=/usr/bin:/bin\n"),
+        "{text}"
+    );
+    assert!(text.contains("\n/\n") && text.contains("oops\n"), "{text}");
+    assert!(!text.contains("CARGO"), "nothing is inherited: {text}");
+}
+
+async fn a_container_has_its_own_name_files_and_processes(world: &World) {
+    if world.network.is_none() {
+        return;
+    }
+    let script =
+        "hostname; cat /etc/resolv.conf /etc/hosts; ls /proc | grep -c '^[0-9]'; ls /sys/class/net";
+    let (code, text) = logged(world, &["sh", "-c", script]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with("web-1\nnameserver 10.96.0.10\n"), "{text}");
+    assert!(text.contains("10.244.0.9 web-1\n"), "{text}");
+    let here = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    assert!(!here.contains("10.244.0.9"), "the machine's own files stay");
+    let processes = text.lines().find_map(|line| line.parse::<u32>().ok());
+    assert!(processes.is_some_and(|count| count < 10), "{text}");
+}
+
+async fn cluster_c13_exec_joins_the_container(world: &World) {
+    let container = world.start(&["sleep", "60"]).await;
+    let command = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let outcome = container
+        .run_probe(
+            &command(&["sh", "-c", "echo here; exit 4"]),
+            Duration::from_secs(5),
+        )
+        .await;
+    assert_eq!(outcome, ExecOutcome::Exited(4, "here\n".to_owned()));
+    let late = container
+        .run_probe(&command(&["sleep", "60"]), Duration::from_millis(100))
+        .await;
+    assert_eq!(late, ExecOutcome::TimedOut);
+    let missing = container
+        .run_probe(&command(&["nothing"]), Duration::from_secs(5))
+        .await;
+    assert!(
+        matches!(&missing, ExecOutcome::Failed(text) if text.contains("not found")),
+        "{missing:?}"
+    );
+
+    let mut session = container
+        .exec(ExecOptions {
+            command: command(&["sh", "-c", "hostname; cat; exit 9"]),
+            stdin: true,
+            stdout: true,
+            ..ExecOptions::default()
+        })
+        .await
+        .expect("a session");
+    let mut stdin = session.stdin.take().expect("an input");
+    stdin.write_all(b"typed\n").await.expect("it reads");
+    drop(stdin);
+    let mut text = String::new();
+    session
+        .stdout
+        .take()
+        .expect("an output")
+        .read_to_string(&mut text)
+        .await
+        .expect("text");
+    if world.network.is_some() {
+        assert_eq!(text, "web-1\ntyped\n");
+    } else {
+        assert!(text.ends_with("typed\n"), "{text}");
+    }
+    assert_eq!(session.exit.await, Ok(9));
+
+    let mut session = container
+        .exec(ExecOptions {
+            command: command(&["sh", "-c", "tty; stty size; exit 0"]),
+            tty: true,
+            stdout: true,
+            ..ExecOptions::default()
+        })
+        .await
+        .expect("a session");
+    let mut text = String::new();
+    session
+        .stdout
+        .take()
+        .expect("an output")
+        .read_to_string(&mut text)
+        .await
+        .expect("text");
+    assert!(text.starts_with("/dev/pts/"), "{text:?}");
+    assert_eq!(session.exit.await, Ok(0));
+    container.kill();
+    assert_eq!(container.wait().await.code, 137);
+}
+
+async fn nothing_is_left_when_a_container_ends(world: &World) {
+    // A process that leaves the program's group and session.
+    let marker = format!("7{:05}", std::process::id() % 100_000);
+    let script = format!("setsid sleep {marker} & sleep {marker}");
+    let killed = world.start(&["sh", "-c", &script]).await;
+    until("both run", || count(&marker) >= 2).await;
+    killed.kill();
+    killed.wait().await;
+    until("none is left", || count(&marker) == 0).await;
+    let dropped = world.start(&["sh", "-c", &script]).await;
+    until("both run", || count(&marker) >= 2).await;
+    drop(dropped);
+    until("none is left", || count(&marker) == 0).await;
+}
+
+/// Processes `sleep MARKER`.
+fn count(marker: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines =
+        entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+    lines
+        .filter(|line| *line == format!("sleep\0{marker}\0"))
+        .count()
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        [$((stringify!($name), (|world| Box::pin($name(world))) as Case)),*]
+    };
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = init::main(std::env::args_os()) {
+        return code;
+    }
+    let cases = cases![
+        cluster_b2_exit_codes_and_signals,
+        cluster_b2_a_missing_program_is_named,
+        cluster_b9_the_environment_is_what_the_spec_says,
+        a_container_has_its_own_name_files_and_processes,
+        cluster_c13_exec_joins_the_container,
+        nothing_is_left_when_a_container_ends,
+    ];
+    let filter = std::env::args()
+        .skip(1)
+        .find(|arg| !arg.starts_with('-'))
+        .unwrap_or_default();
+    let root = rustix::process::geteuid().is_root();
+    let cidr = |text: &str| text.parse().expect("a network");
+    let network = root.then(|| {
+        ClusterNetwork::create(ClusterNetworkOptions {
+            pod_cidr: cidr("10.244.0.0/16"),
+            service_cidr: cidr("10.96.0.0/16"),
+            node_ip: "10.244.0.1".parse().expect("an address"),
+            local_addresses: Vec::new(),
+        })
+        .map(PodNetwork::Namespaces)
+        .expect("a cluster network")
+    });
+    let mut run = 0;
+    for (kind, network) in [("in namespaces", network), ("without namespaces", None)] {
+        if kind == "in namespaces" && network.is_none() {
+            assert_ne!(
+                std::env::var("SEALANE_TEST_REQUIRE").as_deref(),
+                Ok("all"),
+                "not root"
+            );
+            println!("skipped in namespaces: not root");
+            continue;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let world = World {
+            dir: tempfile::tempdir().expect("a directory"),
+            network,
+            number: std::cell::Cell::new(0),
+        };
+        for (name, case) in cases.iter().filter(|(name, _)| name.contains(&filter)) {
+            println!("test {name} ({kind}) ...");
+            let limit = Duration::from_secs(60);
+            let done = runtime.block_on(async { tokio::time::timeout(limit, case(&world)).await });
+            done.expect("in time");
+            run += 1;
+        }
+    }
+    println!("test result: ok. {run} passed; 0 failed");
+    ExitCode::SUCCESS
+}

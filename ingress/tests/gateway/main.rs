@@ -1,0 +1,10 @@
+//! The gateway on real sockets.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up has failed"
+)]
+
+mod routing;
+mod support;
+mod tls;
+mod vectors;

@@ -1,0 +1,121 @@
+//! A gateway and the world that it reads.
+
+use std::cmp::Reverse;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+use sealane_config::model::{
+    AppProtocol, Filters, HostMatch, HostRoutes, ObjectRef, PathMatch, RouteRule, WeightedBackend,
+};
+use sealane_ingress::{Gateway, GatewayOptions, tls};
+use sealane_proxy::connect::Connector;
+use sealane_proxy::http::{Engine, EngineOptions, ServerOptions};
+use sealane_proxy::testing::{RawClient, World, backend};
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, LocalSet};
+use tokio_util::sync::CancellationToken;
+
+/// Runs a test where a worker runs its connections.
+pub(crate) async fn on_worker(test: impl Future<Output = ()>) {
+    LocalSet::new().run_until(test).await;
+}
+
+/// A running gateway.
+pub(crate) struct Edge {
+    pub(crate) world: World,
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) fallback: Arc<CertifiedKey>,
+    pub(crate) listeners: Vec<JoinHandle<()>>,
+}
+
+impl Edge {
+    pub(crate) async fn new() -> Self {
+        let world = World::new();
+        let fallback = tls::self_signed().unwrap();
+        let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let https = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let options = GatewayOptions {
+            tls: tls::server_config(world.reader.clone(), Arc::clone(&fallback)).unwrap(),
+            https_port: 8443,
+            server: ServerOptions::default(),
+            access_log: false,
+        };
+        let engine = Engine::new(Connector::Direct, EngineOptions::default());
+        let gateway = Gateway::new(world.reader.clone(), engine, options);
+        let shutdown = CancellationToken::new();
+        let mut edge = Self {
+            world,
+            http: http.local_addr().unwrap(),
+            https: https.local_addr().unwrap(),
+            shutdown: shutdown.clone(),
+            fallback,
+            listeners: Vec::new(),
+        };
+        let (plain, token) = (gateway.clone(), shutdown.clone());
+        edge.listeners.push(tokio::task::spawn_local(async move {
+            plain.serve_http(http, token).await
+        }));
+        edge.listeners.push(tokio::task::spawn_local(async move {
+            gateway.serve_https(https, shutdown).await
+        }));
+        edge
+    }
+
+    /// Publishes Service `name` with these endpoints.
+    pub(crate) fn service(&mut self, name: &str, addrs: &[SocketAddr]) {
+        self.world.service(name, AppProtocol::Detect, addrs);
+    }
+
+    /// Publishes the rules of a host; an empty host stands for any.
+    pub(crate) fn host(&mut self, host: &str, certificate: bool, mut rules: Vec<RouteRule>) {
+        rules.sort_by_key(|rule| match &rule.path {
+            PathMatch::Exact(path) => (Reverse(path.len()), false),
+            PathMatch::Prefix(path) => (Reverse(path.len()), true),
+            PathMatch::Regex(regex) => (Reverse(regex.as_str().len()), true),
+        });
+        let routes = |host| {
+            Arc::new(HostRoutes {
+                host,
+                rules: rules.iter().cloned().map(Arc::new).collect(),
+                fallback: None,
+                has_certificate: certificate,
+            })
+        };
+        let table = &mut self.world.snapshot.routes;
+        if host.is_empty() {
+            table.any = Some(routes(HostMatch::Any));
+        } else {
+            let name: Arc<str> = Arc::from(host);
+            let routes = routes(HostMatch::Exact(Arc::clone(&name)));
+            table.exact.insert_mut(name, routes);
+        }
+        self.world.publish();
+    }
+
+    /// A client of the HTTP listener.
+    pub(crate) async fn client(&self) -> RawClient {
+        RawClient::connect(self.http).await
+    }
+}
+
+/// A rule for a prefix whose requests go to one Service.
+pub(crate) fn prefix(path: &str, service: &str) -> RouteRule {
+    RouteRule {
+        source: ObjectRef {
+            kind: "Ingress",
+            namespace: Arc::from("default"),
+            name: Arc::from("test"),
+        },
+        path: PathMatch::Prefix(Arc::from(path.trim_end_matches('/'))),
+        filters: Filters::default(),
+        backends: vec![WeightedBackend {
+            weight: 1,
+            backend: backend(service),
+        }],
+        invalid: None,
+    }
+}

@@ -1,0 +1,154 @@
+//! The engine of one worker and what it is given to work with.
+
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use sealane_config::Reader;
+use sealane_config::model::{AppProtocol, ServicePort};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::body::Body;
+use super::metrics::Metrics;
+use super::respond;
+use super::retry::Budget;
+use crate::balance::Balancer;
+use crate::connect::Connector;
+use crate::pool::Pool;
+
+/// How often idle connections are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// What is spoken with an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Upstream {
+    /// HTTP/1.1 in plain text.
+    Http1,
+    /// HTTP/2 in plain text, with prior knowledge.
+    Http2,
+    /// HTTP/1.1 over TLS; the certificate is not verified.
+    Http1Tls,
+    /// HTTP/2 over TLS; the certificate is not verified.
+    Http2Tls,
+}
+
+impl Upstream {
+    /// What a Service port's `appProtocol` asks for; HTTP/1.1 if it says nothing.
+    pub fn of(protocol: AppProtocol) -> Self {
+        match protocol {
+            AppProtocol::Http2 => Self::Http2,
+            AppProtocol::Tls => Self::Http1Tls,
+            AppProtocol::Detect | AppProtocol::Http | AppProtocol::Tcp => Self::Http1,
+        }
+    }
+
+    pub(crate) fn is_http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::Http2Tls)
+    }
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The Service port.
+    pub port: Arc<ServicePort>,
+    /// What its endpoints speak.
+    pub upstream: Upstream,
+}
+
+/// What is the same for all requests of an engine.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// How long an endpoint may take until the head of its answer is there.
+    pub response_timeout: Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            response_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The engine of one worker. Clones share its pools and its state.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Rc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) balancer: Balancer,
+    pub(super) pool: Rc<Pool>,
+    pub(super) budget: Budget,
+    pub(super) metrics: Metrics,
+    pub(super) tunnels: TaskTracker,
+    pub(super) options: EngineOptions,
+}
+
+impl Engine {
+    /// An engine for the calling worker.
+    pub fn new(connector: Connector, options: EngineOptions) -> Self {
+        Self {
+            inner: Rc::new(Inner {
+                balancer: Balancer::new(),
+                pool: Rc::new(Pool::new(connector)),
+                budget: Budget::new(),
+                metrics: Metrics::default(),
+                tunnels: TaskTracker::new(),
+                options,
+            }),
+        }
+    }
+
+    /// The worker's balancer.
+    pub fn balancer(&self) -> &Balancer {
+        &self.inner.balancer
+    }
+
+    /// Closes idle connections whose time is over or whose endpoint is gone, until `shutdown`.
+    /// Run one of these for each engine.
+    pub async fn maintain(&self, mut reader: Reader, shutdown: CancellationToken) {
+        let mut tick = interval(SWEEP);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut published = true;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = tick.tick() => {}
+                change = reader.changed(), if published => published = change.is_some(),
+            }
+            self.inner.pool.sweep();
+        }
+    }
+
+    /// Waits until all tunnels (upgraded connections) have ended. Call it after the connections
+    /// that could open new ones have.
+    pub fn drained(&self) -> impl Future<Output = ()> + use<> {
+        let tunnels = self.inner.tunnels.clone();
+        tunnels.close();
+        async move { tunnels.wait().await }
+    }
+
+    /// Sends a request that passed the [gate](super::gate) to an endpoint of the target. Whatever
+    /// goes wrong becomes an answer.
+    pub async fn forward(&self, request: Request<Body>, target: &Target) -> Response<Body> {
+        let asked = respond::Asked::new(request.version(), request.headers());
+        let started = Instant::now();
+        let metrics = self.inner.metrics.service(&target.port.service);
+        self.inner.budget.earn();
+        let response = match self.inner.forward(request, target).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::debug!(service = %target.port.service, ?error, "request failed");
+                respond::error(&error, asked)
+            }
+        };
+        metrics.answered(response.status(), started.elapsed());
+        response
+    }
+}

@@ -1,0 +1,83 @@
+//! The node proxy without namespaces: Services and pods on loopback addresses. Runs anywhere.
+
+use std::io::{ErrorKind, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+
+use sealane_config::model::AppProtocol;
+use sealane_config::sockets::HostSockets;
+use sealane_config::{Snapshot, snapshot};
+use sealane_proxy::connect::Connector;
+use sealane_proxy::http::{Engine, EngineOptions};
+use sealane_proxy::node::{Capture, NodeProxy};
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{TIMEOUT, ask, block_on, eventually, read_line, service_port, snapshot_of};
+
+fn answer(addr: SocketAddr) -> Result<String, ErrorKind> {
+    let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT).map_err(|e| e.kind())?;
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    ask(&mut stream, "hello").map_err(|error| error.kind())
+}
+
+/// A pod's server on an address of its own; the port is the same for all.
+fn serve(ip: &str, port: u16, name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind((ip.parse::<IpAddr>().unwrap(), port)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                if read_line(&mut stream).is_ok_and(|line| !line.is_empty()) {
+                    stream.write_all(format!("{name}\n").as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    addr
+}
+
+#[test]
+fn proxy_s4_s24_loopback_services_follow_the_snapshot() {
+    let a = serve("127.244.77.2", 0, "a");
+    let b = serve("127.244.77.3", a.port(), "b");
+    // An address of this test's own, with a port that is free on every loopback address.
+    let vip: SocketAddr = SocketAddr::new("127.96.77.1".parse().unwrap(), a.port());
+    let with = |endpoints: &[SocketAddr]| {
+        let port = service_port(vip.port(), AppProtocol::Tcp, endpoints);
+        snapshot_of([(vip.ip(), port)])
+    };
+    let (mut publisher, reader) = snapshot::channel();
+    publisher.publish(with(&[a]));
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let worker = std::thread::spawn(move || {
+        block_on(async {
+            let engine = Engine::new(Connector::Direct, EngineOptions::default());
+            let host = HostSockets::here();
+            let proxy =
+                NodeProxy::bind(Capture::Listeners, reader, engine, Connector::Direct, host);
+            proxy.unwrap().run(stop).await;
+        });
+    });
+    let _ = eventually(|| answer(vip), |seen| *seen == Ok("a".into()));
+    let refused = || Err(ErrorKind::ConnectionRefused);
+    for (snapshot, expected) in [
+        (with(&[b]), Ok("b".to_owned())),
+        (with(&[]), refused()),
+        (with(&[a]), Ok("a".to_owned())),
+        (Snapshot::default(), refused()),
+    ] {
+        publisher.publish(snapshot);
+        let _ = eventually(|| answer(vip), |seen| *seen == expected);
+    }
+
+    publisher.publish(with(&[a]));
+    let _ = eventually(|| answer(vip), Result::is_ok);
+    let mut kept = TcpStream::connect_timeout(&vip, TIMEOUT).unwrap();
+    shutdown.cancel();
+    let _ = eventually(|| answer(vip), |seen| *seen == refused());
+    assert_eq!(ask(&mut kept, "still").unwrap(), "a", "open flows go on");
+    assert!(!worker.is_finished());
+    drop(kept);
+    worker.join().unwrap();
+}
