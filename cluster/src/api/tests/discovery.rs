@@ -129,3 +129,18 @@ async fn cluster_t7_version_and_health() {
             .ends_with("readyz check passed\n")
     );
 }
+
+#[tokio::test]
+async fn cluster_t8_openapi_urls_carry_the_hash_of_their_document() {
+    let server = server().await;
+    let index = get(&server, "/openapi/v3").await;
+    let paths = index.json["paths"].as_object().expect("paths");
+    assert!(paths.contains_key("apis/discovery.k8s.io/v1"));
+    for (path, entry) in paths {
+        let url = entry["serverRelativeURL"].as_str().expect("a url");
+        let (location, hash) = url.split_once("?hash=").expect("a hash");
+        assert_eq!(location, format!("/openapi/v3/{path}"));
+        let document = get(&server, url).await;
+        assert_eq!(document.headers["etag"], format!("\"{hash}\""));
+    }
+}

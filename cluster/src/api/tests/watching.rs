@@ -44,7 +44,7 @@ impl Lines {
     }
 
     /// Type and name of the next event.
-    async fn brief(&mut self) -> String {
+    async fn short(&mut self) -> String {
         match self.next().await {
             Some(event) => format!(
                 "{} {}",
@@ -64,8 +64,8 @@ async fn cluster_v1_watch_shows_existing_then_live_changes() {
     let version = get(&server, MAPS).await.version().to_owned();
 
     let mut existing = Lines::open(&server, &format!("{MAPS}?watch=true")).await;
-    assert_eq!(existing.brief().await, "ADDED a");
-    assert_eq!(existing.brief().await, "ADDED b");
+    assert_eq!(existing.short().await, "ADDED a");
+    assert_eq!(existing.short().await, "ADDED b");
     let mut after = Lines::open(
         &server,
         &format!("{MAPS}?watch=1&resourceVersion={version}"),
@@ -77,7 +77,7 @@ async fn cluster_v1_watch_shows_existing_then_live_changes() {
     let deleted = delete(&server, &format!("{MAPS}/a"), Value::Null).await;
     assert_eq!(deleted.code, 200, "{}", deleted.text);
     for lines in [&mut existing, &mut after] {
-        assert_eq!(lines.brief().await, "MODIFIED a");
+        assert_eq!(lines.short().await, "MODIFIED a");
         let gone = lines.next().await.expect("an event");
         assert_eq!(gone["type"], "DELETED");
         assert_eq!(gone["object"]["data"]["k"], "w");
@@ -99,8 +99,8 @@ async fn cluster_v1_objects_enter_and_leave_a_selector() {
     merge(&server, &path, json!({"metadata": {"labels": {"p": "1"}}})).await;
     merge(&server, &path, json!({"data": {"x": "y"}})).await;
     let left = merge(&server, &path, json!({"metadata": {"labels": {"p": "2"}}})).await;
-    assert_eq!(lines.brief().await, "ADDED a");
-    assert_eq!(lines.brief().await, "MODIFIED a");
+    assert_eq!(lines.short().await, "ADDED a");
+    assert_eq!(lines.short().await, "MODIFIED a");
     let gone = lines.next().await.expect("an event");
     assert_eq!(gone["type"], "DELETED");
     assert_eq!(gone["object"]["metadata"]["labels"]["p"], "1");
@@ -116,7 +116,7 @@ async fn cluster_v2_initial_events_end_with_a_bookmark() {
     post(&server, MAPS, config_map("a")).await;
     let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     let mut lines = Lines::open(&server, &format!("{MAPS}?{query}")).await;
-    assert_eq!(lines.brief().await, "ADDED a");
+    assert_eq!(lines.short().await, "ADDED a");
     let mark = lines.next().await.expect("a bookmark");
     let version = server.store().revision().to_string();
     assert_eq!(
@@ -129,14 +129,14 @@ async fn cluster_v2_initial_events_end_with_a_bookmark() {
         &format!("/api/v1/namespaces/default/secrets?{query}&resourceVersion=0"),
     )
     .await;
-    assert_eq!(empty.brief().await, "BOOKMARK -");
+    assert_eq!(empty.short().await, "BOOKMARK -");
     let mut plain = Lines::open(
         &server,
         &format!("{MAPS}?watch=true&allowWatchBookmarks=true"),
     )
     .await;
-    assert_eq!(plain.brief().await, "ADDED a");
-    assert_eq!(plain.brief().await, "BOOKMARK -");
+    assert_eq!(plain.short().await, "ADDED a");
+    assert_eq!(plain.short().await, "BOOKMARK -");
 }
 
 #[tokio::test]
@@ -180,9 +180,9 @@ async fn cluster_v3_bookmarks_and_the_end_of_a_watch() {
         mark["object"]["metadata"]["resourceVersion"],
         server.store().revision().to_string()
     );
-    assert_eq!(lines.brief().await, "BOOKMARK -");
+    assert_eq!(lines.short().await, "BOOKMARK -");
     assert_eq!(start.elapsed().as_secs(), 88);
-    assert_eq!(lines.brief().await, "end");
+    assert_eq!(lines.short().await, "end");
     assert_eq!(start.elapsed().as_secs(), 90);
 
     let mut quiet = Lines::open(
@@ -190,7 +190,7 @@ async fn cluster_v3_bookmarks_and_the_end_of_a_watch() {
         &format!("{MAPS}?watch=true&resourceVersion={version}&timeoutSeconds=1"),
     )
     .await;
-    assert_eq!(quiet.brief().await, "end");
+    assert_eq!(quiet.short().await, "end");
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn cluster_v1_watch_of_one_object_and_the_old_path() {
         "/api/v1/watch/namespaces/default/configmaps/b".to_owned(),
     ] {
         assert_eq!(
-            Lines::open(&server, &path).await.brief().await,
+            Lines::open(&server, &path).await.short().await,
             "ADDED b",
             "{path}"
         );
@@ -237,7 +237,7 @@ async fn cluster_v1_watch_of_one_object_and_the_old_path() {
 async fn cluster_e7_watch_from_a_forgotten_version_gets_one_error_event() {
     let server = server().await;
     let mut lines = Lines::open(&server, &format!("{MAPS}?watch=true&resourceVersion=0&sendInitialEvents=false&resourceVersionMatch=NotOlderThan&timeoutSeconds=1")).await;
-    assert_eq!(lines.brief().await, "end", "from now on");
+    assert_eq!(lines.short().await, "end", "from now on");
 
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("store.redb");
@@ -268,7 +268,7 @@ async fn cluster_e7_watch_from_a_forgotten_version_gets_one_error_event() {
         message.starts_with(&format!("too old resource version: {version} (")),
         "{message}"
     );
-    assert_eq!(lines.brief().await, "end");
+    assert_eq!(lines.short().await, "end");
 }
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn cluster_v5_a_watcher_that_falls_behind_is_told() {
     let server = server().await;
     let mut lines = Lines::open(&server, &format!("{MAPS}?watch=true")).await;
     post(&server, MAPS, config_map("a")).await;
-    assert_eq!(lines.brief().await, "ADDED a");
+    assert_eq!(lines.short().await, "ADDED a");
     for at in 0..5_000 {
         merge(
             &server,
@@ -293,7 +293,7 @@ async fn cluster_v5_a_watcher_that_falls_behind_is_told() {
         (&last["type"], &last["object"]["code"]),
         (&json!("ERROR"), &json!(410))
     );
-    assert_eq!(lines.brief().await, "end");
+    assert_eq!(lines.short().await, "end");
 }
 
 #[tokio::test]
