@@ -2,6 +2,7 @@
 
 mod faults;
 mod garbage;
+mod kubectl;
 mod namespaces;
 mod support;
 mod workloads;

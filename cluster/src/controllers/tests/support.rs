@@ -38,13 +38,19 @@ impl Cluster {
     /// The controllers reach the server through a client of the test's choice.
     pub(super) async fn with(controllers: impl FnOnce(&ApiServer) -> Client) -> Self {
         let server = ApiServer::new(Store::ephemeral(), ApiOptions::default());
+        let client = controllers(&server);
+        Self::over(&server, client).await
+    }
+
+    /// Over a server of the test's own; `controllers` is how the controllers reach it.
+    pub(super) async fn over(server: &ApiServer, controllers: Client) -> Self {
         server.bootstrap().await.unwrap();
         let client = server.client();
         let shutdown = CancellationToken::new();
         let options = Options {
             root_ca_pem: "PEM".to_owned(),
         };
-        tokio::spawn(run(controllers(&server), options, shutdown.clone()));
+        tokio::spawn(run(controllers, options, shutdown.clone()));
         Self {
             client,
             _guard: shutdown.clone().drop_guard(),
