@@ -4,5 +4,6 @@ mod faults;
 mod garbage;
 mod kubectl;
 mod namespaces;
+mod restarts;
 mod support;
 mod workloads;
