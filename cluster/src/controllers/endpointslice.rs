@@ -13,15 +13,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Error, during};
+use super::error::Error;
 use super::informer::{Change, Key, Store};
 use super::ownership;
-use super::patch::merge_diff;
 use super::queue::{Queue, work};
 
 use plan::{CONTROLLER, MANAGED_BY, SERVICE_NAME, View};
@@ -29,12 +26,11 @@ use write::{Writer, Written};
 
 /// The controller; [`Controller::run`] it after its stores were filled.
 pub(super) struct Controller {
-    client: Client,
     services: Arc<Store<Service>>,
     pods: Arc<Store<Pod>>,
     nodes: Arc<Store<Node>>,
     slices: Arc<Store<EndpointSlice>>,
-    endpoints: Arc<Store<Endpoints>>,
+    legacy: legacy::Keeper,
     written: Arc<Written>,
     writer: Writer,
     queue: Arc<Queue<Key>>,
@@ -53,21 +49,9 @@ impl Controller {
         let queue = Queue::new();
         let written = Arc::new(Written::default());
         listen(&queue, &written, services, pods, nodes, slices);
-        let (to, known) = (queue.clone(), Arc::downgrade(services));
-        endpoints.on_change(move |change| {
-            let (Some(known), Some(changed)) = (known.upgrade(), change.latest()) else {
-                return;
-            };
-            let key = Key::of(changed.as_ref());
-            // Without a service the object is none of this controller's business.
-            if known.get(&key).is_some() {
-                to.add(key);
-            }
-        });
         Self {
             writer: Writer::new(client.clone(), slices, &written),
-            endpoints: endpoints.clone(),
-            client,
+            legacy: legacy::Keeper::new(client, endpoints, services, &queue),
             services: services.clone(),
             pods: pods.clone(),
             nodes: nodes.clone(),
@@ -89,7 +73,7 @@ impl Controller {
         let Some(service) = self.services.get(&key) else {
             // The garbage collector deletes the slices through their owner.
             self.written.forget(&key);
-            self.delete_endpoints(&key).await?;
+            self.legacy.delete(&key).await?;
             return Ok(None);
         };
         if service.metadata.deletion_timestamp.is_some() {
@@ -123,46 +107,10 @@ impl Controller {
             .execute(&key, &slices, plan::plan(&view))
             .await?;
         match legacy::endpoints(&view) {
-            Some(endpoints) => self.write_endpoints(&key, &endpoints).await?,
-            None => self.delete_endpoints(&key).await?,
+            Some(endpoints) => self.legacy.write(&key, &endpoints).await?,
+            None => self.legacy.delete(&key).await?,
         }
         Ok(None)
-    }
-
-    async fn write_endpoints(&self, key: &Key, wanted: &Endpoints) -> Result<(), Error> {
-        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
-        let what = || format!("Endpoints {key}");
-        let Some(known) = self.endpoints.get(key) else {
-            let created = api.create(&PostParams::default(), wanted).await;
-            return match created.map_err(during("create", what())) {
-                Err(error) if error.is_already_exists() || error.is_namespace_terminating() => {
-                    Ok(())
-                }
-                other => other.map(drop),
-            };
-        };
-        let Some(mut patch) = merge_diff(&legacy_content(&known), &legacy_content(wanted)) else {
-            return Ok(());
-        };
-        patch["metadata"]["uid"] = json!(known.uid());
-        patch["metadata"]["resourceVersion"] = json!(known.resource_version());
-        let patched = api
-            .patch(&key.name, &PatchParams::default(), &Patch::Merge(patch))
-            .await;
-        patched.map(drop).map_err(during("update", what()))
-    }
-
-    /// A service takes its Endpoints along, even those that someone wrote by hand.
-    async fn delete_endpoints(&self, key: &Key) -> Result<(), Error> {
-        if self.endpoints.get(key).is_none() {
-            return Ok(());
-        }
-        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
-        let deleted = api.delete(&key.name, &DeleteParams::default()).await;
-        match deleted.map_err(during("delete", format!("Endpoints {key}"))) {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
     }
 
     fn slices_of(&self, service: &Key) -> Vec<Arc<EndpointSlice>> {
@@ -174,16 +122,6 @@ impl Controller {
         });
         slices
     }
-}
-
-/// The fields of an Endpoints object that this controller owns.
-fn legacy_content(endpoints: &Endpoints) -> Value {
-    let mut annotations = endpoints.annotations().clone();
-    annotations.retain(|name, _| name == legacy::OVER_CAPACITY);
-    json!({
-        "metadata": { "labels": endpoints.labels(), "annotations": annotations },
-        "subsets": endpoints.subsets,
-    })
 }
 
 fn is_ours(slice: &EndpointSlice) -> bool {
@@ -241,7 +179,7 @@ fn listen(
         for slice in change.states().filter(|slice| is_ours(slice)) {
             if let Some(name) = slice.labels().get(SERVICE_NAME) {
                 let service = Key::new(slice.namespace().unwrap_or_default(), name.clone());
-                written.show(&service, slice, change.new.is_none());
+                written.show(&service, slice.as_ref(), change.new.is_none());
                 to.add(service);
             }
         }

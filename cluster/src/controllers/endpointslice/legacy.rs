@@ -12,18 +12,24 @@ use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service,
 };
 use k8s_openapi::api::discovery::v1::Endpoint;
-use kube::ResourceExt;
-use kube::api::ObjectMeta;
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
 
 use super::endpoint;
 use super::plan::{HEADLESS, View, is_headless};
+use super::write::{Written, has_seen};
+use crate::controllers::error::{Error, during};
+use crate::controllers::informer::{Key, Store};
+use crate::controllers::patch::merge_diff;
+use crate::controllers::queue::Queue;
 
 /// Label: who keeps the object.
 pub(super) const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY`].
 const CONTROLLER: &str = "endpoint-controller";
 /// Annotation of an object that does not hold all addresses.
-pub(super) const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
+const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 /// The most addresses in one object.
 const MOST_ADDRESSES: usize = 1000;
 
@@ -156,4 +162,107 @@ fn regroup(by_port: BTreeMap<String, (Option<EndpointPort>, Addresses)>) -> Vec<
             }
         })
         .collect()
+}
+
+/// Writes the objects.
+pub(super) struct Keeper {
+    client: Client,
+    endpoints: Arc<Store<Endpoints>>,
+    written: Arc<Written>,
+}
+
+impl Keeper {
+    /// A keeper that makes the service due whenever its Endpoints change.
+    pub(super) fn new(
+        client: Client,
+        endpoints: &Arc<Store<Endpoints>>,
+        services: &Arc<Store<Service>>,
+        queue: &Arc<Queue<Key>>,
+    ) -> Self {
+        let written = Arc::new(Written::default());
+        let (to, shown, known) = (queue.clone(), written.clone(), Arc::downgrade(services));
+        endpoints.on_change(move |change| {
+            let (Some(known), Some(changed)) = (known.upgrade(), change.latest()) else {
+                return;
+            };
+            let key = Key::of(changed.as_ref());
+            for endpoints in change.states() {
+                shown.show(&key, endpoints.as_ref(), change.new.is_none());
+            }
+            // Without a service the object is none of this controller's business.
+            if known.get(&key).is_some() {
+                to.add(key);
+            }
+        });
+        Self {
+            client,
+            endpoints: endpoints.clone(),
+            written,
+        }
+    }
+
+    /// Brings the object up to date, unless an own write is still unseen: its event makes the
+    /// service due again.
+    pub(super) async fn write(&self, key: &Key, wanted: &Endpoints) -> Result<(), Error> {
+        if self.written.wait(key).is_some() {
+            return Ok(());
+        }
+        let api = self.api(key);
+        let what = format!("Endpoints {key}");
+        let result = match self.endpoints.get(key) {
+            None => api
+                .create(&PostParams::default(), wanted)
+                .await
+                .map_err(during("create", what)),
+            Some(known) => {
+                let Some(mut patch) = merge_diff(&content(&known), &content(wanted)) else {
+                    return Ok(());
+                };
+                patch["metadata"]["uid"] = json!(known.uid());
+                patch["metadata"]["resourceVersion"] = json!(known.resource_version());
+                api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch))
+                    .await
+                    .map_err(during("update", what))
+            }
+        };
+        match result {
+            Ok(written) => {
+                self.written
+                    .note(key, &written, || has_seen(&self.endpoints, &written));
+                Ok(())
+            }
+            Err(error) if error.is_already_exists() || error.is_namespace_terminating() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A service takes its Endpoints along, even those that someone wrote by hand.
+    pub(super) async fn delete(&self, key: &Key) -> Result<(), Error> {
+        self.written.forget(key);
+        if self.endpoints.get(key).is_none() {
+            return Ok(());
+        }
+        let deleted = self
+            .api(key)
+            .delete(&key.name, &DeleteParams::default())
+            .await;
+        match deleted.map_err(during("delete", format!("Endpoints {key}"))) {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn api(&self, key: &Key) -> Api<Endpoints> {
+        Api::namespaced(self.client.clone(), &key.namespace)
+    }
+}
+
+/// The fields of the object that this controller owns.
+fn content(endpoints: &Endpoints) -> Value {
+    let mut annotations = endpoints.annotations().clone();
+    annotations.retain(|name, _| name == OVER_CAPACITY);
+    json!({
+        "metadata": { "labels": endpoints.labels(), "annotations": annotations },
+        "subsets": endpoints.subsets,
+    })
 }

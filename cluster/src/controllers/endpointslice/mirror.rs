@@ -71,7 +71,7 @@ impl Controller {
             for slice in change.states().filter(|slice| is_ours(slice)) {
                 if let Some(name) = slice.labels().get(SERVICE_NAME) {
                     let key = Key::new(slice.namespace().unwrap_or_default(), name.clone());
-                    shown.show(&key, slice, change.new.is_none());
+                    shown.show(&key, slice.as_ref(), change.new.is_none());
                     to.add(key);
                 }
             }

@@ -48,14 +48,17 @@ pub(super) struct Group {
 /// The wanted endpoints of one family, by [`port_key`].
 pub(super) type Groups = BTreeMap<String, Group>;
 
+/// Tells when the change from the first to the second list of endpoints happened.
+pub(super) type Trigger<'a> = dyn Fn(&[Endpoint], &[Endpoint]) -> Option<Timestamp> + 'a;
+
 /// What slices have in common besides endpoints.
 pub(super) struct Cover<'a> {
     /// Metadata of a new slice; its labels and annotations are kept on all slices.
     pub(super) metadata: ObjectMeta,
     /// Whether one empty slice for each family stays when there are no endpoints.
     pub(super) keep_one: bool,
-    /// When the change from the first to the second list happened, if that is known.
-    pub(super) trigger: &'a dyn Fn(&[Endpoint], &[Endpoint]) -> Option<Timestamp>,
+    /// For the annotation with the trigger time.
+    pub(super) trigger: &'a Trigger<'a>,
 }
 
 /// A slice while it is worked on.

@@ -2,7 +2,7 @@ mod legacy;
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::spread::Write;
 use super::*;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -57,7 +57,9 @@ impl Writer {
                         .await
                         .map_err(during("create an EndpointSlice of", key));
                     match created {
-                        Ok(created) => self.written.note(key, &created, || self.seen(&created)),
+                        Ok(created) => self
+                            .written
+                            .note(key, &created, || has_seen(&self.slices, &created)),
                         Err(error) if error.is_namespace_terminating() => return Ok(()),
                         Err(error) => return Err(error),
                     }
@@ -70,7 +72,8 @@ impl Writer {
                         (old, slice.resource_version())
                     });
                     let updated = update(&api, &slice, &old, version).await?;
-                    self.written.note(key, &updated, || self.seen(&updated));
+                    self.written
+                        .note(key, &updated, || has_seen(&self.slices, &updated));
                     versions.insert(name, (content(&slice), updated.resource_version()));
                 }
                 Write::Delete(slice) => delete(&api, &slice).await?,
@@ -78,18 +81,18 @@ impl Writer {
         }
         Ok(())
     }
+}
 
-    /// Whether the cache shows this version of the slice or a newer one.
-    fn seen(&self, slice: &EndpointSlice) -> bool {
-        let Some(known) = self.slices.get(&Key::of(slice)) else {
-            return false;
-        };
-        let (known_version, version) = (known.resource_version(), slice.resource_version());
-        known.uid() == slice.uid()
-            && known_version
-                .zip(version)
-                .is_some_and(|(known, version)| !is_older(&known, &version))
-    }
+/// Whether the cache shows this version of the object or a newer one.
+pub(super) fn has_seen<K: Resource>(store: &Store<K>, object: &K) -> bool {
+    let Some(known) = store.get(&Key::of(object)) else {
+        return false;
+    };
+    let (known_version, version) = (known.resource_version(), object.resource_version());
+    known.uid() == object.uid()
+        && known_version
+            .zip(version)
+            .is_some_and(|(known, version)| !is_older(&known, &version))
 }
 
 /// The fields of a slice that this controller owns.
@@ -150,7 +153,7 @@ pub(super) struct Written {
 
 /// Unseen writes of one service.
 struct Unseen {
-    /// Slice uid → the version written.
+    /// Uid → the version written.
     versions: HashMap<String, String>,
     /// The last write.
     since: Instant,
@@ -158,8 +161,8 @@ struct Unseen {
 
 impl Written {
     /// Notes a write. `seen` is asked under the lock: an event that comes later finds the note.
-    pub(super) fn note(&self, service: &Key, slice: &EndpointSlice, seen: impl FnOnce() -> bool) {
-        let (Some(uid), Some(version)) = (slice.uid(), slice.resource_version()) else {
+    pub(super) fn note(&self, service: &Key, object: &impl Resource, seen: impl FnOnce() -> bool) {
+        let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else {
             return;
         };
         let mut unseen = self.lock();
@@ -175,9 +178,9 @@ impl Written {
         }
     }
 
-    /// The watch shows this version, or that the slice is gone.
-    pub(super) fn show(&self, service: &Key, slice: &EndpointSlice, gone: bool) {
-        let (Some(uid), Some(version)) = (slice.uid(), slice.resource_version()) else {
+    /// The watch shows this version, or that the object is gone.
+    pub(super) fn show(&self, service: &Key, object: &impl Resource, gone: bool) {
+        let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else {
             return;
         };
         let mut unseen = self.lock();

@@ -31,7 +31,7 @@ use crate::api::{ApiBody, ApiServer};
 const LATE: Duration = Duration::from_millis(50);
 
 /// What happens to a request.
-enum Fate {
+pub(super) enum Fate {
     /// It is answered as usual.
     Pass,
     /// It is a watch, and every event comes late.
@@ -43,17 +43,17 @@ enum Fate {
 }
 
 /// Decides by method, path and query.
-type Decide = dyn Fn(&Method, &Uri) -> Fate + Send + Sync;
+pub(super) type Decide = dyn Fn(&Method, &Uri) -> Fate + Send + Sync;
 
 /// A server with faults.
 #[derive(Clone)]
-struct Faulty {
+pub(super) struct Faulty {
     server: ApiServer,
     decide: Arc<Decide>,
 }
 
 impl Faulty {
-    fn client(server: &ApiServer, decide: Arc<Decide>) -> kube::Client {
+    pub(super) fn client(server: &ApiServer, decide: Arc<Decide>) -> kube::Client {
         let server = server.clone();
         kube::Client::new(Self { server, decide }, "default")
     }
