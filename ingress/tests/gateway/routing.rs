@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use sealane_config::model::{AppProtocol, PathMatch, Rewrite, WeightedBackend};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use sealane_config::model::{AppProtocol, BackendProtocol, PathMatch, Rewrite, WeightedBackend};
 use sealane_proxy::testing::{Origin, backend, eventually};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Edge, on_worker, prefix};
 
@@ -37,15 +40,27 @@ async fn ingress_i3_hosts_and_paths_lead_to_services() {
                 "{host}{path}"
             );
         }
-        let response = client.get("other.test", "/").await;
-        assert_eq!(
-            (response.status, response.header("sealane-error")),
-            (404, "no_route")
-        );
-        for field in ["server", "date", "content-length"] {
-            assert_ne!(response.header(field), "", "ingress I8: {field}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_i8_nothing_matches_is_a_404_of_our_own() {
+    on_worker(async {
+        let mut edge = Edge::new().await;
+        edge.host("shop.test", false, vec![prefix("/a", "web")]);
+        let mut client = edge.client().await;
+        for (host, path) in [("other.test", "/a"), ("shop.test", "/b")] {
+            let response = client.get(host, path).await;
+            assert_eq!(
+                (response.status, response.header("sealane-error")),
+                (404, "no_route")
+            );
+            for field in ["server", "date", "content-length"] {
+                assert_ne!(response.header(field), "", "ingress I8: {field}");
+            }
+            assert_eq!(response.header("content-type"), "text/plain; charset=utf-8");
         }
-        assert_eq!(response.header("content-type"), "text/plain; charset=utf-8");
     })
     .await;
 }
@@ -294,6 +309,137 @@ async fn ingress_t17_the_listeners_end_when_their_connections_have() {
             listener.await.unwrap();
         }
         assert!(tokio::net::TcpStream::connect(edge.http).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_t4_a_websocket_goes_through_and_survives_changes() {
+    on_worker(async {
+        let web = Origin::raw(|mut stream, _| {
+            Box::pin(async move {
+                let mut head = Vec::new();
+                while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+                    if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                              Upgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            })
+        })
+        .await;
+        let mut edge = Edge::new().await;
+        edge.service("web", &[web.addr]);
+        edge.host("", false, vec![prefix("/", "web")]);
+        let mut client = edge.client().await;
+        client
+            .send(
+                "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+            )
+            .await;
+        let response = client.response().await;
+        assert_eq!(
+            (response.status, response.header("sec-websocket-accept")),
+            (101, "x")
+        );
+        for _ in 0..10 {
+            edge.host("", false, vec![prefix("/other", "web")]);
+            edge.service("web", &[]);
+            client.send("ping").await;
+            assert_eq!(client.bytes(4).await, b"ping");
+        }
+        // A tunnel does not keep the listeners from ending.
+        edge.shutdown.cancel();
+        for listener in edge.listeners.drain(..) {
+            listener.await.unwrap();
+        }
+        client.send("pong").await;
+        assert_eq!(client.bytes(4).await, b"pong");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_t3_grpc_is_answered_in_its_own_terms() {
+    on_worker(async {
+        let grpc = Origin::start(|_| {
+            let mut response = sealane_proxy::testing::status(200);
+            let headers = response.headers_mut();
+            headers.insert("content-type", "application/grpc".parse().unwrap());
+            headers.insert("grpc-status", "0".parse().unwrap());
+            response
+        })
+        .await;
+        let mut edge = Edge::new().await;
+        edge.service("grpc", &[grpc.addr]);
+        let mut rule = prefix("/pkg.Service", "grpc");
+        rule.filters.backend_protocol = BackendProtocol::Grpc;
+        edge.host("", false, vec![rule, prefix("/pkg.Gone", "gone")]);
+        let stream = tokio::net::TcpStream::connect(edge.http).await.unwrap();
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut client, connection) = hyper::client::conn::http2::handshake(executor, io)
+            .await
+            .unwrap();
+        let connection = tokio::spawn(connection);
+        for (path, code) in [
+            ("/pkg.Service/Call", "0"),
+            ("/pkg.Gone/Call", "14"),
+            ("/pkg.Unknown/Call", "12"),
+        ] {
+            let request = http::Request::post(format!("http://a.test{path}"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(http_body_util::Full::new(bytes::Bytes::from_static(b"x")))
+                .unwrap();
+            let response = client.send_request(request).await.unwrap();
+            assert_eq!(response.status(), 200, "{path}");
+            assert_eq!(response.headers()["grpc-status"], code, "{path}");
+        }
+        assert_eq!(grpc.seen()[0].version, http::Version::HTTP_2);
+        connection.abort();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_ingress_and_service() {
+    on_worker(async {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let metrics = recorder.handle();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let web = Origin::named("web").await;
+        let mut edge = Edge::new().await;
+        edge.service("web", &[web.addr]);
+        edge.host(
+            "a.test",
+            false,
+            vec![prefix("/", "web"), prefix("/gone", "gone")],
+        );
+        let mut client = edge.client().await;
+        for (host, path) in [("a.test", "/"), ("a.test", "/gone"), ("b.test", "/secret")] {
+            client.get(host, path).await;
+        }
+        let text = metrics.render();
+        for line in [
+            r#"sealane_gateway_requests_total{namespace="default",ingress="test",code="2xx"} 1"#,
+            r#"sealane_gateway_requests_total{namespace="default",ingress="test",code="5xx"} 1"#,
+            r#"sealane_gateway_requests_total{namespace="",ingress="",code="4xx"} 1"#,
+            r#"sealane_requests_total{namespace="default",service="web",code="2xx"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
+        // Nothing that a client chose is a label (reliability B21).
+        assert!(
+            !text.contains("secret") && !text.contains("b.test"),
+            "{text}"
+        );
     })
     .await;
 }

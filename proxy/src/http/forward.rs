@@ -1,5 +1,6 @@
 //! A request goes to a Service port and its answer comes back.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::UPGRADE;
@@ -7,7 +8,7 @@ use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use sealane_config::model::{Endpoint, EndpointAddr, ServicePort};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::body::Body;
 use super::engine::{Inner, Target};
@@ -16,7 +17,7 @@ use super::failure::{self, Failure};
 use super::replay::Original;
 use super::retry::{Retry, is_idempotent};
 use super::upgrade::{self, Wanted};
-use super::{headers, heads};
+use super::{headers, heads, patience};
 use crate::balance::Flight;
 use crate::pool::Lease;
 use crate::{Error, ErrorKind};
@@ -33,6 +34,15 @@ struct Attempts {
     fresh: bool,
     /// An attempt that may have had an effect was repeated.
     repeated: bool,
+}
+
+/// One attempt: what is sent, and where.
+struct Attempt<'a> {
+    parts: &'a request::Parts,
+    original: &'a Original,
+    endpoint: &'a Endpoint,
+    target: &'a Target,
+    fresh: bool,
 }
 
 impl Inner {
@@ -61,7 +71,14 @@ impl Inner {
                 Error::new(ErrorKind::UpstreamReset, "the request cannot be sent again")
             })?;
             let flight = Flight::start(endpoint);
-            let attempt = self.attempt(&parts, body, endpoint, target, &flight, attempts.fresh);
+            let attempt = Attempt {
+                parts: &parts,
+                original: &original,
+                endpoint,
+                target,
+                fresh: attempts.fresh,
+            };
+            let attempt = self.attempt(attempt, body, &flight);
             let failure = match attempt.await {
                 Ok((response, lease)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     drop(lease);
@@ -134,22 +151,30 @@ impl Inner {
     /// One attempt on one endpoint, up to the head of its answer.
     async fn attempt(
         &self,
-        parts: &request::Parts,
+        attempt: Attempt<'_>,
         body: Body,
-        endpoint: &Endpoint,
-        target: &Target,
         flight: &Flight,
-        fresh: bool,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
+        let Attempt {
+            parts,
+            original,
+            endpoint,
+            target,
+            fresh,
+        } = attempt;
         let lease = self.pool.lease(endpoint, target.upstream, fresh).await;
         let mut lease = lease.map_err(|error| failure::not_connected(&error))?;
         let request = heads::rebuild(parts, body, endpoint, target.upstream);
         let started = Instant::now();
-        let sent = timeout(self.options.response_timeout, lease.sender().send(request)).await;
-        let response = match sent {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(failure::broke(*error, &lease)),
-            Err(_elapsed) => return Err(failure::timed_out()),
+        let answer = {
+            let mut answer = pin!(lease.sender().send(request));
+            let patience = patience::of(&parts.headers, self.options.response_timeout);
+            patience.wait(answer.as_mut(), original, started).await
+        };
+        let response = match answer {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => return Err(failure::broke(*error, &lease)),
+            None => return Err(failure::timed_out()),
         };
         if failure::is_failure(&response) {
             flight.failed(&target.port.endpoints);
