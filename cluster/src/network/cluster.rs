@@ -72,7 +72,7 @@ impl ClusterNetwork {
     /// Blocks for some milliseconds.
     ///
     /// # Errors
-    /// The CIDRs overlap, or the kernel refused.
+    /// [`NetworkError::NotPermitted`]; the CIDRs overlap; or the kernel refused.
     pub fn create(options: ClusterNetworkOptions) -> Result<Self, NetworkError> {
         let (pods, services) = (options.pod_cidr, options.service_cidr);
         if pods.contains(&services.network()) || services.contains(&pods.network()) {
@@ -198,8 +198,7 @@ impl Pods {
     /// Moves the thread into a new namespace and sets it up.
     async fn start(options: ClusterNetworkOptions) -> Result<Self, NetworkError> {
         unshare(CloneFlags::CLONE_NEWNET)
-            .map_err(io::Error::from)
-            .map_err(NetworkError::system("make the cluster's network namespace"))?;
+            .map_err(|errno| NetworkError::NotPermitted(errno.into()))?;
         let netns = current_netns().map_err(NetworkError::system("open the namespace"))?;
         let netlink = link::open().map_err(NetworkError::system("open a netlink socket"))?;
         set_cluster_sysctls()?;
@@ -315,8 +314,12 @@ fn set_cluster_sysctls() -> Result<(), NetworkError> {
         // Short connections between the same two pods would use those ports up within a minute.
         ("tcp_tw_reuse", "1"),
     ] {
-        fs::write(Path::new("/proc/sys/net/ipv4").join(name), value)
-            .map_err(NetworkError::system(format!("set net/ipv4/{name}")))?;
+        fs::write(Path::new("/proc/sys/net/ipv4").join(name), value).map_err(
+            NetworkError::system(format!(
+                "set the sysctl net.ipv4.{} (in a container, /proc/sys may be read-only)",
+                name.replace('/', ".")
+            )),
+        )?;
     }
     Ok(())
 }

@@ -96,6 +96,33 @@ async fn proxy_l25_no_data_is_lost_when_fin_follows_data() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn proxy_l25_an_answer_is_whole_when_the_server_closes_on_an_upload() {
+    let mut relay = start(b"", HOUR).await;
+    relay.client.write_all(b"x").await.unwrap();
+    relay.server.read_exact(&mut [0]).await.unwrap();
+    // Fits into the buffers on the way, so that the server is gone before the client reads.
+    let answer = vec![7; 200_000];
+    relay.server.write_all(&answer).await.unwrap();
+    drop(relay.server);
+    let (mut reader, mut writer) = relay.client.into_split();
+    // The server's side answers the upload with a reset.
+    for _ in 0..50 {
+        writer.write_all(&[0; 4096]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut received = Vec::new();
+    let read = reader.read_to_end(&mut received);
+    timeout(TIMEOUT, read).await.unwrap().unwrap();
+    assert_eq!(received.len(), answer.len());
+    drop(writer);
+    timeout(TIMEOUT, relay.relay)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test(flavor = "local")]
 async fn proxy_l25_a_reset_stays_a_reset() {
     for by_client in [true, false] {
         let mut relay = start(b"", HOUR).await;
