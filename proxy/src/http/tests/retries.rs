@@ -301,7 +301,7 @@ async fn proxy_l13_a_request_finds_endpoints_that_came_after_it() {
         let host = http::HeaderValue::from_static("a.test");
         request.headers_mut().insert("host", host);
         let target = Target { port, upstream };
-        let response = front.engine.forward(request, &target).await;
+        let response = Box::pin(front.engine.forward(request, &target)).await;
         assert_eq!(response.status(), 200);
         assert_eq!((read.load(Ordering::Relaxed), good.hits()), (1, 1));
     })
