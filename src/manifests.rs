@@ -191,7 +191,8 @@ impl Node {
             return vec![self];
         };
         let is_list = fields.iter().any(|(key, value)| {
-            key == "kind" && matches!(&value.content, Content::Scalar(Value::String(kind)) if kind == "List")
+            key == "kind"
+                && matches!(&value.content, Content::Scalar(Value::String(kind)) if kind == "List")
         });
         let line = self.line;
         if !is_list {
@@ -381,10 +382,22 @@ mod tests {
         let errors = load(&[dir.path().to_owned(), dir.path().join("none")]).unwrap_err();
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 4, "{texts:?}");
-        assert!(texts[0].starts_with(&format!("{}:", file.display())), "{}", texts[0]);
+        assert!(
+            texts[0].starts_with(&format!("{}:", file.display())),
+            "{}",
+            texts[0]
+        );
         assert!(texts[0].contains("not valid YAML"), "{}", texts[0]);
-        assert!(texts[1].contains("b.yaml:1: Pod ?: metadata.name is not set"), "{}", texts[1]);
-        assert!(texts[2].contains("c.yaml:1: not a Kubernetes object"), "{}", texts[2]);
+        assert!(
+            texts[1].contains("b.yaml:1: Pod ?: metadata.name is not set"),
+            "{}",
+            texts[1]
+        );
+        assert!(
+            texts[2].contains("c.yaml:1: not a Kubernetes object"),
+            "{}",
+            texts[2]
+        );
         assert!(texts[3].contains("No such file"), "{}", texts[3]);
     }
 }

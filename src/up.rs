@@ -19,7 +19,9 @@ mod workers;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use sealane_cluster::network::{ClusterNetwork, ClusterNetworkOptions, LoopbackNetwork, PodNetwork};
+use sealane_cluster::network::{
+    ClusterNetwork, ClusterNetworkOptions, LoopbackNetwork, PodNetwork,
+};
 use sealane_config::sockets::HostSockets;
 
 use self::console::Console;
@@ -88,7 +90,8 @@ struct Network {
 
 fn network(settings: &Settings) -> Result<Network, Failure> {
     let addresses = settings.pod_network.addresses();
-    let failed = |error: sealane_cluster::network::NetworkError| Failure::Machine(error.to_string());
+    let failed =
+        |error: sealane_cluster::network::NetworkError| Failure::Machine(error.to_string());
     match settings.pod_network {
         PodNetworkMode::Loopback => Ok(Network {
             pods: PodNetwork::Loopback(LoopbackNetwork::new()),

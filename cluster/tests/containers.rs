@@ -1,7 +1,10 @@
 //! Containers with real processes and namespaces. This program is its own init: it is executed again
 //! for each container, so it has a `main` of its own.
 
-#![allow(clippy::print_stdout, reason = "a test program reports on standard output")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a test program reports on standard output"
+)]
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -57,24 +60,36 @@ impl World {
 
     async fn start(&self, command: &[&str]) -> Container {
         let spec = self.spec(command).await;
-        Container::start(&InitCommand::default(), spec).await.expect("it starts")
+        Container::start(&InitCommand::default(), spec)
+            .await
+            .expect("it starts")
     }
 }
 
 async fn log(path: &Path) -> String {
-    let lines = logs::read(path.to_owned(), LogOptions::default(), None).await.expect("a log");
+    let lines = logs::read(path.to_owned(), LogOptions::default(), None)
+        .await
+        .expect("a log");
     let lines: Vec<_> = lines.collect().await;
     String::from_utf8(lines.concat()).expect("text")
 }
 
 async fn logged(world: &World, command: &[&str]) -> (i32, String) {
     let mut spec = world.spec(command).await;
-    spec.env.push(("GREETING".to_owned(), "hello there".to_owned()));
+    spec.env
+        .push(("GREETING".to_owned(), "hello there".to_owned()));
     let path = spec.log.clone();
-    let container = Container::start(&InitCommand::default(), spec).await.expect("it starts");
+    let container = Container::start(&InitCommand::default(), spec)
+        .await
+        .expect("it starts");
     let exit = container.wait().await;
-    let tail = LogOptions { follow: true, ..LogOptions::default() };
-    let all = logs::read(path.clone(), tail, Some(container.log())).await.expect("a log");
+    let tail = LogOptions {
+        follow: true,
+        ..LogOptions::default()
+    };
+    let all = logs::read(path.clone(), tail, Some(container.log()))
+        .await
+        .expect("a log");
     let _: Vec<_> = all.collect().await;
     (exit.code, log(&path).await)
 }
@@ -82,18 +97,33 @@ async fn logged(world: &World, command: &[&str]) -> (i32, String) {
 /// Exit codes, and 128 + signal for signals.
 async fn cluster_b2_exit_codes_and_signals(world: &World) {
     for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)] {
-        assert_eq!(logged(world, &["sh", "-c", script]).await.0, code, "{script}");
+        assert_eq!(
+            logged(world, &["sh", "-c", script]).await.0,
+            code,
+            "{script}"
+        );
     }
     let container = world.start(&["sleep", "60"]).await;
     container.signal(Signal::TERM);
     let exit = container.wait().await;
     assert_eq!((exit.code, exit.signal), (143, Some(15)));
-    let trapping = world.start(&["sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done"]).await;
+    let trapping = world
+        .start(&[
+            "sh",
+            "-c",
+            "trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done",
+        ])
+        .await;
     let mut tail = None;
     while tail.is_none() {
-        tail = std::fs::read_to_string(world.dir.path().join(format!("{}/0.log", world.number.get() - 1)))
-            .ok()
-            .filter(|text| text.contains("up"));
+        tail = std::fs::read_to_string(
+            world
+                .dir
+                .path()
+                .join(format!("{}/0.log", world.number.get() - 1)),
+        )
+        .ok()
+        .filter(|text| text.contains("up"));
         tokio::task::yield_now().await;
     }
     trapping.signal(Signal::TERM);
@@ -103,7 +133,10 @@ async fn cluster_b2_exit_codes_and_signals(world: &World) {
 /// A program that is not there is another failure than a program that fails.
 async fn cluster_b2_a_missing_program_is_named(world: &World) {
     for (command, text) in [
-        ("no-such-program", "exec: \"no-such-program\": executable file not found in $PATH"),
+        (
+            "no-such-program",
+            "exec: \"no-such-program\": executable file not found in $PATH",
+        ),
         ("/no/such", "exec: \"/no/such\": no such file or directory"),
         ("/etc/passwd", "exec: \"/etc/passwd\": permission denied"),
     ] {
@@ -117,7 +150,10 @@ async fn cluster_b2_a_missing_program_is_named(world: &World) {
 
 async fn cluster_b9_the_environment_is_what_the_spec_says(world: &World) {
     let (_, text) = logged(world, &["sh", "-c", "env | sort; pwd; echo oops >&2"]).await;
-    assert!(text.contains("GREETING=hello there\nPATH=/usr/bin:/bin\n"), "{text}");
+    assert!(
+        text.contains("GREETING=hello there\nPATH=/usr/bin:/bin\n"),
+        "{text}"
+    );
     assert!(text.contains("\n/\n") && text.contains("oops\n"), "{text}");
     assert!(!text.contains("CARGO"), "nothing is inherited: {text}");
 }
@@ -126,7 +162,8 @@ async fn a_container_has_its_own_name_files_and_processes(world: &World) {
     if world.network.is_none() {
         return;
     }
-    let script = "hostname; cat /etc/resolv.conf /etc/hosts; ls /proc | grep -c '^[0-9]'; ls /sys/class/net";
+    let script =
+        "hostname; cat /etc/resolv.conf /etc/hosts; ls /proc | grep -c '^[0-9]'; ls /sys/class/net";
     let (code, text) = logged(world, &["sh", "-c", script]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.starts_with("web-1\nnameserver 10.96.0.10\n"), "{text}");
@@ -139,15 +176,30 @@ async fn a_container_has_its_own_name_files_and_processes(world: &World) {
 
 async fn cluster_c13_exec_joins_the_container(world: &World) {
     let container = world.start(&["sleep", "60"]).await;
-    let command = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let command = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
     let outcome = container
-        .run_probe(&command(&["sh", "-c", "echo here; exit 4"]), Duration::from_secs(5))
+        .run_probe(
+            &command(&["sh", "-c", "echo here; exit 4"]),
+            Duration::from_secs(5),
+        )
         .await;
     assert_eq!(outcome, ExecOutcome::Exited(4, "here\n".to_owned()));
-    let late = container.run_probe(&command(&["sleep", "60"]), Duration::from_millis(100)).await;
+    let late = container
+        .run_probe(&command(&["sleep", "60"]), Duration::from_millis(100))
+        .await;
     assert_eq!(late, ExecOutcome::TimedOut);
-    let missing = container.run_probe(&command(&["nothing"]), Duration::from_secs(5)).await;
-    assert!(matches!(&missing, ExecOutcome::Failed(text) if text.contains("not found")), "{missing:?}");
+    let missing = container
+        .run_probe(&command(&["nothing"]), Duration::from_secs(5))
+        .await;
+    assert!(
+        matches!(&missing, ExecOutcome::Failed(text) if text.contains("not found")),
+        "{missing:?}"
+    );
 
     let mut session = container
         .exec(ExecOptions {
@@ -162,7 +214,13 @@ async fn cluster_c13_exec_joins_the_container(world: &World) {
     stdin.write_all(b"typed\n").await.expect("it reads");
     drop(stdin);
     let mut text = String::new();
-    session.stdout.take().expect("an output").read_to_string(&mut text).await.expect("text");
+    session
+        .stdout
+        .take()
+        .expect("an output")
+        .read_to_string(&mut text)
+        .await
+        .expect("text");
     if world.network.is_some() {
         assert_eq!(text, "web-1\ntyped\n");
     } else {
@@ -180,7 +238,13 @@ async fn cluster_c13_exec_joins_the_container(world: &World) {
         .await
         .expect("a session");
     let mut text = String::new();
-    session.stdout.take().expect("an output").read_to_string(&mut text).await.expect("text");
+    session
+        .stdout
+        .take()
+        .expect("an output")
+        .read_to_string(&mut text)
+        .await
+        .expect("text");
     assert!(text.starts_with("/dev/pts/"), "{text:?}");
     assert_eq!(session.exit.await, Ok(0));
     container.kill();
@@ -205,8 +269,11 @@ async fn nothing_is_left_when_a_container_ends(world: &World) {
 /// Processes `sleep MARKER`.
 fn count(marker: &str) -> usize {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let lines = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
-    lines.filter(|line| *line == format!("sleep\0{marker}\0")).count()
+    let lines =
+        entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+    lines
+        .filter(|line| *line == format!("sleep\0{marker}\0"))
+        .count()
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
@@ -235,7 +302,10 @@ fn main() -> ExitCode {
         cluster_c13_exec_joins_the_container,
         nothing_is_left_when_a_container_ends,
     ];
-    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let filter = std::env::args()
+        .skip(1)
+        .find(|arg| !arg.starts_with('-'))
+        .unwrap_or_default();
     let root = rustix::process::geteuid().is_root();
     let cidr = |text: &str| text.parse().expect("a network");
     let network = root.then(|| {
@@ -251,7 +321,11 @@ fn main() -> ExitCode {
     let mut run = 0;
     for (kind, network) in [("in namespaces", network), ("without namespaces", None)] {
         if kind == "in namespaces" && network.is_none() {
-            assert_ne!(std::env::var("SEALANE_TEST_REQUIRE").as_deref(), Ok("all"), "not root");
+            assert_ne!(
+                std::env::var("SEALANE_TEST_REQUIRE").as_deref(),
+                Ok("all"),
+                "not root"
+            );
             println!("skipped in namespaces: not root");
             continue;
         }

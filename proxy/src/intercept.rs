@@ -142,14 +142,17 @@ pub struct Interceptor {
 
 impl Interceptor {
     /// Works on the namespace of the calling thread, also when it is moved to another thread
-    /// later. Writes nothing yet.
+    /// later. Checks that the kernel can intercept and leaves it as it was.
     ///
     /// # Errors
-    /// No netlink socket could be made.
+    /// [`InterceptError::Unsupported`], or no netlink socket could be made.
     pub fn open(options: InterceptOptions) -> Result<Self, InterceptError> {
+        let mut kernel = NfTables::open().map_err(InterceptError::Netlink)?;
+        let probed = kernel.transaction(|batch| table::probe(batch, &options));
+        probed.map_err(unsupported)?;
         Ok(Self {
             options,
-            kernel: NfTables::open().map_err(InterceptError::Netlink)?,
+            kernel,
             written: None,
             applied: watch::Sender::new(0),
         })
@@ -177,11 +180,10 @@ impl Interceptor {
         if create {
             let first = parts.next().unwrap_or_default();
             let options = &self.options;
-            let created = self.kernel.transaction(|batch| {
+            self.kernel.transaction(|batch| {
                 table::create(batch, options);
                 table::change(batch, first);
-            });
-            created.map_err(unsupported)?;
+            })?;
         }
         for part in parts {
             self.kernel

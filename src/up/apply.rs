@@ -4,10 +4,10 @@
 //! where the other stopped: fields that were in the last manifest and are not in this one are
 //! removed, fields that somebody else set stay.
 
+use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::core::GroupVersionKind;
 use kube::discovery::{ApiResource, Discovery, Scope};
-use kube::Client;
 use serde_json::{Map, Value, json};
 
 use crate::manifests::{Manifest, ManifestError};
@@ -97,8 +97,8 @@ async fn apply_one(
             field_manager: Some(MANAGER.to_owned()),
             ..PostParams::default()
         };
-        let object: DynamicObject = serde_json::from_value(wanted)
-            .map_err(|error| vec![manifest.problem("", error)])?;
+        let object: DynamicObject =
+            serde_json::from_value(wanted).map_err(|error| vec![manifest.problem("", error)])?;
         api.create(&params, &object).await.map_err(refused)?;
         return Ok(Outcome::Created);
     };
@@ -123,11 +123,13 @@ async fn apply_one(
         .patch(name, &params, &Patch::Merge(&patch))
         .await
         .map_err(refused)?;
-    Ok(if patched.metadata.resource_version.map(Value::from) == version {
-        Outcome::Unchanged
-    } else {
-        Outcome::Configured
-    })
+    Ok(
+        if patched.metadata.resource_version.map(Value::from) == version {
+            Outcome::Unchanged
+        } else {
+            Outcome::Configured
+        },
+    )
 }
 
 fn api(
@@ -175,7 +177,10 @@ fn annotated(object: &Value) -> Value {
     let mut annotated = object.clone();
     let applied = Value::String(format!("{object}\n"));
     if let Some(metadata) = annotated.get_mut("metadata").and_then(Value::as_object_mut) {
-        match metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+        match metadata
+            .get_mut("annotations")
+            .and_then(Value::as_object_mut)
+        {
             Some(annotations) => {
                 annotations.insert(LAST_APPLIED.to_owned(), applied);
             }
@@ -224,7 +229,10 @@ fn covers(live: &Value, wanted: &Value) -> bool {
             .all(|(key, value)| live.get(key).is_some_and(|live| covers(live, value))),
         (Value::Array(live), Value::Array(wanted)) => {
             live.len() == wanted.len()
-                && live.iter().zip(wanted).all(|(live, wanted)| covers(live, wanted))
+                && live
+                    .iter()
+                    .zip(wanted)
+                    .all(|(live, wanted)| covers(live, wanted))
         }
         _ => live == wanted,
     }
@@ -233,9 +241,13 @@ fn covers(live: &Value, wanted: &Value) -> bool {
 /// Something that `before` had is not in `wanted`, at any depth.
 fn removes(before: Option<&Value>, wanted: &Value) -> bool {
     match (before, wanted) {
-        (Some(Value::Object(before)), Value::Object(wanted)) => before
-            .iter()
-            .any(|(key, value)| wanted.get(key).is_none_or(|wanted| removes(Some(value), wanted))),
+        (Some(Value::Object(before)), Value::Object(wanted)) => {
+            before.iter().any(|(key, value)| {
+                wanted
+                    .get(key)
+                    .is_none_or(|wanted| removes(Some(value), wanted))
+            })
+        }
         (Some(Value::Array(before)), Value::Array(wanted)) => {
             before.len() != wanted.len()
                 || before
@@ -255,7 +267,12 @@ fn problems(manifest: &Manifest, error: &kube::Error) -> Vec<ManifestError> {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let found: Vec<ManifestError> = causes
         .filter(|cause| !cause.field.is_empty())
-        .map(|cause| manifest.problem(&cause.field, format_args!("{}: {}", cause.field, cause.message)))
+        .map(|cause| {
+            manifest.problem(
+                &cause.field,
+                format_args!("{}: {}", cause.field, cause.message),
+            )
+        })
         .collect();
     if found.is_empty() {
         let field = unknown_field(&status.message).unwrap_or_default();

@@ -167,7 +167,9 @@ fn keep(
             None
         }
         Err(error) => {
-            problems.push(format!("cannot listen on {addr}: {error}; change it with {flag}"));
+            problems.push(format!(
+                "cannot listen on {addr}: {error}; change it with {flag}"
+            ));
             None
         }
     }

@@ -141,19 +141,33 @@ fn table(summary: &Summary) -> String {
             longest.max().unwrap_or(0).min(60)
         };
         let (url, to) = (width(|r| &r.url).max(3), width(|r| &r.service).max(7));
-        lines.push(format!("  {BOLD}{:<url$}  {:<to$}  TRY{RESET}", "URL", "SERVICE"));
+        lines.push(format!(
+            "  {BOLD}{:<url$}  {:<to$}  TRY{RESET}",
+            "URL", "SERVICE"
+        ));
         for route in &summary.routes {
-            lines.push(format!("  {:<url$}  {:<to$}  {}", route.url, route.service, route.command));
+            lines.push(format!(
+                "  {:<url$}  {:<to$}  {}",
+                route.url, route.service, route.command
+            ));
         }
         lines.push(String::new());
     }
     for (name, value) in [
         ("gateway", format!("{}  {}", summary.http, summary.https)),
-        ("DNS", format!("{0}   dig @{1} -p {2} NAME.NAMESPACE.svc.cluster.local",
-            summary.dns,
-            summary.dns.rsplit_once(':').map_or("", |(ip, _)| ip),
-            summary.dns.rsplit_once(':').map_or("", |(_, port)| port))),
-        ("kubeconfig", format!("{0}   export KUBECONFIG={0}", summary.kubeconfig)),
+        (
+            "DNS",
+            format!(
+                "{0}   dig @{1} -p {2} NAME.NAMESPACE.svc.cluster.local",
+                summary.dns,
+                summary.dns.rsplit_once(':').map_or("", |(ip, _)| ip),
+                summary.dns.rsplit_once(':').map_or("", |(_, port)| port)
+            ),
+        ),
+        (
+            "kubeconfig",
+            format!("{0}   export KUBECONFIG={0}", summary.kubeconfig),
+        ),
     ] {
         lines.push(format!("  {BOLD}{name:<10}{RESET}  {value}"));
     }

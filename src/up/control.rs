@@ -116,7 +116,12 @@ pub async fn run(parts: Parts) -> Result<(), Failure> {
     let control = CancellationToken::new();
     let serving = CancellationToken::new();
     let api = tokio::net::TcpListener::from_std(api).context("cannot listen for the API")?;
-    tokio::spawn(api::serve(api, Arc::clone(&tls), server.clone(), serving.clone()));
+    tokio::spawn(api::serve(
+        api,
+        Arc::clone(&tls),
+        server.clone(),
+        serving.clone(),
+    ));
     if let Some(listener) = inside.listener {
         tokio::spawn(api::serve(listener, tls, server.clone(), serving.clone()));
     }
@@ -126,7 +131,12 @@ pub async fn run(parts: Parts) -> Result<(), Failure> {
     console.step("Kubernetes API", &format!("https://{}", addresses.api));
 
     let watch = WatchOptions::default();
-    tokio::spawn(sealane_config::watch::run(client.clone(), publisher, watch, serving.clone()));
+    tokio::spawn(sealane_config::watch::run(
+        client.clone(),
+        publisher,
+        watch,
+        serving.clone(),
+    ));
     let options = controllers::Options {
         root_ca_pem: credentials.ca_pem().to_owned(),
     };
@@ -135,7 +145,9 @@ pub async fn run(parts: Parts) -> Result<(), Failure> {
     server.set_streams(Arc::clone(&agent.agent) as Arc<dyn streams::PodStreams>);
 
     if !settings.manifests.is_empty() {
-        let applied = apply(&client, &settings.manifests).await.map_err(preflight::refused)?;
+        let applied = apply(&client, &settings.manifests)
+            .await
+            .map_err(preflight::refused)?;
         console.step("manifests", &format!("{} objects applied", applied.len()));
     }
     let ready = wait_until_ready(&client, &mut reader, &settings, &mut console);
@@ -191,7 +203,10 @@ async fn wait_until_ready(
         let synced = reader.load().synced;
         if (synced && progress.is_complete()) || Instant::now() >= until {
             if progress.pods > 0 {
-                console.step("pods", &format!("{} of {} ready", progress.ready, progress.pods));
+                console.step(
+                    "pods",
+                    &format!("{} of {} ready", progress.ready, progress.pods),
+                );
             }
             return Ok(progress);
         }
@@ -231,7 +246,9 @@ fn api_for_pods(
     let listener = tokio::net::TcpListener::from_std(listener.into())
         .context("cannot listen for pods' calls to the API")?;
     Ok(ApiInside {
-        addr: listener.local_addr().context("the API's listener has no address")?,
+        addr: listener
+            .local_addr()
+            .context("the API's listener has no address")?,
         listener: Some(listener),
     })
 }

@@ -77,7 +77,10 @@ mod tests {
         let path = dir.path().join("data");
         let held = DataDir::lock(&path).unwrap();
         let refused = DataDir::lock(&path).unwrap_err().to_string();
-        assert!(refused.contains(&format!("(process {})", std::process::id())), "{refused}");
+        assert!(
+            refused.contains(&format!("(process {})", std::process::id())),
+            "{refused}"
+        );
         drop(held);
         DataDir::lock(&path).unwrap();
     }

@@ -56,7 +56,11 @@ pub struct NotReady {
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind.to_ascii_lowercase();
-        write!(f, "{kind} {}/{}: {}", self.namespace, self.name, self.reason)?;
+        write!(
+            f,
+            "{kind} {}/{}: {}",
+            self.namespace, self.name, self.reason
+        )?;
         if !self.message.is_empty() {
             write!(f, " ({})", self.message)?;
         }
@@ -86,7 +90,10 @@ pub async fn progress(client: &Client) -> kube::Result<Progress> {
     let (pods, deployments) = tokio::try_join!(pods.list(&all), deployments.list(&all))?;
     let mut progress = Progress::default();
     for pod in &pods.items {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
         if pod.metadata.deletion_timestamp.is_some() || phase == Some("Succeeded") {
             continue;
         }
@@ -104,8 +111,13 @@ pub async fn progress(client: &Client) -> kube::Result<Progress> {
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn why_pod(pod: &Pod) -> NotReady {
@@ -120,7 +132,11 @@ fn why_pod(pod: &Pod) -> NotReady {
         .unwrap_or_else(|| {
             let condition = status
                 .and_then(|status| status.conditions.as_ref())
-                .and_then(|conditions| conditions.iter().find(|c| c.status != "True" && c.reason.is_some()));
+                .and_then(|conditions| {
+                    conditions
+                        .iter()
+                        .find(|c| c.status != "True" && c.reason.is_some())
+                });
             match condition {
                 Some(condition) => (
                     condition.reason.clone().unwrap_or_default(),
@@ -146,7 +162,10 @@ fn why_container(status: &ContainerStatus) -> Option<(String, String)> {
             waiting.message.clone().unwrap_or_default(),
         ));
     }
-    let terminated = state.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
+    let terminated = state
+        .terminated
+        .as_ref()
+        .filter(|ended| ended.exit_code != 0)?;
     Some((
         terminated.reason.clone().unwrap_or_default(),
         format!("exit code {}", terminated.exit_code),
@@ -154,7 +173,11 @@ fn why_container(status: &ContainerStatus) -> Option<(String, String)> {
 }
 
 fn why_deployment(deployment: &Deployment) -> Option<NotReady> {
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
     let status = deployment.status.clone().unwrap_or_default();
     let seen = status.observed_generation == deployment.metadata.generation;
     let available = status.available_replicas.unwrap_or(0);
@@ -175,7 +198,11 @@ fn why_deployment(deployment: &Deployment) -> Option<NotReady> {
 ///
 /// # Errors
 /// The API does not answer.
-pub async fn routes(client: &Client, http: SocketAddr, https: SocketAddr) -> kube::Result<Vec<Route>> {
+pub async fn routes(
+    client: &Client,
+    http: SocketAddr,
+    https: SocketAddr,
+) -> kube::Result<Vec<Route>> {
     let all = ListParams::default();
     let ingresses: Api<Ingress> = Api::all(client.clone());
     let services: Api<Service> = Api::all(client.clone());

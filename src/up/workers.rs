@@ -145,7 +145,10 @@ async fn serve(shared: Shared, set: WorkerSockets, index: usize) -> anyhow::Resu
             cluster: Arc::new(cluster),
             host: sockets.clone(),
         };
-        (Capture::Transparent(intercept_options(&addresses)), connector)
+        (
+            Capture::Transparent(intercept_options(&addresses)),
+            connector,
+        )
     } else {
         (Capture::Listeners, Connector::Direct)
     };
@@ -169,8 +172,12 @@ async fn serve(shared: Shared, set: WorkerSockets, index: usize) -> anyhow::Resu
         }
         Err(error) => return Err(error).context("cannot listen on the cluster's DNS address"),
     };
-    let inner_udp = inner_udp.into_iter().map(|s| resolver.serve_udp(s, drain.clone()));
-    let inner_tcp = inner_tcp.into_iter().map(|s| resolver.serve_tcp(s, drain.clone()));
+    let inner_udp = inner_udp
+        .into_iter()
+        .map(|s| resolver.serve_udp(s, drain.clone()));
+    let inner_tcp = inner_tcp
+        .into_iter()
+        .map(|s| resolver.serve_tcp(s, drain.clone()));
     let http = tokio::net::TcpListener::from_std(set.http)?;
     let https = tokio::net::TcpListener::from_std(set.https)?;
     let names = async {

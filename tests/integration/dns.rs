@@ -14,7 +14,9 @@ async fn dig_gets_every_kind_of_answer() {
     let dns = cluster.dns();
     let dig = |args: &[&str]| {
         let mut command = Command::new("dig");
-        command.arg(format!("@{}", dns.ip())).args(["-p", &dns.port().to_string()]);
+        command
+            .arg(format!("@{}", dns.ip()))
+            .args(["-p", &dns.port().to_string()]);
         output(command.args(args))
     };
     let short = |args: &[&str]| {
@@ -44,7 +46,11 @@ async fn dig_gets_every_kind_of_answer() {
         [format!("0 100 80 {name}.")]
     );
     assert_eq!(short(&["-x", &vip]), [format!("{name}.")]);
-    assert_eq!(short(&["A", "api-pods.default.svc.cluster.local"]), addresses, "headless");
+    assert_eq!(
+        short(&["A", "api-pods.default.svc.cluster.local"]),
+        addresses,
+        "headless"
+    );
     assert_eq!(
         short(&["CNAME", "payments.default.svc.cluster.local"]),
         ["payments.example.com."]
@@ -62,7 +68,10 @@ async fn pods_reach_services_by_short_and_long_names_through_the_cluster_ip() {
     }
     let cluster = Cluster::shop().await;
     let from = cluster.pods("app=docs").remove(0);
-    let source = cluster.get(&["pod", &from])["status"]["podIP"].as_str().unwrap().to_owned();
+    let source = cluster.get(&["pod", &from])["status"]["podIP"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     for url in [
         "http://api/",
         "http://api.default/",
@@ -70,14 +79,30 @@ async fn pods_reach_services_by_short_and_long_names_through_the_cluster_ip() {
         "http://api-pods:8000/",
     ] {
         let text = cluster.kubectl_output(&[
-            "exec", &from, "--", "curl", "-sS", "--max-time", "5", "-w", "\n%{remote_ip}", url,
+            "exec",
+            &from,
+            "--",
+            "curl",
+            "-sS",
+            "--max-time",
+            "5",
+            "-w",
+            "\n%{remote_ip}",
+            url,
         ]);
         let (body, remote) = text.trim_end().rsplit_once('\n').unwrap();
         let seen: serde_json::Value = serde_json::from_str(body).expect(body);
-        assert!(seen["pod"].as_str().unwrap().starts_with("api-"), "{url}: {seen}");
+        assert!(
+            seen["pod"].as_str().unwrap().starts_with("api-"),
+            "{url}: {seen}"
+        );
         if !url.contains("pods") {
             let service = cluster.get(&["service", "api"]);
-            assert_eq!(remote, service["spec"]["clusterIP"].as_str().unwrap(), "{url}");
+            assert_eq!(
+                remote,
+                service["spec"]["clusterIP"].as_str().unwrap(),
+                "{url}"
+            );
         }
     }
     let host_name = cluster.kubectl_output(&["exec", &from, "--", "hostname"]);
@@ -86,5 +111,8 @@ async fn pods_reach_services_by_short_and_long_names_through_the_cluster_ip() {
     assert!(hosts.contains(&source), "{hosts}");
     let resolv = cluster.kubectl_output(&["exec", &from, "--", "cat", "/etc/resolv.conf"]);
     assert!(resolv.contains("nameserver 10.96.0.10"), "{resolv}");
-    assert!(resolv.contains("search default.svc.cluster.local"), "{resolv}");
+    assert!(
+        resolv.contains("search default.svc.cluster.local"),
+        "{resolv}"
+    );
 }

@@ -17,7 +17,9 @@ fn example_certificate() -> Vec<u8> {
     let (_, rest) = text.split_once("-----BEGIN CERTIFICATE-----").unwrap();
     let (body, _) = rest.split_once("-----END CERTIFICATE-----").unwrap();
     let body: String = body.split_whitespace().collect();
-    base64::engine::general_purpose::STANDARD.decode(body).unwrap()
+    base64::engine::general_purpose::STANDARD
+        .decode(body)
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,18 +31,35 @@ async fn shop_answers_over_http_and_https() {
         assert!(answer.pod().starts_with(pod), "{path}: {}", answer.pod());
         assert_eq!(answer.json()["path"], "/", "rewrite-target");
         for http2 in [false, true] {
-            let (answer, shown) = get_tls(cluster.https(), HOST, HOST, path, http2).await.unwrap();
+            let (answer, shown) = get_tls(cluster.https(), HOST, HOST, path, http2)
+                .await
+                .unwrap();
             assert_eq!(answer.status, StatusCode::OK, "{path}: {answer:?}");
             assert!(answer.pod().starts_with(pod), "{path}: {}", answer.pod());
-            assert_eq!(shown, example_certificate(), "the certificate of the Secret");
+            assert_eq!(
+                shown,
+                example_certificate(),
+                "the certificate of the Secret"
+            );
         }
     }
-    let (answer, shown) =
-        get_tls(cluster.https(), "other.example", HOST, "/api", false).await.unwrap();
-    assert_eq!(answer.status, StatusCode::OK, "SNI picks the certificate, Host the route");
-    assert_ne!(shown, example_certificate(), "the default certificate for an unknown name");
+    let (answer, shown) = get_tls(cluster.https(), "other.example", HOST, "/api", false)
+        .await
+        .unwrap();
+    assert_eq!(
+        answer.status,
+        StatusCode::OK,
+        "SNI picks the certificate, Host the route"
+    );
+    assert_ne!(
+        shown,
+        example_certificate(),
+        "the default certificate for an unknown name"
+    );
 
-    let unknown = get(cluster.http(), "unknown.example", "/api").await.unwrap();
+    let unknown = get(cluster.http(), "unknown.example", "/api")
+        .await
+        .unwrap();
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     let unknown = get(cluster.http(), HOST, "/elsewhere").await.unwrap();
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
@@ -57,7 +76,10 @@ async fn requests_spread_over_the_replicas_and_a_service_without_pods_is_503_wit
         *pods.entry(answer.pod()).or_default() += 1;
     }
     assert_eq!(pods.len(), 3, "{pods:?}");
-    assert!(pods.values().all(|count| *count <= 130), "1.3 × its share at most: {pods:?}");
+    assert!(
+        pods.values().all(|count| *count <= 130),
+        "1.3 × its share at most: {pods:?}"
+    );
 
     cluster.kubectl_output(&["scale", "deployment/docs", "--replicas=0"]);
     eventually("503 with a reason", async || {
@@ -70,11 +92,18 @@ async fn requests_spread_over_the_replicas_and_a_service_without_pods_is_503_wit
         Err(format!("{answer:?}"))
     })
     .await;
-    assert_eq!(get(cluster.http(), HOST, "/api").await.unwrap().status, StatusCode::OK);
+    assert_eq!(
+        get(cluster.http(), HOST, "/api").await.unwrap().status,
+        StatusCode::OK
+    );
     cluster.kubectl_output(&["scale", "deployment/docs", "--replicas=1"]);
     eventually("served again", async || {
         let answer = get(cluster.http(), HOST, "/docs").await?;
-        if answer.status.is_success() { Ok(()) } else { Err(format!("{answer:?}")) }
+        if answer.status.is_success() {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}"))
+        }
     })
     .await;
 }
@@ -88,15 +117,18 @@ async fn a_node_port_answers_on_the_host_and_outside_endpoints_join_by_hand() {
         while let Ok((mut stream, _)) = outside.accept().await {
             let mut request = [0; 1024];
             let _ = stream.read(&mut request).await;
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\noutside";
+            let answer =
+                b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\noutside";
             let _ = stream.write_all(answer).await;
         }
     });
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("outside.yaml");
     let address = host_address();
-    std::fs::write(&file, format!(
-        "apiVersion: v1
+    std::fs::write(
+        &file,
+        format!(
+            "apiVersion: v1
 kind: Service
 metadata: {{name: outside}}
 spec:
@@ -121,15 +153,24 @@ spec:
       paths:
       - {{path: /, pathType: Prefix, backend: {{service: {{name: outside, port: {{name: http}}}}}}}}
 "
-    ))
+        ),
+    )
     .unwrap();
     let cluster = Options::default()
-        .args(&["-f", "examples/shop/config.yaml", "-f", "examples/shop/api.yaml", "-f"])
+        .args(&[
+            "-f",
+            "examples/shop/config.yaml",
+            "-f",
+            "examples/shop/api.yaml",
+            "-f",
+        ])
         .args(&[file.to_str().unwrap()])
         .start()
         .await;
     cluster.assert_ready();
-    let node_port = get("127.0.0.1:30080".parse().unwrap(), "localhost", "/").await.unwrap();
+    let node_port = get("127.0.0.1:30080".parse().unwrap(), "localhost", "/")
+        .await
+        .unwrap();
     assert!(node_port.pod().starts_with("api-"));
     if address == "127.0.0.1" {
         crate::support::skip("this machine has no address but loopback");
@@ -143,7 +184,10 @@ spec:
 /// that it would use; nothing is sent.
 fn host_address() -> String {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    match socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()) {
+    match socket
+        .connect("192.0.2.1:9")
+        .and_then(|()| socket.local_addr())
+    {
         Ok(addr) => addr.ip().to_string(),
         Err(_) => "127.0.0.1".to_owned(),
     }

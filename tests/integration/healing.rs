@@ -19,7 +19,10 @@ fn addresses(cluster: &Cluster) -> Vec<(String, String)> {
     let pods = pods["items"].as_array().unwrap().iter();
     pods.map(|pod| {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        (text(&pod["metadata"]["name"]), text(&pod["status"]["podIP"]))
+        (
+            text(&pod["metadata"]["name"]),
+            text(&pod["status"]["podIP"]),
+        )
     })
     .collect()
 }
@@ -37,7 +40,14 @@ async fn a_killed_process_comes_back_and_only_unsafe_requests_in_flight_may_fail
     let load = Load::start(cluster.http(), HOST, "/api?delay=20", CONNECTIONS);
     load.more(500).await;
     let victim = cluster.pods("app=api").remove(0);
-    cluster.kubectl_output(&["exec", &victim, "--", "sh", "-c", "kill -9 $(pidof sealane) || kill -9 -1"]);
+    cluster.kubectl_output(&[
+        "exec",
+        &victim,
+        "--",
+        "sh",
+        "-c",
+        "kill -9 $(pidof sealane) || kill -9 -1",
+    ]);
     eventually("the container is restarted and ready", async || {
         let pod = cluster.get(&["pod", &victim]);
         let status = &pod["status"]["containerStatuses"][0];
@@ -112,7 +122,12 @@ async fn an_image_that_nobody_mapped_stalls_the_rollout_and_undo_recovers() {
     }
     let cluster = Cluster::shop().await;
     let load = Load::start(cluster.http(), HOST, "/api", 8);
-    cluster.kubectl_output(&["set", "image", "deployment/api", "api=registry.example/api:9"]);
+    cluster.kubectl_output(&[
+        "set",
+        "image",
+        "deployment/api",
+        "api=registry.example/api:9",
+    ]);
     eventually("the new pod cannot start", async || {
         let pods = cluster.kubectl_output(&["get", "pods", "-l", "app=api"]);
         let stuck = pods.contains("ImagePullBackOff") || pods.contains("ErrImagePull");
@@ -120,10 +135,16 @@ async fn an_image_that_nobody_mapped_stalls_the_rollout_and_undo_recovers() {
     })
     .await;
     let described = cluster.kubectl_output(&["describe", "pods", "-l", "app=api"]);
-    assert!(described.contains("--image 'registry.example/api"), "{described}");
+    assert!(
+        described.contains("--image 'registry.example/api"),
+        "{described}"
+    );
     load.more(100).await;
     let deployment = cluster.get(&["deployment", "api"]);
-    assert_eq!(deployment["status"]["availableReplicas"], 3, "old pods keep serving");
+    assert_eq!(
+        deployment["status"]["availableReplicas"], 3,
+        "old pods keep serving"
+    );
     cluster.kubectl_output(&["rollout", "undo", "deployment/api"]);
     rolled_out(&cluster).await;
     let tally = load.stop().await;
@@ -186,13 +207,20 @@ spec:
     )
     .unwrap();
     let file = file.to_str().unwrap();
-    let cluster = Options::default().args(&["-f", file, "--wait", "3"]).start().await;
+    let cluster = Options::default()
+        .args(&["-f", file, "--wait", "3"])
+        .start()
+        .await;
     assert_eq!(cluster.summary["ready"], false);
     let reasons = cluster.summary["notReady"].to_string();
     assert!(reasons.contains("late"), "{reasons}");
     eventually("it runs and is not ready", async || {
         let pods = cluster.kubectl_output(&["get", "pods", "-l", "app=late"]);
-        if pods.contains("0/1     Running") { Ok(()) } else { Err(pods) }
+        if pods.contains("0/1     Running") {
+            Ok(())
+        } else {
+            Err(pods)
+        }
     })
     .await;
     for _ in 0..20 {
@@ -201,12 +229,23 @@ spec:
     }
     let pod = cluster.pods("app=live").remove(0);
     cluster.kubectl_output(&[
-        "exec", &pod, "--", "curl", "-sS", "-X", "PUT", "http://127.0.0.1:8000/healthz/off",
+        "exec",
+        &pod,
+        "--",
+        "curl",
+        "-sS",
+        "-X",
+        "PUT",
+        "http://127.0.0.1:8000/healthz/off",
     ]);
     eventually("the container is restarted", async || {
         let pod = cluster.get(&["pod", &pod]);
         let status = &pod["status"]["containerStatuses"][0];
-        if status["restartCount"] == 1 { Ok(()) } else { Err(status.to_string()) }
+        if status["restartCount"] == 1 {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
     })
     .await;
 }

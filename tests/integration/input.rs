@@ -30,7 +30,11 @@ fn refused(manifest: &str) -> String {
 #[test]
 fn manifests_that_cannot_be_used_are_named_by_file_line_and_field() {
     for (name, manifest, expected) in [
-        ("not YAML", "apiVersion: v1\nkind: [\n", &["DIR/bad.yaml:", "not valid YAML"][..]),
+        (
+            "not YAML",
+            "apiVersion: v1\nkind: [\n",
+            &["DIR/bad.yaml:", "not valid YAML"][..],
+        ),
         (
             "an unknown kind",
             "apiVersion: v1\nkind: Gizmo\nmetadata: {name: a}\n",
@@ -63,10 +67,15 @@ fn manifests_that_cannot_be_used_are_named_by_file_line_and_field() {
 #[test]
 fn a_missing_file_and_bad_flags_are_all_named() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options::default().args(&["-f", "none.yaml", "--image", "nothing", "--workers", "0"]);
+    let options =
+        Options::default().args(&["-f", "none.yaml", "--image", "nothing", "--workers", "0"]);
     let output = options.run(dir.path());
     let error = error_of(&output);
-    for text in ["none.yaml: No such file", "--image \"nothing\"", "--workers 0"] {
+    for text in [
+        "none.yaml: No such file",
+        "--image \"nothing\"",
+        "--workers 0",
+    ] {
         assert!(error.contains(text), "{error}");
     }
     assert_eq!(output.status.code(), Some(2));
@@ -81,7 +90,10 @@ fn a_taken_port_is_named_with_the_flag_that_changes_it() {
         let output = up_on(dir.path(), &[flag, &addr]);
         let error = error_of(&output);
         let expected = format!("error: {addr} is taken by another program");
-        assert!(error.starts_with(&expected) && error.contains(flag), "{error}");
+        assert!(
+            error.starts_with(&expected) && error.contains(flag),
+            "{error}"
+        );
         assert_eq!(error.lines().count(), 1, "{error}");
     }
 }
@@ -92,7 +104,10 @@ async fn a_second_up_on_the_same_data_directory_is_refused() {
     let cluster = Options::default().data_dir(dir.path()).start().await;
     let output = Options::default().run(dir.path());
     let error = error_of(&output);
-    assert!(error.contains(&format!("(process {})", cluster.pid())), "{error}");
+    assert!(
+        error.contains(&format!("(process {})", cluster.pid())),
+        "{error}"
+    );
     assert!(error.contains("--data-dir"), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
 }
@@ -106,7 +121,10 @@ async fn without_user_namespaces_the_error_names_the_way_on() {
     // A user that is not mapped in its namespace may not make another one.
     let up = Options::default().command(dir.path());
     let mut unmapped = Command::new("unshare");
-    unmapped.arg("--user").arg(up.get_program()).args(up.get_args());
+    unmapped
+        .arg("--user")
+        .arg(up.get_program())
+        .args(up.get_args());
     let output = unmapped.output().unwrap();
     let error = error_of(&output);
     assert_eq!(output.status.code(), Some(3), "{error}");

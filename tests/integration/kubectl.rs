@@ -23,8 +23,12 @@ async fn the_everyday_commands_work_with_their_usual_output() {
     ] {
         assert!(applied.contains(line), "{applied}");
     }
-    let rolled_out = cluster.kubectl_output(&["rollout", "status", "deployment/api", "--timeout=60s"]);
-    assert!(rolled_out.contains("deployment \"api\" successfully rolled out"), "{rolled_out}");
+    let rolled_out =
+        cluster.kubectl_output(&["rollout", "status", "deployment/api", "--timeout=60s"]);
+    assert!(
+        rolled_out.contains("deployment \"api\" successfully rolled out"),
+        "{rolled_out}"
+    );
     cluster.kubectl_output(&["rollout", "status", "deployment/docs", "--timeout=60s"]);
 
     let again = cluster.kubectl_output(&["apply", "-f", "examples/shop"]);
@@ -33,24 +37,49 @@ async fn the_everyday_commands_work_with_their_usual_output() {
 
     let wide = cluster.kubectl_output(&["get", "pods,deployments,services,ingress", "-o", "wide"]);
     for word in [
-        "NOMINATED NODE", "READINESS GATES", "1/1     Running", "pod/api-", "deployment.apps/api",
-        "3/3", "sealane/echo:1.0", "service/api-nodeport", "80:30080/TCP", "ExternalName",
-        "payments.example.com", "ingress.networking.k8s.io/shop", "api.mycompany.com", "80, 443",
+        "NOMINATED NODE",
+        "READINESS GATES",
+        "1/1     Running",
+        "pod/api-",
+        "deployment.apps/api",
+        "3/3",
+        "sealane/echo:1.0",
+        "service/api-nodeport",
+        "80:30080/TCP",
+        "ExternalName",
+        "payments.example.com",
+        "ingress.networking.k8s.io/shop",
+        "api.mycompany.com",
+        "80, 443",
     ] {
         assert!(wide.contains(word), "{word:?} is missing:\n{wide}");
     }
     let all = cluster.kubectl_output(&["get", "all", "-l", "app=api"]);
-    for word in ["pod/api-", "service/api", "deployment.apps/api", "replicaset.apps/api-",
-        "horizontalpodautoscaler.autoscaling/api"] {
+    for word in [
+        "pod/api-",
+        "service/api",
+        "deployment.apps/api",
+        "replicaset.apps/api-",
+        "horizontalpodautoscaler.autoscaling/api",
+    ] {
         assert!(all.contains(word), "{word:?} is missing:\n{all}");
     }
     let pod = cluster.pods("app=api").remove(0);
     let described = cluster.kubectl_output(&["describe", "pod", &pod]);
     for word in [
-        "Status:           Running", "Image:          sealane/echo:1.0", "Readiness:  http-get",
-        "api-config  ConfigMap", "api-secret  Secret", "Ready          True", "Scheduled", "Started",
+        "Status:           Running",
+        "Image:          sealane/echo:1.0",
+        "Readiness:  http-get",
+        "api-config  ConfigMap",
+        "api-secret  Secret",
+        "Ready          True",
+        "Scheduled",
+        "Started",
     ] {
-        assert!(described.contains(word), "{word:?} is missing:\n{described}");
+        assert!(
+            described.contains(word),
+            "{word:?} is missing:\n{described}"
+        );
     }
     let logs = cluster.kubectl_output(&["logs", "-l", "app=api", "--tail", "5"]);
     assert!(logs.contains("listening"), "{logs}");
@@ -61,7 +90,10 @@ async fn the_everyday_commands_work_with_their_usual_output() {
     assert_eq!(image.trim(), "deployment.apps/api image updated");
     cluster.kubectl_output(&["rollout", "status", "deployment/api", "--timeout=60s"]);
     let history = cluster.kubectl_output(&["rollout", "history", "deployment/api"]);
-    assert!(history.contains("REVISION") && history.contains('2'), "{history}");
+    assert!(
+        history.contains("REVISION") && history.contains('2'),
+        "{history}"
+    );
     let undone = cluster.kubectl_output(&["rollout", "undo", "deployment/api"]);
     assert_eq!(undone.trim(), "deployment.apps/api rolled back");
     cluster.kubectl_output(&["rollout", "status", "deployment/api", "--timeout=60s"]);
@@ -70,10 +102,17 @@ async fn the_everyday_commands_work_with_their_usual_output() {
     assert_eq!(image, "sealane/echo:1.0");
 
     let deleted = cluster.kubectl_output(&["delete", "deployment/docs", "service/docs"]);
-    assert!(deleted.contains("deployment.apps \"docs\" deleted"), "{deleted}");
+    assert!(
+        deleted.contains("deployment.apps \"docs\" deleted"),
+        "{deleted}"
+    );
     eventually("its pods go", async || {
         let left = cluster.pods("app=docs");
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
     })
     .await;
 }
@@ -87,14 +126,27 @@ async fn a_namespace_of_its_own_comes_and_goes() {
     let created = cluster.kubectl_output(&["create", "namespace", "team"]);
     assert_eq!(created.trim(), "namespace/team created");
     cluster.kubectl_output(&["apply", "-n", "team", "-f", "examples/shop/docs.yaml"]);
-    cluster.kubectl_output(&["-n", "team", "rollout", "status", "deployment/docs", "--timeout=60s"]);
+    cluster.kubectl_output(&[
+        "-n",
+        "team",
+        "rollout",
+        "status",
+        "deployment/docs",
+        "--timeout=60s",
+    ]);
     let pods = cluster.kubectl_output(&["get", "pods", "-n", "team", "--no-headers"]);
     assert_eq!(pods.lines().count(), 1, "{pods}");
     let deleted = cluster.kubectl_output(&["delete", "namespace", "team", "--timeout=60s"]);
     assert!(deleted.contains("namespace \"team\" deleted"), "{deleted}");
-    let gone = cluster.kubectl(&["get", "namespace", "team"]).output().unwrap();
+    let gone = cluster
+        .kubectl(&["get", "namespace", "team"])
+        .output()
+        .unwrap();
     let message = String::from_utf8_lossy(&gone.stderr).into_owned();
-    assert!(message.contains("namespaces \"team\" not found"), "{message}");
+    assert!(
+        message.contains("namespaces \"team\" not found"),
+        "{message}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,15 +162,27 @@ async fn events_secrets_and_config_maps_can_be_created_and_read() {
     assert_eq!(created.trim(), "secret/token created");
     let secret = cluster.get(&["secret", "token"]);
     assert_eq!(secret["data"]["t"], "eA==");
-    let again = cluster.kubectl(&["create", "configmap", "extra"]).output().unwrap();
+    let again = cluster
+        .kubectl(&["create", "configmap", "extra"])
+        .output()
+        .unwrap();
     let message = String::from_utf8_lossy(&again.stderr).into_owned();
-    assert!(message.contains("configmaps \"extra\" already exists"), "{message}");
+    assert!(
+        message.contains("configmaps \"extra\" already exists"),
+        "{message}"
+    );
     let events = cluster.kubectl_output(&["get", "events"]);
-    assert!(events.contains("Scheduled") && events.contains("ScalingReplicaSet"), "{events}");
+    assert!(
+        events.contains("Scheduled") && events.contains("ScalingReplicaSet"),
+        "{events}"
+    );
     let watching = tokio::time::timeout(
         Duration::from_secs(30),
         tokio::process::Command::from(cluster.kubectl(&[
-            "wait", "--for=condition=Available", "deployment/api", "--timeout=20s",
+            "wait",
+            "--for=condition=Available",
+            "deployment/api",
+            "--timeout=20s",
         ]))
         .output(),
     );

@@ -39,7 +39,11 @@ async fn nothing_left(data_dir: &std::path::Path) {
     let name = data_dir.to_str().unwrap();
     eventually("no process is left", async || {
         let left = processes(name);
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
     })
     .await;
 }
@@ -57,7 +61,11 @@ async fn a_stop_finishes_requests_and_leaves_nothing_and_a_start_comes_back() {
     let http = cluster.http();
     let in_flight = tokio::spawn(async move { get(http, HOST, "/api?delay=1s").await });
     eventually("the request is in flight", async || {
-        if in_flight.is_finished() { Err("answered already".to_owned()) } else { Ok(()) }
+        if in_flight.is_finished() {
+            Err("answered already".to_owned())
+        } else {
+            Ok(())
+        }
     })
     .await;
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -65,7 +73,11 @@ async fn a_stop_finishes_requests_and_leaves_nothing_and_a_start_comes_back() {
     assert!(!containers.is_empty(), "the pods' processes are ours");
     cluster.signal("TERM");
     let (took, status) = cluster.wait(STOP);
-    assert!(status.success(), "{status} after {took:?}\n{}", cluster.log());
+    assert!(
+        status.success(),
+        "{status} after {took:?}\n{}",
+        cluster.log()
+    );
     let answer = in_flight.await.unwrap().unwrap();
     assert_eq!(answer.status.as_u16(), 200, "{answer:?}");
     for pid in containers {
@@ -88,7 +100,11 @@ async fn after_a_kill_the_next_start_works_and_nothing_of_the_last_is_left() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let options = || Options::default().data_dir(dir.path()).args(&["-f", "examples/shop"]);
+    let options = || {
+        Options::default()
+            .data_dir(dir.path())
+            .args(&["-f", "examples/shop"])
+    };
     let mut cluster = options().start().await;
     cluster.assert_ready();
     let before = identities(&cluster);
@@ -100,7 +116,11 @@ async fn after_a_kill_the_next_start_works_and_nothing_of_the_last_is_left() {
             .iter()
             .filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists())
             .collect();
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
     })
     .await;
     drop(cluster);
@@ -112,7 +132,10 @@ async fn after_a_kill_the_next_start_works_and_nothing_of_the_last_is_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_answer_comes_within_seconds() {
     let started = Instant::now();
-    let cluster = Options::default().args(&["-f", "examples/shop", "--ephemeral"]).start().await;
+    let cluster = Options::default()
+        .args(&["-f", "examples/shop", "--ephemeral"])
+        .start()
+        .await;
     cluster.assert_ready();
     let answer = get(cluster.http(), HOST, "/api").await.unwrap();
     assert_eq!(answer.status.as_u16(), 200, "{answer:?}");
@@ -137,7 +160,11 @@ fn echo_processes(of: u32) -> Vec<u32> {
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {
         next += 1;
-        found.extend(all.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
+        found.extend(
+            all.iter()
+                .filter(|(_, p)| *p == parent)
+                .map(|(pid, _)| *pid),
+        );
     }
     found.split_off(1)
 }

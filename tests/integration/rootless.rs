@@ -28,14 +28,20 @@ async fn an_ordinary_user_gets_the_whole_shop() {
     cluster.assert_ready();
     let answer = get(cluster.http(), HOST, "/api").await.unwrap();
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-    let (answer, _) = get_tls(cluster.https(), HOST, HOST, "/docs", true).await.unwrap();
+    let (answer, _) = get_tls(cluster.https(), HOST, HOST, "/docs", true)
+        .await
+        .unwrap();
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     let pod = cluster.pods("app=docs").remove(0);
     let body = cluster.kubectl_output(&["exec", &pod, "--", "curl", "-sS", "http://api/"]);
     assert!(body.contains("\"pod\": \"api-"), "{body}");
     cluster.signal("TERM");
     let (took, status) = cluster.wait(std::time::Duration::from_secs(5));
-    assert!(status.success(), "{status} after {took:?}\n{}", cluster.log());
+    assert!(
+        status.success(),
+        "{status} after {took:?}\n{}",
+        cluster.log()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

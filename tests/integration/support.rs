@@ -19,9 +19,8 @@ pub fn root() -> PathBuf {
 /// Whether a program is there. If not, the test says why it is skipped, or fails where everything is
 /// required.
 pub fn has(program: &str) -> bool {
-    let found = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
-    });
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     if !found {
         skip(&format!("{program} is not installed"));
     }

@@ -294,9 +294,8 @@ impl Pods {
         let Some(pod) = self.pods.remove(pod_uid) else {
             return;
         };
-        if let Err(error) = pod.link.delete(&self.netlink).await {
-            // The link goes away with the pod's namespace at the latest.
-            tracing::warn!(ip = %pod.link.ip, error = &error as &dyn std::error::Error, "pod link not removed");
+        if let Err(error) = pod.link.cut(&self.netlink).await {
+            tracing::warn!(ip = %pod.link.ip, error = &error as &dyn std::error::Error, "pod not cut off");
         }
         self.addresses.free(pod.link.ip);
     }
@@ -313,6 +312,8 @@ fn set_cluster_sysctls() -> Result<(), NetworkError> {
         // The proxy connects to pods from their clients' addresses. With ports that pods do not
         // choose from (32768 up), it never takes one that the client itself uses.
         ("ip_local_port_range", "10000 29999"),
+        // Short connections between the same two pods would use those ports up within a minute.
+        ("tcp_tw_reuse", "1"),
     ] {
         fs::write(Path::new("/proc/sys/net/ipv4").join(name), value)
             .map_err(NetworkError::system(format!("set net/ipv4/{name}")))?;

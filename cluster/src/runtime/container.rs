@@ -130,6 +130,7 @@ impl Container {
             hostname: spec.hostname.clone(),
             mounts,
             namespaces: spec.netns.is_some(),
+            joins: false,
             tty: false,
             stdin: false,
         };

@@ -37,17 +37,16 @@ impl Worker {
     /// closing the listener would reset them.
     pub(super) async fn accept(self: Rc<Self>, listener: TcpListener, stop: CancellationToken) {
         loop {
-            let accepted = async {
-                let slot = Arc::clone(&self.slots).acquire_owned().await;
-                let slot = slot.expect("the slots are never closed");
-                (listener.accept().await, slot)
-            };
-            let (accepted, slot) = tokio::select! {
-                accepted = accepted => accepted,
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok((stream, client)) => self.admit(stream, client, slot),
+                Ok((stream, client)) => {
+                    let slot = Arc::clone(&self.slots).acquire_owned().await;
+                    let slot = slot.expect("the slots are never closed");
+                    self.admit(stream, client, slot);
+                }
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections");

@@ -303,6 +303,40 @@ fn proxy_s8_node_ports_answer_on_the_hosts_loopback_and_to_pods() {
 }
 
 #[test]
+fn many_short_connections_all_get_their_answer() {
+    let Some(world) = World::new() else { return };
+    let (client, server) = (world.pod("client"), world.pod("server"));
+    let ip = server.ip;
+    let listener = server.run(move || TcpListener::bind((ip, 8000)).unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let line = read_line(&mut stream).unwrap();
+            stream.write_all(line.as_bytes()).unwrap();
+        }
+    });
+    let _proxy = Proxy::start(&world, opaque(&[(ip, 8000).into()]));
+    let clients: Vec<_> = (0..4)
+        .map(|thread| {
+            client.spawn(move || {
+                for number in 0..500 {
+                    let mut stream = TcpStream::connect((VIP, 80)).unwrap();
+                    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+                    let line = format!("{thread} {number}");
+                    stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).unwrap();
+                    assert_eq!(answer, line);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+}
+
+#[test]
 fn the_kubernetes_service_leads_to_the_node() {
     let Some(world) = World::new() else { return };
     let client = world.pod("client");

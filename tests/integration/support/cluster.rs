@@ -19,7 +19,10 @@ const AT_ONCE: usize = 2;
 pub async fn place() -> OwnedSemaphorePermit {
     static PLACES: OnceLock<Arc<Semaphore>> = OnceLock::new();
     let places = PLACES.get_or_init(|| Arc::new(Semaphore::new(AT_ONCE)));
-    Arc::clone(places).acquire_owned().await.expect("never closed")
+    Arc::clone(places)
+        .acquire_owned()
+        .await
+        .expect("never closed")
 }
 
 /// A running `sealane up`. Dropping it stops it.
@@ -127,7 +130,10 @@ impl Options {
         let Ok(summary) = serde_json::from_str(&line) else {
             let _ = child.kill();
             let status = child.wait();
-            panic!("no summary ({status:?}): {line}\n{}", log.lock().expect("text"));
+            panic!(
+                "no summary ({status:?}): {line}\n{}",
+                log.lock().expect("text")
+            );
         };
         Cluster {
             child,
@@ -140,7 +146,10 @@ impl Options {
 
     /// Runs a command that is expected to end by itself.
     pub fn run(&self, data_dir: &Path) -> Output {
-        self.command(data_dir).stdin(Stdio::null()).output().expect("sealane starts")
+        self.command(data_dir)
+            .stdin(Stdio::null())
+            .output()
+            .expect("sealane starts")
     }
 }
 
@@ -148,7 +157,9 @@ fn collect(mut from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            into.lock().expect("text").push_str(&String::from_utf8_lossy(&buffer[..count]));
+            into.lock()
+                .expect("text")
+                .push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
     });
 }
@@ -156,14 +167,23 @@ fn collect(mut from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String
 impl Cluster {
     /// The example shop, all ready.
     pub async fn shop() -> Self {
-        let cluster = Options::default().args(&["-f", "examples/shop"]).start().await;
+        let cluster = Options::default()
+            .args(&["-f", "examples/shop"])
+            .start()
+            .await;
         cluster.assert_ready();
         cluster
     }
 
     /// Fails, with the log, unless the summary says that all is ready.
     pub fn assert_ready(&self) {
-        assert_eq!(self.summary["ready"], true, "{}\n{}", self.summary, self.log());
+        assert_eq!(
+            self.summary["ready"],
+            true,
+            "{}\n{}",
+            self.summary,
+            self.log()
+        );
     }
 
     /// The process.
@@ -240,7 +260,11 @@ impl Cluster {
 
     /// Sends a signal.
     pub fn signal(&self, signal: &str) {
-        output(Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()));
+        output(
+            Command::new("kill")
+                .arg(format!("-{signal}"))
+                .arg(self.pid().to_string()),
+        );
     }
 
     /// Waits until the process has ended, at most `deadline`; says how long it took and how it went.
@@ -250,7 +274,11 @@ impl Cluster {
             if let Some(status) = self.child.try_wait().expect("our child") {
                 return (started.elapsed(), status);
             }
-            assert!(started.elapsed() < deadline, "still there after {deadline:?}\n{}", self.log());
+            assert!(
+                started.elapsed() < deadline,
+                "still there after {deadline:?}\n{}",
+                self.log()
+            );
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }

@@ -26,8 +26,7 @@ pub struct Answer {
 impl Answer {
     /// The body as JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The pod that answered.
@@ -47,7 +46,9 @@ pub struct Connection {
 impl Connection {
     /// Connects.
     pub async fn open(addr: SocketAddr) -> Result<Self, Failed> {
-        let stream = TcpStream::connect(addr).await.map_err(|e| format!("connect: {e}"))?;
+        let stream = TcpStream::connect(addr)
+            .await
+            .map_err(|e| format!("connect: {e}"))?;
         let _ = stream.set_nodelay(true);
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
@@ -81,7 +82,11 @@ fn request(method: Method, host: &str, path: &str) -> Request<Full<Bytes>> {
 
 async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer, Failed> {
     let (head, body) = response.into_parts();
-    let body = body.collect().await.map_err(|e| format!("body: {e:?}"))?.to_bytes();
+    let body = body
+        .collect()
+        .await
+        .map_err(|e| format!("body: {e:?}"))?
+        .to_bytes();
     Ok(Answer {
         status: head.status,
         headers: head.headers,
@@ -91,7 +96,10 @@ async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer,
 
 /// One GET on a connection of its own.
 pub async fn get(addr: SocketAddr, host: &str, path: &str) -> Result<Answer, Failed> {
-    Connection::open(addr).await?.send(Method::GET, host, path).await
+    Connection::open(addr)
+        .await?
+        .send(Method::GET, host, path)
+        .await
 }
 
 /// One GET over TLS with this server name; also the certificate that was shown, in DER.
@@ -110,7 +118,11 @@ pub async fn get_tls(
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&seen) as Arc<dyn ServerCertVerifier>)
         .with_no_client_auth();
-    config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    config.alpn_protocols = vec![if http2 {
+        b"h2".to_vec()
+    } else {
+        b"http/1.1".to_vec()
+    }];
     let stream = TcpStream::connect(addr).await.map_err(|e| e.to_string())?;
     let name = ServerName::try_from(sni.to_owned()).map_err(|e| e.to_string())?;
     let stream = TlsConnector::from(Arc::new(config))

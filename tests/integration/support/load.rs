@@ -42,7 +42,12 @@ impl Tally {
 
 impl Load {
     /// Starts `connections` connections; every fourth request is a POST.
-    pub fn start(addr: SocketAddr, host: &'static str, path: &'static str, connections: usize) -> Self {
+    pub fn start(
+        addr: SocketAddr,
+        host: &'static str,
+        path: &'static str,
+        connections: usize,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
@@ -52,7 +57,10 @@ impl Load {
                 let mut tally = Tally::default();
                 let work = run(addr, host, path, &stop, &sent, &mut tally);
                 if tokio::time::timeout(LIMIT, work).await.is_err() {
-                    *tally.failed.entry("the load was not stopped".to_owned()).or_default() += 1;
+                    *tally
+                        .failed
+                        .entry("the load was not stopped".to_owned())
+                        .or_default() += 1;
                 }
                 tally
             });
@@ -65,7 +73,11 @@ impl Load {
         let target = self.sent.load(Ordering::Relaxed) + count;
         super::eventually("the load goes on", async || {
             let sent = self.sent.load(Ordering::Relaxed);
-            if sent >= target { Ok(()) } else { Err(format!("{sent} of {target} sent")) }
+            if sent >= target {
+                Ok(())
+            } else {
+                Err(format!("{sent} of {target} sent"))
+            }
         })
         .await;
     }
@@ -112,7 +124,11 @@ async fn run(
             continue;
         }
         let number = sent.fetch_add(1, Ordering::Relaxed);
-        let method = if number % 4 == 3 { Method::POST } else { Method::GET };
+        let method = if number % 4 == 3 {
+            Method::POST
+        } else {
+            Method::GET
+        };
         match open.send(method, host, path).await {
             Ok(answer) if answer.status.is_success() => {
                 tally.good += 1;

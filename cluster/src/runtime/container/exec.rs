@@ -216,6 +216,7 @@ fn run(container: &Container, command: Vec<String>, tty: bool, stdin: bool) -> R
         hostname: environment.hostname.clone(),
         mounts: Vec::new(),
         namespaces: environment.namespaces,
+        joins: true,
         tty,
         stdin,
     }

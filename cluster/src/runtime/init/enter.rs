@@ -1,16 +1,14 @@
 //! Enters and makes namespaces, then starts what runs inside them.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Command, ExitCode};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change, mount_remount};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::wire::{self, Report, Run};
+use super::wire;
 use super::{SUBCOMMAND, child};
 
 /// Kinds of the namespaces whose descriptors come with `exec`, in that order. The mount namespace
@@ -46,8 +44,12 @@ pub(super) fn start() -> io::Result<ExitCode> {
         mount(source, target, *read_only)
             .map_err(|error| describe(&format!("cannot mount {}", target.display()), &error))?;
     }
-    let mut reaper = next_stage("reap", &run, &[], Stdio::inherit(), Stdio::inherit())?;
-    let status = relay(&mut reaper)?;
+    // This process cannot have threads any more, and it has nothing to say: the socket goes on to
+    // the container's first process.
+    let status = Command::new("/proc/self/exe")
+        .args([SUBCOMMAND, "reap"])
+        .env_clear()
+        .status()?;
     Ok(child::exit_code(status))
 }
 
@@ -81,85 +83,6 @@ fn mount(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
         let _ = mount_remount(&target, MountFlags::BIND | MountFlags::RDONLY, "");
     }
     Ok(())
-}
-
-/// Starts a further stage with a socket of its own to hear from it.
-fn next_stage(
-    stage: &str,
-    run: &Run,
-    fds: &[BorrowedFd<'_>],
-    stdout: Stdio,
-    stderr: Stdio,
-) -> io::Result<Stage> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let process = Command::new("/proc/self/exe")
-        .args([SUBCOMMAND, stage])
-        .stdin(OwnedFd::from(theirs))
-        .stdout(stdout)
-        .stderr(stderr)
-        .env_clear()
-        .spawn()?;
-    wire::pass_on(ours.as_fd(), run, fds)?;
-    Ok(Stage {
-        process,
-        socket: ours,
-    })
-}
-
-struct Stage {
-    process: Child,
-    socket: UnixStream,
-}
-
-/// Passes reports up and orders down until the stage ends.
-fn relay(stage: &mut Stage) -> io::Result<ExitStatus> {
-    let up = stage.socket.try_clone()?;
-    let down = stage.socket.try_clone()?;
-    let upward = std::thread::spawn(move || {
-        let mut from = &up;
-        io::copy(&mut from, &mut Agent)
-    });
-    std::thread::spawn(move || {
-        while let Some(order) = wire::next_order() {
-            let sent = wire::line(&order).and_then(|line| {
-                let mut to = &down;
-                io::Write::write_all(&mut to, &line)
-            });
-            if sent.is_err() {
-                return;
-            }
-        }
-        // The agent is gone: end the container.
-        let _ = down.shutdown(std::net::Shutdown::Write);
-    });
-    let status = stage.process.wait()?;
-    let reported = upward
-        .join()
-        .is_ok_and(|copied| copied.is_ok_and(|bytes| bytes > 0));
-    if child::signal_of(status).is_some() || !reported {
-        // It did not live to say how the program ended.
-        let (code, signal) = child::outcome(status);
-        wire::report(&Report::Exited { code, signal });
-    }
-    Ok(status)
-}
-
-/// Writes to the agent.
-struct Agent;
-
-impl io::Write for Agent {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let socket = rustix::stdio::stdin();
-        Ok(rustix::net::send(
-            socket,
-            bytes,
-            rustix::net::SendFlags::NOSIGNAL,
-        )?)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn context(what: &'static str) -> impl Fn(nix::Error) -> io::Error {
