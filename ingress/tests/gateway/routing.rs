@@ -1,7 +1,9 @@
 //! From a request to a backend.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sealane_config::model::{AppProtocol, BackendProtocol, PathMatch, Rewrite, WeightedBackend};
 use sealane_proxy::testing::{Origin, backend, eventually};
@@ -440,6 +442,106 @@ async fn requests_are_counted_by_ingress_and_service() {
             !text.contains("secret") && !text.contains("b.test"),
             "{text}"
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_t9_a_client_cannot_take_our_fields_away() {
+    on_worker(async {
+        let web = Origin::named("web").await;
+        let mut edge = Edge::new().await;
+        edge.service("web", &[web.addr]);
+        edge.host("", false, vec![prefix("/", "web")]);
+        let mut client = edge.client().await;
+        client
+            .send(
+                "GET / HTTP/1.1\r\nHost: a.test\r\nAuthorization: secret\r\nX-Hop: 1\r\n\
+                 Connection: X-Hop, Host, X-Forwarded-For, X-Real-IP, Authorization\r\n\r\n",
+            )
+            .await;
+        assert_eq!(client.response().await.status, 200);
+        let seen = web.seen().remove(0);
+        for (name, value) in [
+            ("host", "a.test"),
+            ("authorization", "secret"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-real-ip", "127.0.0.1"),
+            ("x-hop", ""),
+            ("connection", ""),
+        ] {
+            assert_eq!(seen.header(name), value, "{name}");
+        }
+    })
+    .await;
+}
+
+/// A backend that answers with 256 MiB and counts what it could write.
+async fn endless() -> (Origin, Arc<AtomicUsize>) {
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&written);
+    let origin = Origin::raw(move |mut stream, _| {
+        let written = Arc::clone(&count);
+        Box::pin(async move {
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head).await;
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 268435456\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let block = vec![b'x'; 64 * 1024];
+            for _ in 0..4096 {
+                if stream.write_all(&block).await.is_err() {
+                    return;
+                }
+                written.fetch_add(block.len(), Ordering::Relaxed);
+            }
+        })
+    })
+    .await;
+    (origin, written)
+}
+
+/// Waits until the counter stands still, and returns it.
+async fn standstill(counter: &AtomicUsize) -> usize {
+    let mut last = 0;
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        let now = counter.load(Ordering::Relaxed);
+        if now == last && now > 0 {
+            return now;
+        }
+        last = now;
+    }
+}
+
+#[tokio::test]
+async fn ingress_t2_a_client_that_does_not_read_stops_the_backend() {
+    on_worker(async {
+        let (web, written) = endless().await;
+        let mut edge = Edge::new().await;
+        edge.service("web", &[web.addr]);
+        edge.host("", false, vec![prefix("/", "web")]);
+        let stream = tokio::net::TcpStream::connect(edge.http).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut client, connection) = hyper::client::conn::http2::handshake(executor, io)
+            .await
+            .unwrap();
+        let connection = tokio::spawn(connection);
+        let request = http::Request::get("http://a.test/")
+            .body(http_body_util::Empty::<bytes::Bytes>::new())
+            .unwrap();
+        let response = client.send_request(request).await.unwrap();
+        // What the kernel buffers between backend and gateway, and a window; not 256 MiB.
+        let stopped = standstill(&written).await;
+        assert!(stopped < 32 * 1024 * 1024, "{stopped} bytes");
+        let mut body = response.into_body();
+        let mut read = 0;
+        while read < 64 * 1024 * 1024 {
+            let frame = body.frame().await.unwrap().unwrap();
+            read += frame.data_ref().map_or(0, bytes::Bytes::len);
+        }
+        assert!(written.load(Ordering::Relaxed) > stopped);
+        connection.abort();
     })
     .await;
 }

@@ -11,7 +11,7 @@ use sealane_config::model::{Endpoint, EndpointAddr, ServicePort};
 use tokio::time::Instant;
 
 use super::body::Body;
-use super::engine::{Inner, Target};
+use super::engine::{Inner, Target, Upstream};
 use super::exchange::Exchange;
 use super::failure::{self, Failure};
 use super::replay::Original;
@@ -36,12 +36,20 @@ struct Attempts {
     repeated: bool,
 }
 
+impl Attempts {
+    /// There is an endpoint to try it on.
+    fn untried(&self, port: &ServicePort) -> bool {
+        port.endpoints.iter().any(|e| !self.tried.contains(&e.addr))
+    }
+}
+
 /// One attempt: what is sent, and where.
 struct Attempt<'a> {
     parts: &'a request::Parts,
     original: &'a Original,
     endpoint: &'a Endpoint,
-    target: &'a Target,
+    port: &'a ServicePort,
+    upstream: Upstream,
     fresh: bool,
 }
 
@@ -65,8 +73,10 @@ impl Inner {
             repeated: false,
         };
         let original = Original::new(body, attempts.idempotent);
+        let mut latest = None;
         loop {
-            let endpoint = self.pick(&target.port, &attempts.tried)?;
+            let port = latest.as_ref().unwrap_or(&target.port);
+            let endpoint = self.pick(port, &attempts.tried)?;
             let body = original.start_over().ok_or_else(|| {
                 Error::new(ErrorKind::UpstreamReset, "the request cannot be sent again")
             })?;
@@ -75,7 +85,8 @@ impl Inner {
                 parts: &parts,
                 original: &original,
                 endpoint,
-                target,
+                port,
+                upstream: target.upstream,
                 fresh: attempts.fresh,
             };
             let attempt = self.attempt(attempt, body, &flight);
@@ -85,7 +96,7 @@ impl Inner {
                     return self.switch(response, flight, wanted);
                 }
                 Ok((response, lease)) => {
-                    return Ok(answer(response, flight, lease, target, &parts.method));
+                    return Ok(answer(response, flight, lease, port, &parts.method));
                 }
                 Err(failure) => failure,
             };
@@ -95,12 +106,15 @@ impl Inner {
                 return Err(Error::new(ErrorKind::BadRequest, detail));
             }
             if failure.blame {
-                flight.failed(&target.port.endpoints);
+                flight.failed(&port.endpoints);
             }
-            let again = self.again(&failure, &mut attempts, &original, endpoint, &target.port);
+            let newer = self.latest(port);
+            let choice = newer.as_ref().unwrap_or(port);
+            let again = self.again(&failure, &mut attempts, &original, endpoint, choice);
             if !again || original.start_over().is_none() {
                 return Err(failure.error);
             }
+            latest = newer.or(latest);
             self.metrics
                 .service(&target.port.service)
                 .retries
@@ -118,6 +132,14 @@ impl Inner {
             .ok_or_else(|| Error::new(ErrorKind::NoEndpoints, "the Service has no ready endpoint"))
     }
 
+    /// The Service port as it is now, with the endpoints that have appeared meanwhile.
+    fn latest(&self, port: &ServicePort) -> Option<Arc<ServicePort>> {
+        let reader = self.reader.borrow();
+        let snapshot = reader.as_ref()?.load();
+        let service = snapshot.services.get(&port.service)?;
+        service.port(port.port, port.protocol).cloned()
+    }
+
     /// Whether the request is tried once more; the rules are in [`super::retry`].
     fn again(
         &self,
@@ -130,7 +152,7 @@ impl Inner {
         match failure.retry {
             Retry::Free => {
                 attempts.tried.push(endpoint.addr);
-                attempts.tried.len() < MAX_ATTEMPTS && attempts.tried.len() < port.endpoints.len()
+                attempts.tried.len() < MAX_ATTEMPTS && attempts.untried(port)
             }
             // The same endpoint will do: it is the connection that was old.
             Retry::Stale => {
@@ -140,7 +162,7 @@ impl Inner {
             Retry::Broken => {
                 attempts.tried.push(endpoint.addr);
                 attempts.idempotent
-                    && attempts.tried.len() < port.endpoints.len()
+                    && attempts.untried(port)
                     && !std::mem::replace(&mut attempts.repeated, true)
                     && self.budget.spend()
             }
@@ -159,12 +181,13 @@ impl Inner {
             parts,
             original,
             endpoint,
-            target,
+            port,
+            upstream,
             fresh,
         } = attempt;
-        let lease = self.pool.lease(endpoint, target.upstream, fresh).await;
+        let lease = self.pool.lease(endpoint, upstream, fresh).await;
         let mut lease = lease.map_err(|error| failure::not_connected(&error))?;
-        let request = heads::rebuild(parts, body, endpoint, target.upstream);
+        let request = heads::rebuild(parts, body, endpoint, upstream);
         let started = Instant::now();
         let answer = {
             let mut answer = pin!(lease.sender().send(request));
@@ -177,7 +200,7 @@ impl Inner {
             None => return Err(failure::timed_out()),
         };
         if failure::is_failure(&response) {
-            flight.failed(&target.port.endpoints);
+            flight.failed(&port.endpoints);
         } else {
             flight.succeeded(started.elapsed());
         }
@@ -211,10 +234,10 @@ fn answer(
     mut response: Response<Incoming>,
     flight: Flight,
     lease: Lease,
-    target: &Target,
+    port: &Arc<ServicePort>,
     method: &Method,
 ) -> Response<Body> {
     heads::write_response(&mut response, method);
-    let exchange = Exchange::new(flight, lease, Arc::clone(&target.port));
+    let exchange = Exchange::new(flight, lease, Arc::clone(port));
     response.map(|body| Body::exchange(body, exchange))
 }

@@ -267,7 +267,7 @@ async fn proxy_l3_versions_are_translated_for_the_endpoint() {
             request = request.header(name, value);
         }
         let request = request.body(Body::full("hello")).unwrap();
-        let response = front.engine.forward(request, &target).await;
+        let response = Box::pin(front.engine.forward(request, &target)).await;
         assert_eq!(response.status(), 200);
         let seen = origin.seen().remove(0);
         assert_eq!((seen.version, &*seen.target), (Version::HTTP_11, "/x?y"));
