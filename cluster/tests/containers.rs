@@ -7,6 +7,7 @@
 )]
 
 use std::future::Future;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use rustix::process::Signal;
+use sealane_cluster::network::userns::become_root_in_user_namespace;
 use sealane_cluster::network::{ClusterNetwork, ClusterNetworkOptions, PodNetwork};
 use sealane_cluster::runtime::container::{
     Container, ContainerSpec, ExecOutcome, InitCommand, Mount, StartError,
@@ -274,6 +276,60 @@ async fn nothing_is_left_when_a_container_ends(world: &World) {
     until("none is left", || count(&marker) == 0).await;
 }
 
+async fn cluster_c13_dropping_a_session_ends_its_command(world: &World) {
+    let container = world.start(&["sleep", "60"]).await;
+    let marker = format!("9{:05}", std::process::id() % 100_000);
+    for tty in [false, true] {
+        let script = format!("sleep {marker} & sleep {marker}");
+        let options = ExecOptions {
+            command: ["sh", "-c", &script].map(str::to_owned).to_vec(),
+            stdin: true,
+            stdout: true,
+            tty,
+            ..ExecOptions::default()
+        };
+        let session = container.exec(options).await.expect("a session");
+        until("it runs", || count(&marker) == 2).await;
+        drop(session);
+        until("it has ended", || count(&marker) == 0).await;
+    }
+    assert_eq!(container.exit(), None, "the container goes on");
+}
+
+async fn cluster_z1_a_terminal_is_typed_to_and_resized(world: &World) {
+    let container = world.start(&["sleep", "60"]).await;
+    let script = "stty size; read line; stty size; echo \"got $line\"";
+    let mut session = container
+        .exec(ExecOptions {
+            command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            stdin: true,
+            stdout: true,
+            tty: true,
+            ..ExecOptions::default()
+        })
+        .await
+        .expect("a session");
+    let mut stdout = session.stdout.take().expect("an output");
+    let mut shown = String::new();
+    let mut buffer = [0; 256];
+    while !shown.contains("\r\n") {
+        let count = stdout.read(&mut buffer).await.expect("output");
+        assert_ne!(count, 0, "{shown}");
+        shown.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    session.resize.send((101, 42)).await.expect("it is taken");
+    let resize = session.resize.clone();
+    until("the size is set", || {
+        resize.capacity() == resize.max_capacity()
+    })
+    .await;
+    let mut stdin = session.stdin.take().expect("an input");
+    stdin.write_all(b"typed\n").await.expect("it reads");
+    stdout.read_to_string(&mut shown).await.expect("text");
+    assert!(shown.contains("42 101\r\ngot typed\r\n"), "{shown:?}");
+    assert_eq!(session.exit.await, Ok(0));
+}
+
 /// Ctrl-C in the agent's terminal goes to its process group, and must not end pods.
 async fn cluster_b4_containers_are_out_of_reach_of_the_terminal(world: &World) {
     let container = world.start(&["sleep", "60"]).await;
@@ -386,6 +442,23 @@ macro_rules! cases {
     };
 }
 
+/// First argument of the process that runs the cases as an ordinary user.
+const ROOTLESS: &str = "__rootless";
+
+/// Runs the cases as nobody, in a user namespace.
+fn again_without_root(filter: &str) -> ExitCode {
+    println!("the same as an ordinary user");
+    let status = std::process::Command::new("/proc/self/exe")
+        .args([ROOTLESS, filter])
+        .uid(65534)
+        .gid(65534)
+        .status();
+    match status {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
 fn network() -> PodNetwork {
     let cidr = |text: &str| text.parse().expect("a network");
     ClusterNetwork::create(ClusterNetworkOptions {
@@ -410,8 +483,14 @@ fn main() -> ExitCode {
         return code;
     }
     let mut args = std::env::args().skip(1);
-    if args.next().as_deref() == Some(VICTIM) {
-        return victim(args);
+    let mut rootless = false;
+    match args.next().as_deref() {
+        Some(VICTIM) => return victim(args),
+        Some(ROOTLESS) => {
+            become_root_in_user_namespace().expect("a user namespace");
+            rootless = true;
+        }
+        _ => {}
     }
     let cases = cases![
         cluster_b2_exit_codes_and_signals,
@@ -420,13 +499,15 @@ fn main() -> ExitCode {
         a_container_has_its_own_name_files_and_processes,
         cluster_c13_exec_joins_the_container,
         nothing_is_left_when_a_container_ends,
+        cluster_c13_dropping_a_session_ends_its_command,
+        cluster_z1_a_terminal_is_typed_to_and_resized,
         cluster_b4_containers_are_out_of_reach_of_the_terminal,
         cluster_b10_volumes_where_the_machine_has_nothing,
         cluster_b12_nothing_outlives_a_killed_agent,
     ];
     let filter = std::env::args()
         .skip(1)
-        .find(|arg| !arg.starts_with('-'))
+        .find(|arg| !arg.starts_with('-') && arg != ROOTLESS)
         .unwrap_or_default();
     let root = rustix::process::geteuid().is_root();
     let network = root.then(network);
@@ -452,5 +533,8 @@ fn main() -> ExitCode {
         }
     }
     println!("test result: ok. {run} passed; 0 failed");
+    if root && !rootless {
+        return again_without_root(&filter);
+    }
     ExitCode::SUCCESS
 }

@@ -5,11 +5,13 @@
 //! root, and it would be left behind. So the closest directory that does exist is covered, in the
 //! container's mount namespace only, by a small tmpfs that shows the same entries (each one bound or,
 //! for a symbolic link, copied), and the missing part is made in there. Covering `/` means a new root
-//! (`pivot_root(2)`), any other directory is covered by a mount that is moved onto it.
+//! (`pivot_root(2)`), any other directory is covered by a mount that is moved onto it. What a program
+//! creates in a covered directory itself goes with the container, as in an image's file system;
+//! everything below its entries is the host's.
 //!
 //! The caller has a mount namespace of its own whose mounts are private, and runs on one thread.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
@@ -21,6 +23,9 @@ use rustix::mount::{
 
 /// A directory with more entries is not covered: each entry costs a mount.
 const MAX_ENTRIES: usize = 2048;
+
+/// Entries that cannot be looked at are not shown.
+const HIDDEN: [io::ErrorKind; 2] = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
 
 /// What is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,17 +167,17 @@ fn show(base: &Path, cover: &Path, target: &Path) -> Result<(), MountPointError>
         }
         let entry = entry.map_err(at("list", base))?;
         let (source, shown) = (entry.path(), cover.join(entry.file_name()));
-        match show_entry(&source, &shown) {
-            // It went away between the listing and the bind.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            done => done.map_err(at("show", &source))?,
+        match fs::symlink_metadata(&source) {
+            Ok(found) => show_entry(&source, &found, &shown).map_err(at("show", &source))?,
+            // It went away since the listing, or is another user's FUSE mount.
+            Err(error) if HIDDEN.contains(&error.kind()) => {}
+            Err(error) => return Err(at("look at", &source)(error)),
         }
     }
     Ok(())
 }
 
-fn show_entry(source: &Path, shown: &Path) -> io::Result<()> {
-    let found = fs::symlink_metadata(source)?;
+fn show_entry(source: &Path, found: &Metadata, shown: &Path) -> io::Result<()> {
     if found.is_symlink() {
         symlink(fs::read_link(source)?, shown)
     } else if found.is_dir() {
