@@ -4,3 +4,4 @@ pub mod container;
 pub mod images;
 pub mod init;
 pub mod logs;
+mod mountpoint;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context, Poll};
@@ -215,6 +216,7 @@ fn run(container: &Container, command: Vec<String>, tty: bool, stdin: bool) -> R
         working_dir: environment.working_dir.clone(),
         hostname: environment.hostname.clone(),
         mounts: Vec::new(),
+        staging: PathBuf::new(),
         namespaces: environment.namespaces,
         joins: true,
         tty,

@@ -10,6 +10,7 @@ use nix::sys::signal::{self, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::PidfdFlags;
 
@@ -35,6 +36,9 @@ pub(super) fn run_here(run: &Run) -> io::Result<ExitCode> {
     supervise(run, Everything::Descendants)
 }
 
+/// What container runtimes give a program, whatever the agent's is.
+const UMASK: Mode = Mode::from_raw_mode(0o022);
+
 /// What "everything in the container" is.
 #[derive(Clone, Copy)]
 enum Everything {
@@ -55,7 +59,7 @@ fn supervise(run: &Run, everything: Everything) -> io::Result<ExitCode> {
     wire::report(&Report::Started);
     std::thread::spawn(move || obey(program, everything));
     let status = wait_for(program)?;
-    end(everything);
+    end(everything, None);
     let (code, signal) = outcome(status);
     wire::report(&Report::Exited { code, signal });
     Ok(exit_code(status))
@@ -169,6 +173,7 @@ fn absolute(program: &str, working_dir: &Path) -> std::path::PathBuf {
 }
 
 fn start(mut command: Command, stdin: Stdio, program: &str) -> Result<Pid, String> {
+    rustix::process::umask(UMASK);
     let child = command
         .stdin(stdin)
         .spawn()
@@ -192,12 +197,12 @@ fn obey(program: Pid, everything: Everything) {
             Order::Signal(number) => send(program, number),
             Order::KillAll => {
                 send(program, Signal::SIGKILL as i32);
-                end(everything);
+                end(everything, Some(program));
             }
         }
     }
     send(program, Signal::SIGKILL as i32);
-    end(everything);
+    end(everything, Some(program));
 }
 
 /// To the program's process group; a group that is gone needs no signal.
@@ -207,7 +212,9 @@ fn send(program: Pid, number: i32) {
     }
 }
 
-fn end(everything: Everything) {
+/// Ends what is left. `program` is killed too if it still runs, and left to [`wait_for`], which wants
+/// to know how it ended.
+fn end(everything: Everything, program: Option<Pid>) {
     match everything {
         Everything::Namespace => {
             let _ = signal::kill(Pid::from_raw(-1), Signal::SIGKILL);
@@ -215,7 +222,11 @@ fn end(everything: Everything) {
         Everything::Descendants => {
             // Orphans become our children when their parents end: until none is left.
             for _ in 0..64 {
-                let children = children();
+                if let Some(program) = program {
+                    let _ = signal::kill(program, Signal::SIGKILL);
+                }
+                let mut children = children();
+                children.retain(|&child| Some(child) != program);
                 if children.is_empty() {
                     return;
                 }

@@ -32,6 +32,8 @@ pub(in crate::runtime) struct Run {
     pub hostname: String,
     /// Files to put in place of others: source, target, read-only.
     pub mounts: Vec<(PathBuf, PathBuf, bool)>,
+    /// An empty directory on the machine, for what it takes to make targets that are missing.
+    pub staging: PathBuf,
     /// Enter the namespaces whose descriptors come along: the pod's network for a new container,
     /// all of a container's for a further command.
     pub namespaces: bool,
