@@ -133,8 +133,12 @@ pub(super) fn read_apply(body: &[u8], options: &WriteOptions) -> Result<Value, A
             Cause::required("fieldManager", "is required for apply patch"),
         ));
     }
-    serde_saphyr::from_slice(body)
-        .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))
+    let object: Value = serde_saphyr::from_slice(body)
+        .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
+    if !object["metadata"]["managedFields"].is_null() {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    Ok(object)
 }
 
 /// A patch by its media type.

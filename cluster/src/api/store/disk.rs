@@ -1,6 +1,8 @@
 //! The file: one redb database with a table of objects as JSON and the version counter.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects"
 /// Named counters.
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
 const REVISION: &str = "revision";
+/// Memory for pages of the file, in bytes: objects are read from it only at the start.
+const CACHE: usize = 16 << 20;
 
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -29,18 +33,28 @@ pub(super) struct Loaded {
 impl Disk {
     pub(super) fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
         let shown = path.display().to_string();
-        let database = Database::create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(shown.clone()),
-            other => StoreError::Open {
-                path: shown.clone(),
-                message: other.to_string(),
-            },
-        })?;
-        let disk = Self { database };
-        let loaded = disk.load().map_err(|message| StoreError::Open {
-            path: shown,
+        let failed = |message: String| StoreError::Open {
+            path: shown.clone(),
             message,
-        })?;
+        };
+        // The file holds Secrets: only its owner may read it.
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| failed(error.to_string()))?;
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create_file(file)
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(shown.clone()),
+                other => failed(other.to_string()),
+            })?;
+        let disk = Self { database };
+        let loaded = disk.load().map_err(failed)?;
         Ok((disk, loaded))
     }
 

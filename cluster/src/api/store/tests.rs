@@ -182,3 +182,18 @@ async fn events_share_the_stored_object() {
     let stored = store.get(&key("a")).expect("stored");
     assert!(Arc::ptr_eq(&event.object, &stored));
 }
+
+#[tokio::test]
+async fn the_file_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("store.redb");
+    let store = Store::open(&file).expect("opens");
+    write(&store, "a", 1).await;
+    let mode = std::fs::metadata(&file)
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}

@@ -81,6 +81,12 @@ async fn cluster_c4_server_side_apply_creates_and_merges() {
         "{}",
         merged.text
     );
+    let owned = json!({"metadata": {"managedFields": [{"manager": "m"}]}});
+    let refused = patch_with(&server, &path, APPLY, owned).await;
+    assert_eq!(
+        (refused.code, refused.message()),
+        (400, "metadata.managedFields must be nil")
+    );
     let nobody = patch_with(&server, &format!("{MAPS}/x"), APPLY, json!({})).await;
     assert_eq!(nobody.code, 422);
     assert!(
