@@ -2,6 +2,7 @@
 
 mod plan;
 mod revision;
+mod sets;
 mod size;
 mod status;
 mod template;

@@ -20,7 +20,6 @@ kind: Deployment
 metadata: {name: web}
 spec:
   replicas: 3
-  progressDeadlineSeconds: 2
   selector: {matchLabels: {app: web}}
   template:
     metadata: {labels: {app: web}}
@@ -164,6 +163,10 @@ async fn cluster_c19_the_rollout_workflow_of_kubectl() {
         .expect("get deployment web -o jsonpath={..image}", "i:1")
         .await;
 
+    let deadline = |seconds: u32| {
+        format!("patch deployment web -p {{\"spec\":{{\"progressDeadlineSeconds\":{seconds}}}}}")
+    };
+    kubectl.expect(&deadline(1), "patched").await;
     kubectl
         .expect("set image deployment/web c=broken", "image updated")
         .await;
@@ -173,6 +176,7 @@ async fn cluster_c19_the_rollout_workflow_of_kubectl() {
         "{text}"
     );
     kubectl.expect("get deployment web", "3/3").await;
+    kubectl.expect(&deadline(600), "patched").await;
     kubectl
         .expect("rollout undo deployment/web", "rolled back")
         .await;

@@ -18,7 +18,7 @@ use super::workloads::{deployment, is_rolled_out, service, status};
 use crate::controllers::{Options, run};
 
 #[tokio::test]
-async fn cluster_w1_a_second_start_over_finished_work_writes_nothing() {
+async fn a_second_start_over_finished_work_writes_nothing() {
     let cluster = Cluster::start().await;
     cluster.create::<Service>(service()).await;
     cluster.create::<Deployment>(deployment(3)).await;
