@@ -78,8 +78,7 @@ pub(super) fn validate_create(
     object: &Value,
 ) -> Result<(), ApiError> {
     let version = resource.api_version();
-    let errors =
-        validate::create_with(validate_options(options), &version, resource.kind, object);
+    let errors = validate::create_with(validate_options(options), &version, resource.kind, object);
     refuse_invalid(resource, object, errors)
 }
 
@@ -92,8 +91,7 @@ pub(super) fn validate_update(
 ) -> Result<(), ApiError> {
     let version = resource.api_version();
     let kind = resource.kind;
-    let errors =
-        validate::update_with(validate_options(options), &version, kind, stored, object);
+    let errors = validate::update_with(validate_options(options), &version, kind, stored, object);
     refuse_invalid(resource, object, errors)
 }
 
