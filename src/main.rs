@@ -1,3 +1,53 @@
-//! The `sealane` command.
+//! The `sealane` command: picks the subcommand, sets up what all of them share, and turns the
+//! outcome into an exit code.
 
-fn main() {}
+mod cli;
+mod echo;
+mod exit;
+mod manifests;
+mod signal;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use self::cli::{Cli, Command};
+use self::exit::Failure;
+
+/// glibc's allocator keeps what a burst of large bodies needed; this one gives it back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Which log messages are shown unless `RUST_LOG` says otherwise.
+const DEFAULT_LOG: &str = "warn,sealane=info";
+
+fn main() -> ExitCode {
+    // A container's first process is this program too; it must stay tiny and single-threaded.
+    if let Some(code) = sealane_cluster::runtime::init::main(std::env::args_os()) {
+        return code;
+    }
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(DEFAULT_LOG)),
+        )
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let outcome = match cli.command {
+        Command::Up(options) => up::run(*options),
+        Command::Echo(options) => block_on(echo::run(options)),
+    };
+    exit::report(outcome)
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    Ok(runtime.block_on(work)?)
+}

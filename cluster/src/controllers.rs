@@ -24,7 +24,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::{self, watcher as watch_kind};
 use kube::{Api, Client, Resource};
@@ -49,6 +51,7 @@ struct Stores {
     pods: Arc<Store<Pod>>,
     services: Arc<Store<Service>>,
     slices: Arc<Store<EndpointSlice>>,
+    endpoints: Arc<Store<Endpoints>>,
     nodes: Arc<Store<Node>>,
     namespaces: Arc<Store<Namespace>>,
     accounts: Arc<Store<ServiceAccount>>,
@@ -63,6 +66,7 @@ impl Stores {
             pods: Arc::new(Store::new()),
             services: Arc::new(Store::new()),
             slices: Arc::new(Store::new()),
+            endpoints: Arc::new(Store::new()),
             nodes: Arc::new(Store::new()),
             namespaces: Arc::new(Store::new()),
             accounts: Arc::new(Store::new()),
@@ -80,6 +84,7 @@ impl Stores {
         watch(tasks, client, &self.pods, everything(), shutdown);
         watch(tasks, client, &self.services, everything(), shutdown);
         watch(tasks, client, &self.slices, everything(), shutdown);
+        watch(tasks, client, &self.endpoints, everything(), shutdown);
         watch(tasks, client, &self.nodes, everything(), shutdown);
         watch(tasks, client, &self.namespaces, everything(), shutdown);
         watch(
@@ -105,6 +110,7 @@ impl Stores {
             self.pods.synced(),
             self.services.synced(),
             self.slices.synced(),
+            self.endpoints.synced(),
             self.nodes.synced(),
             self.namespaces.synced(),
             self.accounts.synced(),
@@ -141,6 +147,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         pods,
         services,
         slices,
+        endpoints,
         nodes,
         namespaces,
         ..
@@ -158,7 +165,9 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         deployment::Controller::new(client.clone(), deployments, replica_sets, pods, &recorder);
     let replicaset = replicaset::Controller::new(client.clone(), replica_sets, pods, &recorder);
     let endpointslice =
-        endpointslice::Controller::new(client.clone(), services, pods, nodes, slices);
+        endpointslice::Controller::new(client.clone(), services, pods, nodes, slices, endpoints);
+    let mirror =
+        endpointslice::mirror::Controller::new(client.clone(), services, endpoints, slices);
     let scheduler = scheduler::Controller::new(client.clone(), pods, nodes, &recorder);
 
     let mut tasks = JoinSet::new();
@@ -176,6 +185,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         tasks.spawn(deployment.run(shutdown.clone()));
         tasks.spawn(replicaset.run(shutdown.clone()));
         tasks.spawn(endpointslice.run(shutdown.clone()));
+        tasks.spawn(mirror.run(shutdown.clone()));
         tasks.spawn(scheduler.run(shutdown.clone()));
     }
     while let Some(ended) = tasks.join_next().await {

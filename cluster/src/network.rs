@@ -48,6 +48,13 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
+    /// This process may not make network namespaces.
+    #[error(
+        "cannot make a network namespace: this takes CAP_SYS_ADMIN, which root in a container lacks; \
+         run as an ordinary user where user namespaces are allowed, \
+         or with --pod-network=loopback, which needs no namespaces"
+    )]
+    NotPermitted(#[source] io::Error),
     /// A system call failed.
     #[error("pod network: cannot {action}")]
     System {

@@ -12,6 +12,7 @@ pub mod logs;
 mod backoff;
 mod context;
 mod env;
+mod mountpoint;
 mod node;
 mod pod;
 mod prepare;

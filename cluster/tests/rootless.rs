@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Command, ExitCode};
 
+use ipnet::Ipv4Net;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 use sealane_cluster::network::userns::become_root_in_user_namespace;
@@ -16,7 +17,11 @@ use sealane_cluster::network::{ClusterNetwork, ClusterNetworkOptions, NetworkErr
 
 type Case = fn() -> Result<(), Box<dyn Error>>;
 
-const CASES: [(&str, Case); 2] = [
+const CASES: [(&str, Case); 3] = [
+    (
+        "missing_capabilities_are_explained",
+        missing_capabilities_are_explained,
+    ),
     (
         "pods_reach_each_other_without_root",
         pods_reach_each_other_without_root,
@@ -67,12 +72,7 @@ fn give_up_root() -> Result<(), Box<dyn Error>> {
 fn pods_reach_each_other_without_root() -> Result<(), Box<dyn Error>> {
     give_up_root()?;
     become_root_in_user_namespace()?;
-    let network = PodNetwork::Namespaces(ClusterNetwork::create(ClusterNetworkOptions {
-        pod_cidr: "10.244.0.0/16".parse()?,
-        service_cidr: "10.96.0.0/16".parse()?,
-        node_ip: Ipv4Addr::new(10, 244, 0, 1),
-        local_addresses: Vec::new(),
-    })?);
+    let network = PodNetwork::Namespaces(ClusterNetwork::create(options())?);
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let server = runtime.block_on(network.attach("server", None))?;
     let client = runtime.block_on(network.attach("client", None))?;
@@ -97,6 +97,27 @@ fn pods_reach_each_other_without_root() -> Result<(), Box<dyn Error>> {
     drop(stream);
     assert_eq!(fetched.join().expect("no panic")?, "hello");
     Ok(())
+}
+
+fn options() -> ClusterNetworkOptions {
+    ClusterNetworkOptions {
+        pod_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16),
+        service_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
+        node_ip: Ipv4Addr::new(10, 244, 0, 1),
+        local_addresses: Vec::new(),
+    }
+}
+
+fn missing_capabilities_are_explained() -> Result<(), Box<dyn Error>> {
+    give_up_root()?;
+    match ClusterNetwork::create(options()) {
+        Err(error @ NetworkError::NotPermitted(_)) => {
+            let text = error.to_string();
+            assert!(text.contains("--pod-network=loopback"), "{text}");
+            Ok(())
+        }
+        other => Err(format!("{other:?}").into()),
+    }
 }
 
 fn a_forbidden_namespace_is_explained() -> Result<(), Box<dyn Error>> {

@@ -10,8 +10,10 @@ mod claims;
 mod endpoints;
 mod gateway;
 mod host;
+mod host_certificate;
 mod host_routes;
 mod ingress;
+mod names;
 mod path;
 mod problems;
 mod rank;
@@ -29,6 +31,7 @@ use tokio::time::Instant;
 
 pub use gateway::GatewayOptions;
 pub use ingress::{ClassRecord, IngressRecord};
+pub use names::Names;
 pub use secret::SecretRecord;
 pub use service::ServiceRecord;
 pub use slice::SliceRecord;

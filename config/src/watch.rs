@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Publisher;
 use crate::compile::{
-    Built, Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, ObjectKey,
+    Built, Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
     SecretRecord, ServiceRecord, SliceRecord,
 };
 use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
@@ -79,6 +79,7 @@ pub async fn run(
     options: WatchOptions,
     shutdown: CancellationToken,
 ) {
+    describe_metrics();
     let default = options.default_certificate;
     let gateway = GatewayOptions {
         controller: options.ingress_controller,
@@ -112,6 +113,37 @@ pub async fn run(
         }
         state.publish();
     }
+}
+
+fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!(
+        "sealane_config_generation",
+        "Number of the current snapshot"
+    );
+    describe_histogram!(
+        "sealane_config_publish_seconds",
+        Unit::Seconds,
+        "Time to compile and publish a batch of changes"
+    );
+    describe_gauge!(
+        "sealane_config_staleness_seconds",
+        Unit::Seconds,
+        "Time since the API server was last heard of a kind"
+    );
+    describe_counter!(
+        "sealane_config_relists_total",
+        "Complete lists of a kind that were started"
+    );
+    describe_gauge!(
+        "sealane_config_problems",
+        "Objects' fields that cannot be served as written, by kind of problem"
+    );
+    describe_gauge!(
+        "sealane_certificate_not_after_seconds",
+        Unit::Seconds,
+        "End of validity of a certificate, since the Unix epoch; 0 once it is no longer served"
+    );
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
@@ -245,7 +277,7 @@ impl Watches {
         let source = Source::all::<Service>;
         watches.follow(
             source("Service"),
-            |key, service| Some(ServiceRecord::read(key, service)),
+            |key, service, _| Some(ServiceRecord::read(key, service)),
             Change::Services,
         );
         let source = Source::all::<EndpointSlice>;
@@ -253,19 +285,19 @@ impl Watches {
         let source = Source::all::<Namespace>;
         watches.follow(
             source("Namespace"),
-            |_, _: Namespace| Some(()),
+            |_, _: Namespace, _| Some(()),
             Change::Namespaces,
         );
         let source = Source::all::<Ingress>;
         watches.follow(
             source("Ingress"),
-            |key, ingress| Some(IngressRecord::read(key, ingress)),
+            |key, ingress, _| Some(IngressRecord::read(key, ingress)),
             Change::Ingresses,
         );
         let source = Source::all::<IngressClass>;
         watches.follow(
             source("IngressClass"),
-            |_, class| Some(ClassRecord::read(class)),
+            |_, class, _| Some(ClassRecord::read(class)),
             Change::Classes,
         );
         watches
@@ -274,7 +306,7 @@ impl Watches {
     fn follow<K, R>(
         &mut self,
         source: Source,
-        read: fn(&ObjectKey, K) -> Option<R>,
+        read: fn(&ObjectKey, K, &mut Names) -> Option<R>,
         wrap: fn(Delta<R>) -> Change,
     ) where
         K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Send + 'static,
@@ -287,6 +319,7 @@ impl Watches {
             read,
             wrap,
             sender: self.sender.clone(),
+            names: Names::default(),
         };
         self.tasks.spawn(follower.run());
     }
@@ -326,11 +359,12 @@ impl Watches {
             contact: Arc::clone(&self.secret_contact),
             client: self.client.clone(),
             source: Source::one::<Secret>("Secret", &key),
-            read: move |key: &ObjectKey, secret: Secret| {
+            read: move |key: &ObjectKey, secret: Secret, _: &mut Names| {
                 Some(SecretRecord::read(key, secret, &provider))
             },
             wrap: move |delta| Change::Secret(key.clone(), delta),
             sender: self.sender.clone(),
+            names: Names::default(),
         };
         self.tasks.spawn(follower.run())
     }

@@ -16,6 +16,7 @@ mod heads;
 mod io;
 mod metrics;
 pub mod path;
+mod patience;
 mod replay;
 pub mod respond;
 mod retry;

@@ -22,10 +22,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sealane_config::{Reader, Snapshot};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use netlink::NfTables;
-use state::{Elements, desired, difference};
+use state::{Elements, difference, record};
 
 /// Backlog of the listener; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -33,6 +34,10 @@ const BACKLOG: i32 = 4096;
 /// Changes in one transaction. A datagram has to fit into the socket's send buffer (208 KiB by
 /// default, and only root can raise it), and one change is 36 bytes at most.
 const CHANGES_PER_TRANSACTION: usize = 2000;
+
+/// Publications that follow each other faster are taken together; the first one after a quiet time
+/// is applied at once.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// The first and the longest pause after a refused transaction.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -81,9 +86,30 @@ pub enum InterceptError {
         #[source]
         source: io::Error,
     },
+    /// The kernel has no support for something that the table needs.
+    #[error(
+        "the kernel lacks an nf_tables feature that interception needs \
+         (modules nft_tproxy, nft_socket, nft_reject_inet)"
+    )]
+    Unsupported(#[source] io::Error),
     /// The kernel did not say whether it applied a transaction.
     #[error("nf_tables did not answer")]
     Unanswered,
+}
+
+/// An expression that is unknown is "not found" (`nf_tables_expr_parse`).
+fn unsupported(error: InterceptError) -> InterceptError {
+    match error {
+        InterceptError::Refused { source, .. }
+            if matches!(
+                source.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::Unsupported
+            ) =>
+        {
+            InterceptError::Unsupported(source)
+        }
+        other => other,
+    }
 }
 
 /// Where to intercept.
@@ -116,14 +142,17 @@ pub struct Interceptor {
 
 impl Interceptor {
     /// Works on the namespace of the calling thread, also when it is moved to another thread
-    /// later. Writes nothing yet.
+    /// later. Checks that the kernel can intercept and leaves it as it was.
     ///
     /// # Errors
-    /// No netlink socket could be made.
+    /// [`InterceptError::Unsupported`], or no netlink socket could be made.
     pub fn open(options: InterceptOptions) -> Result<Self, InterceptError> {
+        let mut kernel = NfTables::open().map_err(InterceptError::Netlink)?;
+        let probed = kernel.transaction(|batch| table::probe(batch, &options));
+        probed.map_err(unsupported)?;
         Ok(Self {
             options,
-            kernel: NfTables::open().map_err(InterceptError::Netlink)?,
+            kernel,
             written: None,
             applied: watch::Sender::new(0),
         })
@@ -143,10 +172,10 @@ impl Interceptor {
         if !snapshot.synced {
             return Ok(0);
         }
-        let desired = desired(snapshot, &self.options);
-        let current = self.written.take();
-        let create = current.is_none();
-        let changes = difference(&current.unwrap_or_default(), &desired);
+        let written = self.written.take();
+        let create = written.is_none();
+        let mut written = written.unwrap_or_default();
+        let changes = difference(&written, snapshot, &self.options);
         let mut parts = changes.chunks(CHANGES_PER_TRANSACTION);
         if create {
             let first = parts.next().unwrap_or_default();
@@ -160,7 +189,8 @@ impl Interceptor {
             self.kernel
                 .transaction(|batch| table::change(batch, part))?;
         }
-        self.written = Some(desired);
+        record(&mut written, &changes);
+        self.written = Some(written);
         self.applied.send_replace(snapshot.generation);
         Ok(changes.len())
     }
@@ -171,24 +201,25 @@ impl Interceptor {
         let mut pause = RETRY.0;
         loop {
             let applied = self.apply(&reader.load());
-            let wait = async {
+            let next = async {
                 match applied {
                     Ok(written) => {
                         tracing::debug!(written, "interception is up to date");
                         pause = RETRY.0;
+                        sleep(GATHER).await;
                         reader.changed().await.is_some()
                     }
                     Err(error) => {
                         let error = &error as &(dyn std::error::Error + 'static);
                         tracing::warn!(error, "interception is out of date, trying again");
-                        tokio::time::sleep(pause).await;
+                        sleep(pause).await;
                         pause = (2 * pause).min(RETRY.1);
                         true
                     }
                 }
             };
             tokio::select! {
-                more = wait => if !more { return },
+                more = next => if !more { return },
                 () = shutdown.cancelled() => return,
             }
         }

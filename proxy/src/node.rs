@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::connect::Connector;
 use crate::http::Engine;
 use crate::intercept::{self, InterceptOptions};
-use crate::tcp::Flows;
+use crate::tcp::{Flows, Metrics};
 
 use listeners::Listeners;
 
@@ -57,6 +57,7 @@ struct Worker {
     capture: Capture,
     /// Addresses on which node ports are served.
     node_ips: Vec<IpAddr>,
+    metrics: Metrics,
     connections: TaskTracker,
     slots: Arc<Semaphore>,
     shutdown: CancellationToken,
@@ -100,6 +101,7 @@ impl NodeProxy {
             host,
             capture,
             node_ips,
+            metrics: Metrics::default(),
             connections: TaskTracker::new(),
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             shutdown: CancellationToken::new(),

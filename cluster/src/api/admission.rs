@@ -136,23 +136,24 @@ fn forget_old_events(transaction: &mut Transaction<'_>) {
         return;
     };
     let horizon = metadata::timestamp(horizon);
-    let last_seen = |event: &Value| -> String {
-        [
-            &event["series"]["lastObservedTime"],
-            &event["lastTimestamp"],
-            &event["metadata"]["creationTimestamp"],
-        ]
-        .into_iter()
-        .find_map(Value::as_str)
-        .unwrap_or_default()
-        .to_owned()
-    };
     let old: Vec<(Key, Arc<Value>)> = transaction
         .list("events", None)
-        .filter(|(_, event)| last_seen(event) < horizon)
+        .filter(|(_, event)| last_seen(event) < horizon.as_str())
         .map(|(key, event)| (key.clone(), Arc::clone(event)))
         .collect();
     for (key, event) in old {
         transaction.remove(key, (*event).clone());
     }
+}
+
+/// When an Event last occurred; times in this form are ordered as text.
+fn last_seen(event: &Value) -> &str {
+    [
+        &event["series"]["lastObservedTime"],
+        &event["lastTimestamp"],
+        &event["metadata"]["creationTimestamp"],
+    ]
+    .into_iter()
+    .find_map(Value::as_str)
+    .unwrap_or_default()
 }

@@ -203,6 +203,9 @@ fn volume(fields: &mut Fields, reclaim_policy: Option<&str>) {
         if let Some(policy) = reclaim_policy {
             set(spec, "persistentVolumeReclaimPolicy", policy);
         }
+        if let Some(Value::Object(path)) = spec.get_mut("hostPath") {
+            set(path, "type", "");
+        }
     }
     if let Some(status) = ensure_map(fields, "status") {
         set(status, "phase", "Pending");

@@ -54,8 +54,13 @@ pub fn create_with(
         metadata::check(&mut errors, api_version, kind, object);
     }
     body(&mut errors, options, api_version, kind, object);
-    if (group(api_version), kind) == ("networking.k8s.io", "Ingress") {
-        network::ingress_create(&mut errors, object);
+    match (group(api_version), kind) {
+        ("networking.k8s.io", "Ingress") => network::ingress_create(&mut errors, object),
+        ("", "Pod") if !list(object, "/spec/ephemeralContainers").is_empty() => {
+            let path = Path::new("spec.ephemeralContainers");
+            errors.forbidden(&path, "cannot be set on create");
+        }
+        _ => {}
     }
     errors.into_inner()
 }
@@ -131,7 +136,9 @@ fn body(
         ("", "Endpoints") => network::endpoints(errors, object, options),
         ("", "Event") => event(errors, object),
         ("apps", "Deployment") => workloads::deployment(errors, object),
-        ("apps", "ReplicaSet" | "StatefulSet" | "DaemonSet") => workloads::set(errors, object),
+        ("apps", "ReplicaSet" | "StatefulSet" | "DaemonSet") => {
+            workloads::set(errors, kind, object)
+        }
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaler::check(errors, object),
         ("autoscaling", "Scale") => {
             let path = Path::new("spec.replicas");

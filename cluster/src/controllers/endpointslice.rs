@@ -1,39 +1,38 @@
 //! The EndpointSlice controller: where the traffic of a service with a selector may go.
 
 mod endpoint;
+mod legacy;
+pub(super) mod mirror;
 mod plan;
+mod spread;
+mod write;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
-use tokio::time::Instant;
+use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Error, during};
+use super::error::Error;
 use super::informer::{Change, Key, Store};
 use super::ownership;
-use super::patch::merge_diff;
 use super::queue::{Queue, work};
 
-use plan::{CONTROLLER, MANAGED_BY, SERVICE_NAME, View, Write};
-
-/// How long own writes may stay unseen before the cache is believed again.
-const UNSEEN_TIMEOUT: Duration = Duration::from_secs(60);
+use plan::{CONTROLLER, MANAGED_BY, SERVICE_NAME, View};
+use write::{Writer, Written};
 
 /// The controller; [`Controller::run`] it after its stores were filled.
 pub(super) struct Controller {
-    client: Client,
     services: Arc<Store<Service>>,
     pods: Arc<Store<Pod>>,
     nodes: Arc<Store<Node>>,
     slices: Arc<Store<EndpointSlice>>,
+    legacy: legacy::Keeper,
     written: Arc<Written>,
+    writer: Writer,
     queue: Arc<Queue<Key>>,
 }
 
@@ -45,12 +44,14 @@ impl Controller {
         pods: &Arc<Store<Pod>>,
         nodes: &Arc<Store<Node>>,
         slices: &Arc<Store<EndpointSlice>>,
+        endpoints: &Arc<Store<Endpoints>>,
     ) -> Self {
         let queue = Queue::new();
         let written = Arc::new(Written::default());
         listen(&queue, &written, services, pods, nodes, slices);
         Self {
-            client,
+            writer: Writer::new(client.clone(), slices, &written),
+            legacy: legacy::Keeper::new(client, endpoints, services, &queue),
             services: services.clone(),
             pods: pods.clone(),
             nodes: nodes.clone(),
@@ -72,6 +73,7 @@ impl Controller {
         let Some(service) = self.services.get(&key) else {
             // The garbage collector deletes the slices through their owner.
             self.written.forget(&key);
+            self.legacy.delete(&key).await?;
             return Ok(None);
         };
         if service.metadata.deletion_timestamp.is_some() {
@@ -101,7 +103,13 @@ impl Controller {
             nodes: &nodes,
             slices: &slices,
         };
-        self.execute(&key, &slices, plan::plan(&view)).await?;
+        self.writer
+            .execute(&key, &slices, plan::plan(&view))
+            .await?;
+        match legacy::endpoints(&view) {
+            Some(endpoints) => self.legacy.write(&key, &endpoints).await?,
+            None => self.legacy.delete(&key).await?,
+        }
         Ok(None)
     }
 
@@ -113,106 +121,6 @@ impl Controller {
                 && slice.metadata.deletion_timestamp.is_none()
         });
         slices
-    }
-
-    async fn execute(
-        &self,
-        key: &Key,
-        slices: &[Arc<EndpointSlice>],
-        writes: Vec<Write>,
-    ) -> Result<(), Error> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
-        // The version that the previous step of the same slice left behind.
-        let mut versions: HashMap<String, (Value, Option<String>)> = HashMap::new();
-        for write in writes {
-            match write {
-                Write::Create(slice) => {
-                    let created = api
-                        .create(&PostParams::default(), &slice)
-                        .await
-                        .map_err(during("create an EndpointSlice of", key));
-                    match created {
-                        Ok(created) => self.written.note(key, &created, || self.seen(&created)),
-                        Err(error) if error.is_namespace_terminating() => return Ok(()),
-                        Err(error) => return Err(error),
-                    }
-                }
-                Write::Update(slice) => {
-                    let name = slice.name_any();
-                    let before = slices.iter().find(|before| before.name_any() == name);
-                    let (old, version) = versions.remove(&name).unwrap_or_else(|| {
-                        let old = before.map_or(Value::Null, |before| content(before));
-                        (old, slice.resource_version())
-                    });
-                    let updated = update(&api, &slice, &old, version).await?;
-                    self.written.note(key, &updated, || self.seen(&updated));
-                    versions.insert(name, (content(&slice), updated.resource_version()));
-                }
-                Write::Delete(slice) => delete(&api, &slice).await?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the cache shows this version of the slice or a newer one.
-    fn seen(&self, slice: &EndpointSlice) -> bool {
-        let Some(known) = self.slices.get(&Key::of(slice)) else {
-            return false;
-        };
-        let (known_version, version) = (known.resource_version(), slice.resource_version());
-        known.uid() == slice.uid()
-            && known_version
-                .zip(version)
-                .is_some_and(|(known, version)| !is_older(&known, &version))
-    }
-}
-
-/// The fields of a slice that this controller owns.
-fn content(slice: &EndpointSlice) -> Value {
-    json!({
-        "metadata": { "labels": slice.labels(), "annotations": slice.annotations() },
-        "endpoints": slice.endpoints,
-        "ports": slice.ports,
-    })
-}
-
-async fn update(
-    api: &Api<EndpointSlice>,
-    slice: &EndpointSlice,
-    old: &Value,
-    version: Option<String>,
-) -> Result<EndpointSlice, Error> {
-    let mut patch = merge_diff(old, &content(slice)).unwrap_or_else(|| json!({}));
-    patch["metadata"]["uid"] = json!(slice.uid());
-    patch["metadata"]["resourceVersion"] = json!(version);
-    api.patch(
-        &slice.name_any(),
-        &PatchParams::default(),
-        &Patch::Merge(patch),
-    )
-    .await
-    .map_err(during(
-        "update",
-        format!("EndpointSlice {}", Key::of(slice)),
-    ))
-}
-
-async fn delete(api: &Api<EndpointSlice>, slice: &EndpointSlice) -> Result<(), Error> {
-    let params = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: slice.uid(),
-            resource_version: None,
-        }),
-        ..DeleteParams::default()
-    };
-    let deleted = api.delete(&slice.name_any(), &params).await;
-    match deleted.map_err(during(
-        "delete",
-        format!("EndpointSlice {}", Key::of(slice)),
-    )) {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error),
     }
 }
 
@@ -230,84 +138,6 @@ fn selects(selector: &BTreeMap<String, String>, pod: &Pod) -> bool {
         && selector
             .iter()
             .all(|(name, value)| labels.get(name) == Some(value))
-}
-
-/// Own writes that the watch has not shown: without them a stale cache would lead to a second slice
-/// with the same endpoints.
-#[derive(Default)]
-struct Written {
-    unseen: Mutex<HashMap<Key, Unseen>>,
-}
-
-/// Unseen writes of one service.
-struct Unseen {
-    /// Slice uid → the version written.
-    versions: HashMap<String, String>,
-    /// The last write.
-    since: Instant,
-}
-
-impl Written {
-    /// Notes a write. `seen` is asked under the lock: an event that comes later finds the note.
-    fn note(&self, service: &Key, slice: &EndpointSlice, seen: impl FnOnce() -> bool) {
-        let (Some(uid), Some(version)) = (slice.uid(), slice.resource_version()) else {
-            return;
-        };
-        let mut unseen = self.lock();
-        let unseen = unseen.entry(service.clone()).or_insert_with(|| Unseen {
-            versions: HashMap::new(),
-            since: Instant::now(),
-        });
-        unseen.since = Instant::now();
-        if seen() {
-            unseen.versions.remove(&uid);
-        } else {
-            unseen.versions.insert(uid, version);
-        }
-    }
-
-    /// The watch shows this version, or that the slice is gone.
-    fn show(&self, service: &Key, slice: &EndpointSlice, gone: bool) {
-        let (Some(uid), Some(version)) = (slice.uid(), slice.resource_version()) else {
-            return;
-        };
-        let mut unseen = self.lock();
-        let Some(unseen) = unseen.get_mut(service) else {
-            return;
-        };
-        let written = unseen.versions.get(&uid);
-        if written.is_some_and(|written| gone || !is_older(&version, written)) {
-            unseen.versions.remove(&uid);
-        }
-    }
-
-    /// How long to wait for own writes; none if all were seen.
-    fn wait(&self, service: &Key) -> Option<Duration> {
-        let mut all = self.lock();
-        let unseen = all.get(service)?;
-        let left = UNSEEN_TIMEOUT.saturating_sub(unseen.since.elapsed());
-        if unseen.versions.is_empty() || left.is_zero() {
-            all.remove(service);
-            return None;
-        }
-        Some(left)
-    }
-
-    fn forget(&self, service: &Key) {
-        self.lock().remove(service);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Unseen>> {
-        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether one resource version is older than another (KEP-5504: they are comparable numbers).
-fn is_older(version: &str, than: &str) -> bool {
-    match (version.parse::<u64>(), than.parse::<u64>()) {
-        (Ok(version), Ok(than)) => version < than,
-        _ => version != than,
-    }
 }
 
 fn listen(
@@ -349,7 +179,7 @@ fn listen(
         for slice in change.states().filter(|slice| is_ours(slice)) {
             if let Some(name) = slice.labels().get(SERVICE_NAME) {
                 let service = Key::new(slice.namespace().unwrap_or_default(), name.clone());
-                written.show(&service, slice, change.new.is_none());
+                written.show(&service, slice.as_ref(), change.new.is_none());
                 to.add(service);
             }
         }

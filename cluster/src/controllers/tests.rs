@@ -2,6 +2,8 @@
 
 mod faults;
 mod garbage;
+mod kubectl;
 mod namespaces;
+mod restarts;
 mod support;
 mod workloads;

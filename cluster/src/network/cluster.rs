@@ -72,7 +72,7 @@ impl ClusterNetwork {
     /// Blocks for some milliseconds.
     ///
     /// # Errors
-    /// The CIDRs overlap, or the kernel refused.
+    /// [`NetworkError::NotPermitted`]; the CIDRs overlap; or the kernel refused.
     pub fn create(options: ClusterNetworkOptions) -> Result<Self, NetworkError> {
         let (pods, services) = (options.pod_cidr, options.service_cidr);
         if pods.contains(&services.network()) || services.contains(&pods.network()) {
@@ -198,8 +198,7 @@ impl Pods {
     /// Moves the thread into a new namespace and sets it up.
     async fn start(options: ClusterNetworkOptions) -> Result<Self, NetworkError> {
         unshare(CloneFlags::CLONE_NEWNET)
-            .map_err(io::Error::from)
-            .map_err(NetworkError::system("make the cluster's network namespace"))?;
+            .map_err(|errno| NetworkError::NotPermitted(errno.into()))?;
         let netns = current_netns().map_err(NetworkError::system("open the namespace"))?;
         let netlink = link::open().map_err(NetworkError::system("open a netlink socket"))?;
         set_cluster_sysctls()?;
@@ -294,9 +293,8 @@ impl Pods {
         let Some(pod) = self.pods.remove(pod_uid) else {
             return;
         };
-        if let Err(error) = pod.link.delete(&self.netlink).await {
-            // The link goes away with the pod's namespace at the latest.
-            tracing::warn!(ip = %pod.link.ip, error = &error as &dyn std::error::Error, "pod link not removed");
+        if let Err(error) = pod.link.cut(&self.netlink).await {
+            tracing::warn!(ip = %pod.link.ip, error = &error as &dyn std::error::Error, "pod not cut off");
         }
         self.addresses.free(pod.link.ip);
     }
@@ -313,9 +311,15 @@ fn set_cluster_sysctls() -> Result<(), NetworkError> {
         // The proxy connects to pods from their clients' addresses. With ports that pods do not
         // choose from (32768 up), it never takes one that the client itself uses.
         ("ip_local_port_range", "10000 29999"),
+        // Short connections between the same two pods would use those ports up within a minute.
+        ("tcp_tw_reuse", "1"),
     ] {
-        fs::write(Path::new("/proc/sys/net/ipv4").join(name), value)
-            .map_err(NetworkError::system(format!("set net/ipv4/{name}")))?;
+        fs::write(Path::new("/proc/sys/net/ipv4").join(name), value).map_err(
+            NetworkError::system(format!(
+                "set the sysctl net.ipv4.{} (in a container, /proc/sys may be read-only)",
+                name.replace('/', ".")
+            )),
+        )?;
     }
     Ok(())
 }

@@ -22,6 +22,9 @@ use super::init::wire::{Order, Run};
 use super::logs::{LogTail, LogWriter};
 use crate::streams::{ExecOptions, ExecSession, StreamError};
 
+/// Directory in a container's scratch directory for its mount points.
+const STAGING: &str = "mounts";
+
 /// How this program is started again as a container's init.
 #[derive(Clone, Debug)]
 pub struct InitCommand(pub Vec<OsString>);
@@ -37,7 +40,7 @@ impl Default for InitCommand {
 pub struct Mount {
     /// What appears.
     pub source: PathBuf,
-    /// Where; it has to exist on the machine.
+    /// Where, an absolute path; it is made in the container if the machine does not have it.
     pub target: PathBuf,
     /// The program may not write to it.
     pub read_only: bool,
@@ -129,7 +132,9 @@ impl Container {
             working_dir: spec.working_dir.clone(),
             hostname: spec.hostname.clone(),
             mounts,
+            staging: spec.scratch.join(STAGING),
             namespaces: spec.netns.is_some(),
+            joins: false,
             tty: false,
             stdin: false,
         };
@@ -213,13 +218,13 @@ fn mounts(spec: &ContainerSpec) -> io::Result<Vec<(PathBuf, PathBuf, bool)>> {
     if spec.netns.is_none() {
         return Ok(Vec::new());
     }
-    std::fs::create_dir_all(&spec.scratch)?;
+    std::fs::create_dir_all(spec.scratch.join(STAGING))?;
     let mut mounts = Vec::new();
     for (name, contents) in [("resolv.conf", &spec.resolv_conf), ("hosts", &spec.hosts)] {
         let target = PathBuf::from("/etc").join(name);
-        // A machine without the file has programs that do not need it.
+        // A link that leads nowhere cannot be mounted on, nor be replaced by a file.
         if let Some(contents) = contents
-            && target.exists()
+            && (target.exists() || !target.is_symlink())
         {
             let source = spec.scratch.join(name);
             std::fs::write(&source, contents)?;

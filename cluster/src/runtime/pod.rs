@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::slots::Slots;
-use self::supervisor::Update;
+use self::supervisor::{Update, told_to_stop};
 use super::context::Context;
 use super::report::Reporter;
 use super::runs::Runs;
@@ -193,13 +193,14 @@ impl Worker {
                 None => std::future::pending().await,
             }
         };
-        let (gone_seen, leaving) = (self.ending == Some(Ending::Gone), self.deadline.is_some());
+        let gone_seen = self.ending == Some(Ending::Gone);
+        let leaving = matches!(self.ending, Some(Ending::Gone | Ending::Leaving));
         let first = tokio::select! {
             update = self.updates.recv() => update,
             // The sender is kept by whoever holds the handle; without one, nothing changes any more.
             Ok(()) = self.pods.changed() => None,
             () = self.gone.cancelled(), if !gone_seen => None,
-            Ok(_) = self.shutdown.wait_for(Option::is_some), if !leaving => None,
+            () = told_to_stop(&mut self.shutdown), if !leaving => None,
             () = timer => None,
         };
         let mut update = first;

@@ -97,7 +97,7 @@ fn write(directory: &Path, payload: &Payload) -> io::Result<()> {
             std::fs::create_dir_all(parent)?;
         }
         std::fs::write(&path, &file.contents)?;
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(file.mode))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(file.mode))?;
     }
     let swap = directory.join("..data_tmp");
     let _ = std::fs::remove_file(&swap);

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::host_routes::{CertificateChoice, HostCompiler};
+use super::host_certificate::CertificateChoice;
+use super::host_routes::HostCompiler;
 use super::ingress::{BackendRecord, ClassRecord, IngressRecord};
 use super::problems::{Problems, Unit};
 use super::rank::Age;

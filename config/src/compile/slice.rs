@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1;
 
+use super::names::Names;
 use super::service::{port_number, protocol};
 use super::store::ObjectKey;
 use crate::model::{ObjectRef, Problem, ProblemKind, Protocol};
@@ -64,18 +65,18 @@ impl EndpointRecord {
 
 impl SliceRecord {
     /// Reads a slice; `None` if it belongs to no Service or holds names instead of addresses.
-    pub fn read(key: &ObjectKey, slice: v1::EndpointSlice) -> Option<Self> {
+    pub fn read(key: &ObjectKey, slice: v1::EndpointSlice, names: &mut Names) -> Option<Self> {
         if slice.address_type == "FQDN" {
             return None;
         }
         let labels = slice.metadata.labels.unwrap_or_default();
         let service = labels.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
-        let service = key.sibling(&service.as_str().into());
+        let service = key.sibling(&names.get(service));
         let mut problems = Vec::new();
         let mut endpoints = Vec::with_capacity(slice.endpoints.len());
         for (index, endpoint) in slice.endpoints.into_iter().enumerate() {
             match address(&endpoint, &slice.address_type) {
-                Ok(addr) => endpoints.push(record(key, addr, endpoint)),
+                Ok(addr) => endpoints.push(record(key, addr, endpoint, names)),
                 Err(message) => problems.push(Problem {
                     object: key.of_kind("EndpointSlice"),
                     field: format!("endpoints[{index}].addresses"),
@@ -87,7 +88,10 @@ impl SliceRecord {
         let ports = slice.ports.unwrap_or_default();
         Some(Self {
             service,
-            ports: ports.into_iter().filter_map(slice_port).collect(),
+            ports: ports
+                .into_iter()
+                .filter_map(|port| slice_port(port, names))
+                .collect(),
             endpoints,
             problems,
         })
@@ -116,7 +120,12 @@ fn address(endpoint: &v1::Endpoint, address_type: &str) -> Result<IpAddr, String
     Ok(addr)
 }
 
-fn record(key: &ObjectKey, addr: IpAddr, endpoint: v1::Endpoint) -> EndpointRecord {
+fn record(
+    key: &ObjectKey,
+    addr: IpAddr,
+    endpoint: v1::Endpoint,
+    names: &mut Names,
+) -> EndpointRecord {
     let conditions = endpoint.conditions.unwrap_or_default();
     let reference = endpoint.target_ref.unwrap_or_default();
     let is_pod = reference.kind.as_deref() == Some("Pod");
@@ -124,7 +133,7 @@ fn record(key: &ObjectKey, addr: IpAddr, endpoint: v1::Endpoint) -> EndpointReco
         kind: "Pod",
         namespace: reference
             .namespace
-            .map_or_else(|| Arc::clone(&key.namespace), Into::into),
+            .map_or_else(|| Arc::clone(&key.namespace), |name| names.get(&name)),
         name: name.into(),
     });
     EndpointRecord {
@@ -135,15 +144,15 @@ fn record(key: &ObjectKey, addr: IpAddr, endpoint: v1::Endpoint) -> EndpointReco
         hostname: endpoint.hostname.filter(|h| !h.is_empty()).map(Into::into),
         target,
         uid: reference.uid.map(Into::into),
-        node: endpoint.node_name.map(Into::into),
-        zone: endpoint.zone.map(Into::into),
+        node: endpoint.node_name.map(|name| names.get(&name)),
+        zone: endpoint.zone.map(|name| names.get(&name)),
     }
 }
 
 /// A port without a number means all ports, which a Service cannot use.
-fn slice_port(port: v1::EndpointPort) -> Option<SlicePort> {
+fn slice_port(port: v1::EndpointPort, names: &mut Names) -> Option<SlicePort> {
     Some(SlicePort {
-        name: port.name.unwrap_or_default().into(),
+        name: names.get(port.name.as_deref().unwrap_or_default()),
         protocol: protocol(port.protocol.as_deref())?,
         port: port.port.and_then(port_number)?,
     })

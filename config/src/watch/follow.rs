@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 
 use super::backoff::Backoff;
 use super::contact::Contact;
-use crate::compile::{Change, Decoded, Delta, ObjectKey};
+use crate::compile::{Change, Decoded, Delta, Names, ObjectKey};
 use crate::defaults::{LIST_PAGE, LIST_TIMEOUT, WATCH_SECONDS, WATCH_SILENCE};
 
 /// Status code for a resource version that is too old.
@@ -116,14 +116,15 @@ pub(super) struct Follower<Read, Wrap> {
     pub(super) read: Read,
     pub(super) wrap: Wrap,
     pub(super) sender: mpsc::Sender<Change>,
+    pub(super) names: Names,
 }
 
 impl<Read, Wrap> Follower<Read, Wrap> {
     /// Follows until the receiver of the changes is gone.
-    pub(super) async fn run<K, R>(self)
+    pub(super) async fn run<K, R>(mut self)
     where
         K: kube::Resource<DynamicType = ()> + DeserializeOwned,
-        Read: Fn(&ObjectKey, K) -> Option<R>,
+        Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
         Wrap: Fn(Delta<R>) -> Change,
     {
         let mut backoff = Backoff::new();
@@ -164,10 +165,10 @@ impl<Read, Wrap> Follower<Read, Wrap> {
     }
 
     /// Lists everything page by page and sends it as one change; returns the list's version.
-    async fn list<K, R>(&self) -> Result<String, FollowError>
+    async fn list<K, R>(&mut self) -> Result<String, FollowError>
     where
         K: kube::Resource<DynamicType = ()> + DeserializeOwned,
-        Read: Fn(&ObjectKey, K) -> Option<R>,
+        Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
         Wrap: Fn(Delta<R>) -> Change,
     {
         metrics::counter!("sealane_config_relists_total", "kind" => self.source.kind).increment(1);
@@ -203,13 +204,13 @@ impl<Read, Wrap> Follower<Read, Wrap> {
 
     /// Watches until the server ends it, and moves `version` along.
     async fn watch<K, R>(
-        &self,
+        &mut self,
         version: &mut String,
         backoff: &mut Backoff,
     ) -> Result<(), FollowError>
     where
         K: kube::Resource<DynamicType = ()> + DeserializeOwned,
-        Read: Fn(&ObjectKey, K) -> Option<R>,
+        Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
         Wrap: Fn(Delta<R>) -> Change,
     {
         let params = WatchParams {
@@ -259,20 +260,20 @@ impl<Read, Wrap> Follower<Read, Wrap> {
 
     /// An object's key and record; `None` if it has no name, which no object of an API server does.
     fn object<K, R>(
-        &self,
+        &mut self,
         decoded: Result<K, serde_json::Error>,
         raw: impl FnOnce() -> Value,
     ) -> Option<(ObjectKey, Decoded<R>)>
     where
         K: kube::Resource<DynamicType = ()>,
-        Read: Fn(&ObjectKey, K) -> Option<R>,
+        Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
     {
         match decoded {
             Ok(object) => {
                 let meta = object.meta();
                 let namespace = meta.namespace.as_deref().unwrap_or_default();
-                let key = ObjectKey::new(namespace, meta.name.as_deref()?);
-                let record = (self.read)(&key, object);
+                let key = self.names.key(namespace, meta.name.as_deref()?);
+                let record = (self.read)(&key, object, &mut self.names);
                 Some((key, Ok(record)))
             }
             Err(error) => Some((key_of(&raw())?, Err(error.to_string()))),

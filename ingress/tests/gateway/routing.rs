@@ -1,9 +1,14 @@
 //! From a request to a backend.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sealane_config::model::{AppProtocol, PathMatch, Rewrite, WeightedBackend};
+use http_body_util::BodyExt;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use sealane_config::model::{AppProtocol, BackendProtocol, PathMatch, Rewrite, WeightedBackend};
 use sealane_proxy::testing::{Origin, backend, eventually};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Edge, on_worker, prefix};
 
@@ -37,15 +42,27 @@ async fn ingress_i3_hosts_and_paths_lead_to_services() {
                 "{host}{path}"
             );
         }
-        let response = client.get("other.test", "/").await;
-        assert_eq!(
-            (response.status, response.header("sealane-error")),
-            (404, "no_route")
-        );
-        for field in ["server", "date", "content-length"] {
-            assert_ne!(response.header(field), "", "ingress I8: {field}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_i8_nothing_matches_is_a_404_of_our_own() {
+    on_worker(async {
+        let mut edge = Edge::new().await;
+        edge.host("shop.test", false, vec![prefix("/a", "web")]);
+        let mut client = edge.client().await;
+        for (host, path) in [("other.test", "/a"), ("shop.test", "/b")] {
+            let response = client.get(host, path).await;
+            assert_eq!(
+                (response.status, response.header("sealane-error")),
+                (404, "no_route")
+            );
+            for field in ["server", "date", "content-length"] {
+                assert_ne!(response.header(field), "", "ingress I8: {field}");
+            }
+            assert_eq!(response.header("content-type"), "text/plain; charset=utf-8");
         }
-        assert_eq!(response.header("content-type"), "text/plain; charset=utf-8");
     })
     .await;
 }
@@ -294,6 +311,237 @@ async fn ingress_t17_the_listeners_end_when_their_connections_have() {
             listener.await.unwrap();
         }
         assert!(tokio::net::TcpStream::connect(edge.http).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_t4_a_websocket_goes_through_and_survives_changes() {
+    on_worker(async {
+        let web = Origin::raw(|mut stream, _| {
+            Box::pin(async move {
+                let mut head = Vec::new();
+                while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+                    if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                              Upgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            })
+        })
+        .await;
+        let mut edge = Edge::new().await;
+        edge.service("web", &[web.addr]);
+        edge.host("", false, vec![prefix("/", "web")]);
+        let mut client = edge.client().await;
+        client
+            .send(
+                "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+            )
+            .await;
+        let response = client.response().await;
+        assert_eq!(
+            (response.status, response.header("sec-websocket-accept")),
+            (101, "x")
+        );
+        for _ in 0..10 {
+            edge.host("", false, vec![prefix("/other", "web")]);
+            edge.service("web", &[]);
+            client.send("ping").await;
+            assert_eq!(client.bytes(4).await, b"ping");
+        }
+        // A tunnel does not keep the listeners from ending.
+        edge.shutdown.cancel();
+        for listener in edge.listeners.drain(..) {
+            listener.await.unwrap();
+        }
+        client.send("pong").await;
+        assert_eq!(client.bytes(4).await, b"pong");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_t3_grpc_is_answered_in_its_own_terms() {
+    on_worker(async {
+        let grpc = Origin::start(|_| {
+            let mut response = sealane_proxy::testing::status(200);
+            let headers = response.headers_mut();
+            headers.insert("content-type", "application/grpc".parse().unwrap());
+            headers.insert("grpc-status", "0".parse().unwrap());
+            response
+        })
+        .await;
+        let mut edge = Edge::new().await;
+        edge.service("grpc", &[grpc.addr]);
+        let mut rule = prefix("/pkg.Service", "grpc");
+        rule.filters.backend_protocol = BackendProtocol::Grpc;
+        edge.host("", false, vec![rule, prefix("/pkg.Gone", "gone")]);
+        let stream = tokio::net::TcpStream::connect(edge.http).await.unwrap();
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut client, connection) = hyper::client::conn::http2::handshake(executor, io)
+            .await
+            .unwrap();
+        let connection = tokio::spawn(connection);
+        for (path, code) in [
+            ("/pkg.Service/Call", "0"),
+            ("/pkg.Gone/Call", "14"),
+            ("/pkg.Unknown/Call", "12"),
+        ] {
+            let request = http::Request::post(format!("http://a.test{path}"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(http_body_util::Full::new(bytes::Bytes::from_static(b"x")))
+                .unwrap();
+            let response = client.send_request(request).await.unwrap();
+            assert_eq!(response.status(), 200, "{path}");
+            assert_eq!(response.headers()["grpc-status"], code, "{path}");
+        }
+        assert_eq!(grpc.seen()[0].version, http::Version::HTTP_2);
+        connection.abort();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_ingress_and_service() {
+    on_worker(async {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let metrics = recorder.handle();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let web = Origin::named("web").await;
+        let mut edge = Edge::new().await;
+        edge.service("web", &[web.addr]);
+        edge.host(
+            "a.test",
+            false,
+            vec![prefix("/", "web"), prefix("/gone", "gone")],
+        );
+        let mut client = edge.client().await;
+        for (host, path) in [("a.test", "/"), ("a.test", "/gone"), ("b.test", "/secret")] {
+            client.get(host, path).await;
+        }
+        let text = metrics.render();
+        for line in [
+            r#"sealane_gateway_requests_total{namespace="default",ingress="test",code="2xx"} 1"#,
+            r#"sealane_gateway_requests_total{namespace="default",ingress="test",code="5xx"} 1"#,
+            r#"sealane_gateway_requests_total{namespace="",ingress="",code="4xx"} 1"#,
+            r#"sealane_requests_total{namespace="default",service="web",code="2xx"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
+        // Nothing that a client chose is a label (reliability B21).
+        assert!(
+            !text.contains("secret") && !text.contains("b.test"),
+            "{text}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_t9_a_client_cannot_take_our_fields_away() {
+    on_worker(async {
+        let web = Origin::named("web").await;
+        let mut edge = Edge::new().await;
+        edge.service("web", &[web.addr]);
+        edge.host("", false, vec![prefix("/", "web")]);
+        let mut client = edge.client().await;
+        client
+            .send(
+                "GET / HTTP/1.1\r\nHost: a.test\r\nAuthorization: secret\r\nX-Hop: 1\r\n\
+                 Connection: X-Hop, Host, X-Forwarded-For, X-Real-IP, Authorization\r\n\r\n",
+            )
+            .await;
+        assert_eq!(client.response().await.status, 200);
+        let seen = web.seen().remove(0);
+        for (name, value) in [
+            ("host", "a.test"),
+            ("authorization", "secret"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-real-ip", "127.0.0.1"),
+            ("x-hop", ""),
+            ("connection", ""),
+        ] {
+            assert_eq!(seen.header(name), value, "{name}");
+        }
+    })
+    .await;
+}
+
+/// A backend that answers with 256 MiB and counts what it could write.
+async fn endless() -> (Origin, Arc<AtomicUsize>) {
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&written);
+    let origin = Origin::raw(move |mut stream, _| {
+        let written = Arc::clone(&count);
+        Box::pin(async move {
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head).await;
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 268435456\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let block = vec![b'x'; 64 * 1024];
+            for _ in 0..4096 {
+                if stream.write_all(&block).await.is_err() {
+                    return;
+                }
+                written.fetch_add(block.len(), Ordering::Relaxed);
+            }
+        })
+    })
+    .await;
+    (origin, written)
+}
+
+/// Waits until the counter stands still, and returns it.
+async fn standstill(counter: &AtomicUsize) -> usize {
+    let mut last = 0;
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        let now = counter.load(Ordering::Relaxed);
+        if now == last && now > 0 {
+            return now;
+        }
+        last = now;
+    }
+}
+
+#[tokio::test]
+async fn ingress_t2_a_client_that_does_not_read_stops_the_backend() {
+    on_worker(async {
+        let (web, written) = endless().await;
+        let mut edge = Edge::new().await;
+        edge.service("web", &[web.addr]);
+        edge.host("", false, vec![prefix("/", "web")]);
+        let stream = tokio::net::TcpStream::connect(edge.http).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut client, connection) = hyper::client::conn::http2::handshake(executor, io)
+            .await
+            .unwrap();
+        let connection = tokio::spawn(connection);
+        let request = http::Request::get("http://a.test/")
+            .body(http_body_util::Empty::<bytes::Bytes>::new())
+            .unwrap();
+        let response = client.send_request(request).await.unwrap();
+        // What the kernel buffers between backend and gateway, and a window; not 256 MiB.
+        let stopped = standstill(&written).await;
+        assert!(stopped < 32 * 1024 * 1024, "{stopped} bytes");
+        let mut body = response.into_body();
+        let mut read = 0;
+        while read < 64 * 1024 * 1024 {
+            let frame = body.frame().await.unwrap().unwrap();
+            read += frame.data_ref().map_or(0, bytes::Bytes::len);
+        }
+        assert!(written.load(Ordering::Relaxed) > stopped);
+        connection.abort();
     })
     .await;
 }

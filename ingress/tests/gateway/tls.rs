@@ -18,6 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use x509_parser::extensions::GeneralName;
+
 use crate::support::{Edge, on_worker, prefix};
 
 /// Accepts and remembers every certificate.
@@ -161,6 +163,19 @@ async fn ingress_i17_the_certificate_follows_the_name() {
             client.certificate(&edge, "foo.test").await,
             *der(&default.key)
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_i19_the_self_signed_certificate_has_a_dns_name() {
+    on_worker(async {
+        let edge = Edge::new().await;
+        let (_, parsed) = x509_parser::parse_x509_certificate(der(&edge.fallback)).unwrap();
+        let names = parsed.subject_alternative_name().unwrap().unwrap();
+        let names = &names.value.general_names;
+        let is_dns = |name: &GeneralName<'_>| matches!(name, GeneralName::DNSName(_));
+        assert!(names.iter().any(is_dns), "{names:?}");
     })
     .await;
 }

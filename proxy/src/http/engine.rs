@@ -1,5 +1,6 @@
 //! The engine of one worker and what it is given to work with.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -88,6 +89,8 @@ pub(super) struct Inner {
     pub(super) metrics: Metrics,
     pub(super) tunnels: TaskTracker,
     pub(super) options: EngineOptions,
+    /// Where a request that failed looks for endpoints that have appeared since it came.
+    pub(super) reader: RefCell<Option<Reader>>,
 }
 
 impl Engine {
@@ -101,6 +104,7 @@ impl Engine {
                 metrics: Metrics::default(),
                 tunnels: TaskTracker::new(),
                 options,
+                reader: RefCell::new(None),
             }),
         }
     }
@@ -110,9 +114,11 @@ impl Engine {
         &self.inner.balancer
     }
 
-    /// Closes idle connections whose time is over or whose endpoint is gone, until `shutdown`.
-    /// Run one of these for each engine.
+    /// Keeps the engine in step with the snapshots, until `shutdown`: closes idle connections whose
+    /// time is over or whose endpoint is gone, and lets a request that failed be sent to endpoints
+    /// that have appeared since it came. Run one of these for each engine.
     pub async fn maintain(&self, mut reader: Reader, shutdown: CancellationToken) {
+        *self.inner.reader.borrow_mut() = Some(reader.clone());
         let mut tick = interval(SWEEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut published = true;

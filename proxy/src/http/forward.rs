@@ -1,5 +1,6 @@
 //! A request goes to a Service port and its answer comes back.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::UPGRADE;
@@ -7,16 +8,16 @@ use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use sealane_config::model::{Endpoint, EndpointAddr, ServicePort};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::body::Body;
-use super::engine::{Inner, Target};
+use super::engine::{Inner, Target, Upstream};
 use super::exchange::Exchange;
 use super::failure::{self, Failure};
 use super::replay::Original;
 use super::retry::{Retry, is_idempotent};
 use super::upgrade::{self, Wanted};
-use super::{headers, heads};
+use super::{headers, heads, patience};
 use crate::balance::Flight;
 use crate::pool::Lease;
 use crate::{Error, ErrorKind};
@@ -33,6 +34,23 @@ struct Attempts {
     fresh: bool,
     /// An attempt that may have had an effect was repeated.
     repeated: bool,
+}
+
+impl Attempts {
+    /// There is an endpoint to try it on.
+    fn untried(&self, port: &ServicePort) -> bool {
+        port.endpoints.iter().any(|e| !self.tried.contains(&e.addr))
+    }
+}
+
+/// One attempt: what is sent, and where.
+struct Attempt<'a> {
+    parts: &'a request::Parts,
+    original: &'a Original,
+    endpoint: &'a Endpoint,
+    port: &'a ServicePort,
+    upstream: Upstream,
+    fresh: bool,
 }
 
 impl Inner {
@@ -55,20 +73,30 @@ impl Inner {
             repeated: false,
         };
         let original = Original::new(body, attempts.idempotent);
+        let mut latest = None;
         loop {
-            let endpoint = self.pick(&target.port, &attempts.tried)?;
+            let port = latest.as_ref().unwrap_or(&target.port);
+            let endpoint = self.pick(port, &attempts.tried)?;
             let body = original.start_over().ok_or_else(|| {
                 Error::new(ErrorKind::UpstreamReset, "the request cannot be sent again")
             })?;
             let flight = Flight::start(endpoint);
-            let attempt = self.attempt(&parts, body, endpoint, target, &flight, attempts.fresh);
+            let attempt = Attempt {
+                parts: &parts,
+                original: &original,
+                endpoint,
+                port,
+                upstream: target.upstream,
+                fresh: attempts.fresh,
+            };
+            let attempt = self.attempt(attempt, body, &flight);
             let failure = match attempt.await {
                 Ok((response, lease)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     drop(lease);
                     return self.switch(response, flight, wanted);
                 }
                 Ok((response, lease)) => {
-                    return Ok(answer(response, flight, lease, target, &parts.method));
+                    return Ok(answer(response, flight, lease, port, &parts.method));
                 }
                 Err(failure) => failure,
             };
@@ -78,12 +106,15 @@ impl Inner {
                 return Err(Error::new(ErrorKind::BadRequest, detail));
             }
             if failure.blame {
-                flight.failed(&target.port.endpoints);
+                flight.failed(&port.endpoints);
             }
-            let again = self.again(&failure, &mut attempts, &original, endpoint, &target.port);
+            let newer = self.latest(port);
+            let choice = newer.as_ref().unwrap_or(port);
+            let again = self.again(&failure, &mut attempts, &original, endpoint, choice);
             if !again || original.start_over().is_none() {
                 return Err(failure.error);
             }
+            latest = newer.or(latest);
             self.metrics
                 .service(&target.port.service)
                 .retries
@@ -101,6 +132,14 @@ impl Inner {
             .ok_or_else(|| Error::new(ErrorKind::NoEndpoints, "the Service has no ready endpoint"))
     }
 
+    /// The Service port as it is now, with the endpoints that have appeared meanwhile.
+    fn latest(&self, port: &ServicePort) -> Option<Arc<ServicePort>> {
+        let reader = self.reader.borrow();
+        let snapshot = reader.as_ref()?.load();
+        let service = snapshot.services.get(&port.service)?;
+        service.port(port.port, port.protocol).cloned()
+    }
+
     /// Whether the request is tried once more; the rules are in [`super::retry`].
     fn again(
         &self,
@@ -113,7 +152,7 @@ impl Inner {
         match failure.retry {
             Retry::Free => {
                 attempts.tried.push(endpoint.addr);
-                attempts.tried.len() < MAX_ATTEMPTS && attempts.tried.len() < port.endpoints.len()
+                attempts.tried.len() < MAX_ATTEMPTS && attempts.untried(port)
             }
             // The same endpoint will do: it is the connection that was old.
             Retry::Stale => {
@@ -123,7 +162,7 @@ impl Inner {
             Retry::Broken => {
                 attempts.tried.push(endpoint.addr);
                 attempts.idempotent
-                    && attempts.tried.len() < port.endpoints.len()
+                    && attempts.untried(port)
                     && !std::mem::replace(&mut attempts.repeated, true)
                     && self.budget.spend()
             }
@@ -134,25 +173,34 @@ impl Inner {
     /// One attempt on one endpoint, up to the head of its answer.
     async fn attempt(
         &self,
-        parts: &request::Parts,
+        attempt: Attempt<'_>,
         body: Body,
-        endpoint: &Endpoint,
-        target: &Target,
         flight: &Flight,
-        fresh: bool,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let lease = self.pool.lease(endpoint, target.upstream, fresh).await;
+        let Attempt {
+            parts,
+            original,
+            endpoint,
+            port,
+            upstream,
+            fresh,
+        } = attempt;
+        let lease = self.pool.lease(endpoint, upstream, fresh).await;
         let mut lease = lease.map_err(|error| failure::not_connected(&error))?;
-        let request = heads::rebuild(parts, body, endpoint, target.upstream);
+        let request = heads::rebuild(parts, body, endpoint, upstream);
         let started = Instant::now();
-        let sent = timeout(self.options.response_timeout, lease.sender().send(request)).await;
-        let response = match sent {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(failure::broke(*error, &lease)),
-            Err(_elapsed) => return Err(failure::timed_out()),
+        let answer = {
+            let mut answer = pin!(lease.sender().send(request));
+            let patience = patience::of(&parts.headers, self.options.response_timeout);
+            patience.wait(answer.as_mut(), original, started).await
+        };
+        let response = match answer {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => return Err(failure::broke(*error, &lease)),
+            None => return Err(failure::timed_out()),
         };
         if failure::is_failure(&response) {
-            flight.failed(&target.port.endpoints);
+            flight.failed(&port.endpoints);
         } else {
             flight.succeeded(started.elapsed());
         }
@@ -186,10 +234,10 @@ fn answer(
     mut response: Response<Incoming>,
     flight: Flight,
     lease: Lease,
-    target: &Target,
+    port: &Arc<ServicePort>,
     method: &Method,
 ) -> Response<Body> {
     heads::write_response(&mut response, method);
-    let exchange = Exchange::new(flight, lease, Arc::clone(&target.port));
+    let exchange = Exchange::new(flight, lease, Arc::clone(port));
     response.map(|body| Body::exchange(body, exchange))
 }

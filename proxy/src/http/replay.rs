@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::body::{Body, BodyError};
 
@@ -35,6 +36,8 @@ pub(super) struct State {
     lost: bool,
     /// The client did not send all of it, or sent it malformed.
     broken: bool,
+    /// When the last of it was read.
+    ended: Option<Instant>,
     /// Which [`Replay`] may read: the latest. An abandoned connection may still hold an older one.
     reader: u32,
 }
@@ -60,6 +63,7 @@ impl Original {
             keep,
             lost: false,
             broken: false,
+            ended: None,
             reader: 0,
         })))
     }
@@ -80,6 +84,15 @@ impl Original {
                     next: 0,
                 }))
             }
+        }
+    }
+
+    /// When the client had delivered all of it; `None` while it has not. A request without a body
+    /// was complete at `sent`.
+    pub(super) fn complete_since(&self, sent: Instant) -> Option<Instant> {
+        match self {
+            Self::Empty => Some(sent),
+            Self::Shared(shared) => shared.borrow().ended.map(|ended| ended.max(sent)),
         }
     }
 
@@ -140,6 +153,9 @@ impl Replay {
             return Poll::Ready(Some(Ok(frame)));
         }
         let frame = ready!(Pin::new(&mut state.inner).poll_frame(cx));
+        if frame.is_none() || state.inner.is_end_stream() {
+            state.ended.get_or_insert_with(Instant::now);
+        }
         match &frame {
             Some(Ok(frame)) => {
                 state.keep(frame);

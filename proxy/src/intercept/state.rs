@@ -1,10 +1,10 @@
 //! Which elements the kernel's sets should have, and what has to change.
 //!
-//! Comparing costs a walk over all Service ports, about a millisecond at 10,000 Services, and
-//! happens once a publication; only differences are written. A port's element depends on whether
-//! it has endpoints, not on which.
+//! Comparing costs a walk over all Service ports with one look-up each and, as long as nothing
+//! differs, no allocation; only differences are written. A port's element depends on whether it has
+//! endpoints, not on which.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use sealane_config::Snapshot;
@@ -66,34 +66,37 @@ pub(super) struct Change {
 /// Elements with the set that each is in. None is in two.
 pub(super) type Elements = HashMap<Element, Set>;
 
-/// The elements for a snapshot.
-pub(super) fn desired(snapshot: &Snapshot, options: &InterceptOptions) -> Elements {
-    let mut elements = Elements::with_capacity(2 * snapshot.vips.size());
+/// Calls `visit` once with each element that a snapshot asks for.
+fn desired(snapshot: &Snapshot, options: &InterceptOptions, mut visit: impl FnMut(Element, Set)) {
     for (&(ip, protocol, number), port) in &snapshot.vips {
-        let own = is_node_address(ip, options);
-        if let Some(set) = set_for(port, Family::of(ip)) {
-            // The cluster DNS listens on its Service's address itself, endpoints or not.
-            if !(own && set == Set::Refuse(Family::of(ip))) {
-                elements.insert(Element::Service(ip, protocol, number), set);
-            }
+        let Some(set) = set_for(port, Family::of(ip)) else {
+            continue;
+        };
+        // The cluster DNS listens on its Service's address itself, endpoints or not.
+        if matches!(set, Set::Capture(_)) || !is_node_address(ip, options) {
+            visit(Element::Service(ip, protocol, number), set);
         }
-        if !own && options.service_cidrs.iter().any(|c| c.contains(&ip)) {
-            let set = Set::ServiceAddresses(Family::of(ip));
-            elements.insert(Element::Address(ip), set);
+    }
+    for (&ip, _) in &snapshot.cluster_ips {
+        let within = options.service_cidrs.iter().any(|cidr| cidr.contains(&ip));
+        if within && !is_node_address(ip, options) {
+            visit(Element::Address(ip), Set::ServiceAddresses(Family::of(ip)));
         }
     }
     for &ip in &options.node_ips {
         for (&(protocol, number), port) in &snapshot.node_ports {
+            // An external IP may be a node's address; a Service's own port goes first.
+            if snapshot.vips.contains_key(&(ip, protocol, number)) {
+                continue;
+            }
             if let Some(set) = set_for(port, Family::of(ip)) {
-                elements.insert(Element::Service(ip, protocol, number), set);
+                visit(Element::Service(ip, protocol, number), set);
             }
         }
     }
     for &ip in options.node_ips.iter().chain(&options.local_addresses) {
-        let set = Set::NodeAddresses(Family::of(ip));
-        elements.insert(Element::Address(ip), set);
+        visit(Element::Address(ip), Set::NodeAddresses(Family::of(ip)));
     }
-    elements
 }
 
 fn is_node_address(ip: IpAddr, options: &InterceptOptions) -> bool {
@@ -112,28 +115,50 @@ fn set_for(port: &ServicePort, family: Family) -> Option<Set> {
     }
 }
 
-/// What turns `current` into `desired`, with the changes of one element behind each other.
-pub(super) fn difference(current: &Elements, desired: &Elements) -> Vec<Change> {
-    let change = |element: &Element, set: &Set, add| Change {
-        set: *set,
-        element: *element,
-        add,
-    };
+/// What turns `current` into what a snapshot asks for, with the changes of one element behind each
+/// other.
+pub(super) fn difference(
+    current: &Elements,
+    snapshot: &Snapshot,
+    options: &InterceptOptions,
+) -> Vec<Change> {
     let mut changes = Vec::new();
-    for (element, set) in desired {
-        match current.get(element) {
-            Some(old) if old == set => {}
+    let mut known = 0;
+    desired(snapshot, options, |element, set| {
+        let change = |set, add| Change { set, element, add };
+        match current.get(&element) {
             Some(old) => {
-                changes.push(change(element, old, false));
-                changes.push(change(element, set, true));
+                known += 1;
+                if *old != set {
+                    changes.push(change(*old, false));
+                    changes.push(change(set, true));
+                }
             }
-            None => changes.push(change(element, set, true)),
+            None => changes.push(change(set, true)),
         }
-    }
-    for (element, set) in current {
-        if !desired.contains_key(element) {
-            changes.push(change(element, set, false));
-        }
+    });
+    if known < current.len() {
+        let mut wanted = HashSet::with_capacity(current.len());
+        desired(snapshot, options, |element, _| {
+            wanted.insert(element);
+        });
+        let gone = current.iter().filter(|(e, _)| !wanted.contains(*e));
+        changes.extend(gone.map(|(&element, &set)| Change {
+            set,
+            element,
+            add: false,
+        }));
     }
     changes
+}
+
+/// Notes what the kernel has now.
+pub(super) fn record(current: &mut Elements, changes: &[Change]) {
+    for change in changes {
+        if change.add {
+            current.insert(change.element, change.set);
+        } else {
+            current.remove(&change.element);
+        }
+    }
 }

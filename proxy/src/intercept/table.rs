@@ -30,6 +30,7 @@ use super::rule::{DATA_VALUE, Family, LIST_ELEMENT, Rule};
 use super::state::{Change, Element, Set};
 
 const TABLE: &str = "sealane";
+const PROBE: &str = "sealane-probe";
 const ENTRY: &str = "prerouting";
 const CAPTURE: &str = "capture";
 const REFUSE: &str = "refuse";
@@ -73,24 +74,36 @@ const TYPE_PROTOCOL_AND_PORT: u32 = (12 << 6) | 13;
 
 /// Creates the table anew, in place of one that an earlier run left, with empty sets.
 pub(super) fn create(batch: &mut Batch, options: &InterceptOptions) {
-    let name = |attributes: &mut Attributes| {
-        attributes.string(TABLE_NAME, TABLE);
-    };
     // Created first, because deleting what does not exist fails.
-    batch.create(libc::NFT_MSG_NEWTABLE, name);
-    batch.delete(libc::NFT_MSG_DELTABLE, name);
-    batch.create(libc::NFT_MSG_NEWTABLE, name);
+    batch.create(libc::NFT_MSG_NEWTABLE, |a| table_name(a, TABLE));
+    batch.delete(libc::NFT_MSG_DELTABLE, |a| table_name(a, TABLE));
+    fill(batch, TABLE, options);
+}
+
+/// Creates such a table under another name and deletes it again, to see whether the kernel has
+/// what it takes. No packet ever meets it.
+pub(super) fn probe(batch: &mut Batch, options: &InterceptOptions) {
+    fill(batch, PROBE, options);
+    batch.delete(libc::NFT_MSG_DELTABLE, |a| table_name(a, PROBE));
+}
+
+fn table_name(attributes: &mut Attributes, table: &str) {
+    attributes.string(TABLE_NAME, table);
+}
+
+fn fill(batch: &mut Batch, table: &str, options: &InterceptOptions) {
+    batch.create(libc::NFT_MSG_NEWTABLE, |a| table_name(a, table));
     for (id, set) in Set::ALL.into_iter().enumerate() {
-        create_set(batch, set, id as u32 + 1);
+        create_set(batch, table, set, id as u32 + 1);
     }
     for chain in [CAPTURE, REFUSE] {
         batch.create(libc::NFT_MSG_NEWCHAIN, |attributes| {
-            attributes.string(CHAIN_TABLE, TABLE);
+            attributes.string(CHAIN_TABLE, table);
             attributes.string(CHAIN_NAME, chain);
         });
     }
     batch.create(libc::NFT_MSG_NEWCHAIN, |attributes| {
-        attributes.string(CHAIN_TABLE, TABLE);
+        attributes.string(CHAIN_TABLE, table);
         attributes.string(CHAIN_NAME, ENTRY);
         attributes.nest(CHAIN_HOOK, |hook| {
             hook.number(HOOK_NUMBER, libc::NF_INET_PRE_ROUTING as u32);
@@ -99,7 +112,7 @@ pub(super) fn create(batch: &mut Batch, options: &InterceptOptions) {
         attributes.number(CHAIN_POLICY, libc::NF_ACCEPT as u32);
         attributes.string(CHAIN_TYPE, "filter");
     });
-    add_rules(batch, options);
+    add_rules(batch, table, options);
 }
 
 /// Applies changes of the sets' elements: what leaves a set goes before what enters one.
@@ -131,7 +144,7 @@ fn set_name(set: Set) -> &'static str {
     }
 }
 
-fn create_set(batch: &mut Batch, set: Set, id: u32) {
+fn create_set(batch: &mut Batch, table: &str, set: Set, id: u32) {
     let (Set::Capture(family)
     | Set::Refuse(family)
     | Set::ServiceAddresses(family)
@@ -148,7 +161,7 @@ fn create_set(batch: &mut Batch, set: Set, id: u32) {
         Set::ServiceAddresses(_) | Set::NodeAddresses(_) => (address_type, address_length),
     };
     batch.create(libc::NFT_MSG_NEWSET, |attributes| {
-        attributes.string(SET_TABLE, TABLE);
+        attributes.string(SET_TABLE, table);
         attributes.string(SET_NAME, set_name(set));
         attributes.number(SET_FLAGS, 0);
         attributes.number(SET_KEY_TYPE, key_type);
@@ -192,10 +205,10 @@ fn element_key(element: &Element) -> Vec<u8> {
     }
 }
 
-fn add_rules(batch: &mut Batch, options: &InterceptOptions) {
+fn add_rules(batch: &mut Batch, table: &str, options: &InterceptOptions) {
     let mut add = |chain: &str, rule: Rule| {
         batch.append(libc::NFT_MSG_NEWRULE, |attributes| {
-            attributes.string(RULE_TABLE, TABLE);
+            attributes.string(RULE_TABLE, table);
             attributes.string(RULE_CHAIN, chain);
             attributes.nest(RULE_EXPRESSIONS, |list| {
                 list.append(rule.expressions());

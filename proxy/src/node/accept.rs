@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sealane_config::model::{AppProtocol, Backend, ClientAddr, Protocol, VipAddr};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -32,24 +33,19 @@ pub(super) enum Destination {
 }
 
 impl Worker {
-    /// Accepts until `stop` or shutdown.
+    /// Accepts until `stop`. Connections that the kernel has accepted by then are taken, too:
+    /// closing the listener would reset them.
     pub(super) async fn accept(self: Rc<Self>, listener: TcpListener, stop: CancellationToken) {
         loop {
-            let accepted = async {
-                let slot = Arc::clone(&self.slots).acquire_owned().await;
-                (listener.accept().await, slot)
-            };
-            let (accepted, slot) = tokio::select! {
-                accepted = accepted => accepted,
-                () = stop.cancelled() => return,
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => break,
             };
             match accepted {
                 Ok((stream, client)) => {
-                    let worker = Rc::clone(&self);
-                    self.connections.spawn_local(async move {
-                        worker.handle(stream, ClientAddr(client)).await;
-                        drop(slot);
-                    });
+                    let slot = Arc::clone(&self.slots).acquire_owned().await;
+                    let slot = slot.expect("the slots are never closed");
+                    self.admit(stream, client, slot);
                 }
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
@@ -58,6 +54,25 @@ impl Worker {
                 }
             }
         }
+        let Ok(listener) = listener.into_std() else {
+            return;
+        };
+        while let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
+            && let Ok((stream, client)) = listener.accept()
+        {
+            let stream = stream.set_nonblocking(true).map(|()| stream);
+            if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+                self.admit(stream, client, slot);
+            }
+        }
+    }
+
+    fn admit(self: &Rc<Self>, stream: TcpStream, client: SocketAddr, slot: OwnedSemaphorePermit) {
+        let worker = Rc::clone(self);
+        self.connections.spawn_local(async move {
+            worker.handle(stream, ClientAddr(client)).await;
+            drop(slot);
+        });
     }
 
     async fn handle(&self, stream: TcpStream, client: ClientAddr) {

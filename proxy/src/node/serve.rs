@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use sealane_config::model::{AppProtocol, ClientAddr};
@@ -13,7 +14,7 @@ use crate::balance::Flight;
 use crate::connect::tune;
 use crate::detect::{Detected, ENOUGH, detect};
 use crate::http::{ServiceTarget, Upstream};
-use crate::tcp::{Prefixed, relay};
+use crate::tcp::{FlowMetrics, Prefixed, RelayOptions, relay};
 
 /// A client that is silent for so long waits for the server to speak first (SMTP, MySQL, NATS).
 const SILENCE: Duration = Duration::from_millis(100);
@@ -92,7 +93,8 @@ impl Worker {
                 self.serve_http(stream, client, target).await;
             }
             (Ok(Detected::Opaque), Some((upstream, _flight))) => {
-                relay_logged(&stream, &upstream, first).await;
+                let metrics = self.metrics.of(Some(&target.backend.service));
+                relay_counted(&stream, &upstream, first, &metrics).await;
             }
             (Ok(Detected::Opaque), None) => {
                 self.serve_flow(stream, first, client, &target).await;
@@ -109,7 +111,8 @@ impl Worker {
         target: &ServiceTarget,
     ) {
         if let Some((upstream, _flight)) = self.connect(&stream, client, target).await {
-            relay_logged(&stream, &upstream, first).await;
+            let metrics = self.metrics.of(Some(&target.backend.service));
+            relay_counted(&stream, &upstream, first, &metrics).await;
         }
     }
 
@@ -135,6 +138,7 @@ impl Worker {
             Err(error) => {
                 let error = &error as &(dyn std::error::Error + 'static);
                 tracing::debug!(%client, %service, error, "no endpoint");
+                self.metrics.of(Some(service)).failed.increment(1);
                 reset(stream);
                 None
             }
@@ -150,15 +154,17 @@ impl Worker {
             tune(&upstream)?;
             Ok::<_, io::Error>(upstream)
         };
+        let metrics = self.metrics.of(None);
         let error = match timeout(OUTSIDE_CONNECT, connect).await {
             Ok(Ok(upstream)) => {
-                relay_logged(&stream, &upstream, Vec::new()).await;
+                relay_counted(&stream, &upstream, Vec::new(), &metrics).await;
                 return;
             }
             Ok(Err(error)) => error,
             Err(_elapsed) => io::ErrorKind::TimedOut.into(),
         };
         tracing::debug!(%addr, %error, "cannot connect to the outside");
+        metrics.failed.increment(1);
         reset(&stream);
     }
 }
@@ -208,9 +214,19 @@ fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-async fn relay_logged(client: &TcpStream, upstream: &TcpStream, first: Vec<u8>) {
-    match relay(client, upstream, first, IDLE).await {
-        Ok(relayed) => tracing::trace!(?relayed, "connection ended"),
-        Err(error) => tracing::debug!(%error, "connection broken"),
+async fn relay_counted(
+    client: &TcpStream,
+    upstream: &TcpStream,
+    first: Vec<u8>,
+    metrics: &Rc<FlowMetrics>,
+) {
+    let _open = metrics.opened();
+    let options = RelayOptions {
+        idle: IDLE,
+        to_upstream: &metrics.to_upstream,
+        to_client: &metrics.to_client,
+    };
+    if let Err(error) = relay(client, upstream, first, options).await {
+        tracing::debug!(%error, "connection broken");
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! What one side does, the other sees: an end of stream is passed on while the other direction goes
 //! on (half-close), a reset resets the other side, and nothing that came before an end of stream is
-//! lost. A relay that nothing moves through is ended after a while, also one that is half-closed.
+//! lost, even if the side that ended its stream takes no more itself: what is still sent to it is
+//! then read and forgotten, because closing with unread bytes would reset the sender's connection
+//! and lose what it has not read yet. A relay that nothing moves through is ended after a while,
+//! also one that is half-closed.
 //!
 //! Buffers: bytes are read into one buffer of the worker and written from there at once. Only what
 //! the receiver does not take is kept, at most one buffer a direction, and nothing is read until it
@@ -13,23 +16,30 @@ use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
+use metrics::Counter;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// The worker's buffer, and the most that is kept for a slow receiver.
 const BUFFER: usize = 64 * 1024;
+
+/// How long a sender that nobody listens to any more may take to notice that its stream ended.
+const LINGER: Duration = Duration::from_secs(5);
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into());
 }
 
-/// Bytes that went each way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Relayed {
-    pub(crate) to_upstream: u64,
-    pub(crate) to_client: u64,
+/// How to relay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RelayOptions<'a> {
+    /// Ends when nothing has moved for so long.
+    pub(crate) idle: Duration,
+    /// Counts the bytes of each direction as they go.
+    pub(crate) to_upstream: &'a Counter,
+    pub(crate) to_client: &'a Counter,
 }
 
 /// Relays until both sides have ended their streams. `prefix` was read from the client already.
@@ -41,31 +51,31 @@ pub(crate) async fn relay(
     client: &TcpStream,
     upstream: &TcpStream,
     prefix: Vec<u8>,
-    idle: Duration,
-) -> io::Result<Relayed> {
+    options: RelayOptions<'_>,
+) -> io::Result<()> {
     let moved = Cell::new(Instant::now());
-    let (to_upstream, to_client) = (Cell::new(0), Cell::new(0));
-    let both = async {
-        tokio::try_join!(
-            pump(client, upstream, prefix, &moved, &to_upstream),
-            pump(upstream, client, Vec::new(), &moved, &to_client),
-        )
+    let direction = |from, to, count| Direction {
+        from,
+        to,
+        count,
+        moved: &moved,
+        ended: Cell::new(false),
     };
+    let up = direction(client, upstream, options.to_upstream);
+    let down = direction(upstream, client, options.to_client);
+    let both =
+        async { tokio::try_join!(up.run(prefix, &down.ended), down.run(Vec::new(), &up.ended)) };
     let ended = tokio::select! {
         ended = both => ended.map(|_| ()),
-        () = stays_idle(&moved, idle) => Err(io::ErrorKind::TimedOut.into()),
+        () = stays_idle(&moved, options.idle) => Err(io::ErrorKind::TimedOut.into()),
     };
-    if let Err(error) = ended {
+    if ended.is_err() {
         for stream in [client, upstream] {
             // Fails only on a connection that is gone anyhow.
             let _ = stream.set_zero_linger();
         }
-        return Err(error);
     }
-    Ok(Relayed {
-        to_upstream: to_upstream.get(),
-        to_client: to_client.get(),
-    })
+    ended
 }
 
 /// Returns once nothing has moved for `idle`.
@@ -79,50 +89,122 @@ async fn stays_idle(moved: &Cell<Instant>, idle: Duration) {
     }
 }
 
-/// One direction, up to and including the end of the stream.
-async fn pump(
-    from: &TcpStream,
-    to: &TcpStream,
-    mut kept: Vec<u8>,
-    moved: &Cell<Instant>,
-    count: &Cell<u64>,
-) -> io::Result<()> {
-    let mut written = 0;
-    loop {
-        while written < kept.len() {
-            match to.try_write(&kept[written..]) {
-                Ok(n) => {
-                    written += n;
-                    advance(n, moved, count);
+/// One direction.
+struct Direction<'a> {
+    from: &'a TcpStream,
+    to: &'a TcpStream,
+    count: &'a Counter,
+    moved: &'a Cell<Instant>,
+    /// The stream ended, and its end was passed on.
+    ended: Cell<bool>,
+}
+
+impl Direction<'_> {
+    /// Sends `prefix` first.
+    async fn run(&self, prefix: Vec<u8>, back: &Cell<bool>) -> io::Result<()> {
+        match self.pump(prefix).await {
+            // The receiver had ended its own stream before (otherwise this is a reset), so all that
+            // it said is on its way back.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.forget(back).await,
+            ended => ended,
+        }
+    }
+
+    /// Copies up to and including the end of the stream.
+    async fn pump(&self, prefix: Vec<u8>) -> io::Result<()> {
+        self.write(&prefix).await?;
+        drop(prefix);
+        loop {
+            match self.pass() {
+                Ok(Passed::All) => {}
+                Ok(Passed::Some(rest)) => self.write(&rest).await?,
+                Ok(Passed::End) => {
+                    // The receiver may have closed already, which is no reason to cut off what it
+                    // still sends.
+                    let _ = SockRef::from(self.to).shutdown(Shutdown::Write);
+                    self.ended.set(true);
+                    return Ok(());
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => writable(to).await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.from.readable().await?;
+                }
+                Err(error) => return Err(error),
+            }
+            // Other connections of this worker get their turn.
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.to.try_write(bytes) {
+                Ok(written) => {
+                    self.count(written);
+                    bytes = &bytes[written..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // A receiver that was reset counts as writable, and the next write fails.
+                    self.to.ready(Interest::WRITABLE).await?;
+                }
                 Err(error) => return Err(error),
             }
         }
-        if written > 0 {
-            (kept, written) = (Vec::new(), 0);
-        }
-        match pass(from, to, moved, count) {
-            Ok(Passed::All) => {}
-            Ok(Passed::Some(rest)) => kept = rest,
-            Ok(Passed::End) => {
-                // The receiver may have closed already, which is no reason to cut off what it
-                // still sends.
-                let _ = SockRef::from(to).shutdown(Shutdown::Write);
+        Ok(())
+    }
+
+    /// Reads once and writes once.
+    fn pass(&self) -> io::Result<Passed> {
+        SCRATCH.with_borrow_mut(|buffer| {
+            let read = self.from.try_read(buffer)?;
+            if read == 0 {
+                return Ok(Passed::End);
+            }
+            let written = match self.to.try_write(&buffer[..read]) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(error),
+            };
+            self.count(written);
+            Ok(if written == read {
+                Passed::All
+            } else {
+                Passed::Some(buffer[written..read].to_vec())
+            })
+        })
+    }
+
+    /// Reads and forgets until the sender ends its stream, or for a while after `back`: the other
+    /// direction's end was passed on.
+    async fn forget(&self, back: &Cell<bool>) -> io::Result<()> {
+        let mut deadline = None;
+        loop {
+            if back.get() {
+                deadline.get_or_insert(Instant::now() + LINGER);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(());
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => from.readable().await?,
-            Err(error) => return Err(error),
+            let read = SCRATCH.with_borrow_mut(|buffer| self.from.try_read(buffer));
+            match read {
+                Ok(0) => return Ok(()),
+                Ok(_) => tokio::task::consume_budget().await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Looks after `back` now and then, too.
+                    if let Ok(ready) = timeout(LINGER, self.from.readable()).await {
+                        ready?;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         }
-        // Other connections of this worker get their turn.
-        tokio::task::consume_budget().await;
     }
-}
 
-/// Waits until `to` takes bytes. A receiver that was reset counts as writable, and the write then
-/// fails.
-async fn writable(to: &TcpStream) -> io::Result<()> {
-    to.ready(Interest::WRITABLE).await.map(|_ready| ())
+    fn count(&self, bytes: usize) {
+        if bytes > 0 {
+            self.moved.set(Instant::now());
+            self.count.increment(bytes as u64);
+        }
+    }
 }
 
 enum Passed {
@@ -132,39 +214,6 @@ enum Passed {
     Some(Vec<u8>),
     /// The stream ended.
     End,
-}
-
-/// Reads once and writes once.
-fn pass(
-    from: &TcpStream,
-    to: &TcpStream,
-    moved: &Cell<Instant>,
-    count: &Cell<u64>,
-) -> io::Result<Passed> {
-    SCRATCH.with_borrow_mut(|buffer| {
-        let read = from.try_read(buffer)?;
-        if read == 0 {
-            return Ok(Passed::End);
-        }
-        let written = match to.try_write(&buffer[..read]) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
-        };
-        advance(written, moved, count);
-        Ok(if written == read {
-            Passed::All
-        } else {
-            Passed::Some(buffer[written..read].to_vec())
-        })
-    })
-}
-
-fn advance(bytes: usize, moved: &Cell<Instant>, count: &Cell<u64>) {
-    if bytes > 0 {
-        moved.set(Instant::now());
-        count.set(count.get() + bytes as u64);
-    }
 }
 
 #[cfg(test)]

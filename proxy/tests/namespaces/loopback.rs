@@ -70,6 +70,14 @@ fn proxy_s4_s24_loopback_services_follow_the_snapshot() {
         publisher.publish(snapshot);
         let _ = eventually(|| answer(vip), |seen| *seen == expected);
     }
+
+    publisher.publish(with(&[a]));
+    let _ = eventually(|| answer(vip), Result::is_ok);
+    let mut kept = TcpStream::connect_timeout(&vip, TIMEOUT).unwrap();
     shutdown.cancel();
+    let _ = eventually(|| answer(vip), |seen| *seen == refused());
+    assert_eq!(ask(&mut kept, "still").unwrap(), "a", "open flows go on");
+    assert!(!worker.is_finished());
+    drop(kept);
     worker.join().unwrap();
 }

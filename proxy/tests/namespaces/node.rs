@@ -247,7 +247,7 @@ fn proxy_l25_half_close_and_resets_pass_through() {
 }
 
 #[test]
-fn pods_reach_the_outside_through_the_proxy_only_where_they_may() {
+fn proxy_i5_pods_reach_the_outside_but_never_our_own_listeners() {
     let Some(world) = World::new() else { return };
     let client = world.pod("client");
     // Another namespace stands for the host's, with an address that is outside the cluster.
@@ -300,6 +300,40 @@ fn proxy_s8_node_ports_answer_on_the_hosts_loopback_and_to_pods() {
     let _ = eventually(|| from_host(&proxy), Result::is_ok);
     proxy.publish(opaque(&[endpoint]));
     let _ = eventually(|| from_host(&proxy), |seen| *seen == refused);
+}
+
+#[test]
+fn many_short_connections_all_get_their_answer() {
+    let Some(world) = World::new() else { return };
+    let (client, server) = (world.pod("client"), world.pod("server"));
+    let ip = server.ip;
+    let listener = server.run(move || TcpListener::bind((ip, 8000)).unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let line = read_line(&mut stream).unwrap();
+            stream.write_all(line.as_bytes()).unwrap();
+        }
+    });
+    let _proxy = Proxy::start(&world, opaque(&[(ip, 8000).into()]));
+    let clients: Vec<_> = (0..4)
+        .map(|thread| {
+            client.spawn(move || {
+                for number in 0..500 {
+                    let mut stream = TcpStream::connect((VIP, 80)).unwrap();
+                    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+                    let line = format!("{thread} {number}");
+                    stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).unwrap();
+                    assert_eq!(answer, line);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
 }
 
 #[test]

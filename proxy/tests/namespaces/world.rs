@@ -349,6 +349,7 @@ pub(crate) fn snapshot_of(ports: impl IntoIterator<Item = (IpAddr, ServicePort)>
             ports: vec![Arc::clone(&port)],
             endpoints: Arc::new([]),
         };
+        snapshot.cluster_ips.insert_mut(ip, service.key.clone());
         let services = &mut snapshot.services;
         services.insert_mut(service.key.clone(), Arc::new(service));
         snapshot.vips.insert_mut((ip, key.0, key.1), port);

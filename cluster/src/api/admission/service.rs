@@ -170,11 +170,17 @@ fn check_families(spec: &mut Map<String, Value>) -> Result<(), Cause> {
     Ok(())
 }
 
-/// The address asked for: `clusterIP`, or the first of `clusterIPs`.
-fn asked_ip(spec: &Map<String, Value>) -> Option<&str> {
+/// The addresses asked for: `clusterIP` and the first of `clusterIPs`, which mean the same.
+fn asked_ips(spec: &Map<String, Value>) -> Vec<&str> {
     let single = spec.get("clusterIP").and_then(Value::as_str);
-    let first = || metadata::strings(spec.get("clusterIPs")?).first().copied();
-    single.filter(|ip| !ip.is_empty()).or_else(first)
+    let first = spec
+        .get("clusterIPs")
+        .and_then(|ips| metadata::strings(ips).first().copied());
+    [single, first]
+        .into_iter()
+        .flatten()
+        .filter(|ip| !ip.is_empty())
+        .collect()
 }
 
 fn cluster_ips(
@@ -186,21 +192,22 @@ fn cluster_ips(
     let held = stored
         .and_then(|stored| stored["clusterIP"].as_str())
         .filter(|ip| !ip.is_empty());
-    let asked = asked_ip(spec).map(str::to_owned);
-    let ip = match (held, asked) {
-        (Some(held), None) => held.to_owned(),
-        (Some(held), Some(asked)) if held == asked => asked,
-        (Some(_), Some(asked)) => {
-            return Err(Cause::invalid(
-                "spec.clusterIPs[0]",
-                &json!([asked]),
-                "may not change once set",
-            ));
+    let asked = asked_ips(spec);
+    let ip = match (held, asked.first()) {
+        (Some(held), _) => {
+            if let Some(other) = asked.iter().find(|asked| **asked != held) {
+                return Err(Cause::invalid(
+                    "spec.clusterIPs[0]",
+                    &json!([other]),
+                    "may not change once set",
+                ));
+            }
+            held.to_owned()
         }
-        (None, Some(asked)) if asked == "None" => asked,
+        (None, Some(asked)) if *asked == "None" => (*asked).to_owned(),
         (None, Some(asked)) => {
-            check_ip(cidr, others, &asked)?;
-            asked
+            check_ip(cidr, others, asked)?;
+            (*asked).to_owned()
         }
         (None, None) => free_ip(cidr, others)?.to_string(),
     };

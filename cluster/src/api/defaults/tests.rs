@@ -377,3 +377,18 @@ fn cluster_n1_odd_objects_do_no_harm() {
         }
     }
 }
+
+/// Objects and the form in which the API server's own code stores them, one a line.
+#[test]
+fn cluster_n1_stored_forms_of_the_real_server() {
+    for line in include_str!("testdata/stored.jsonl").lines() {
+        let pair: Value = serde_json::from_str(line).unwrap();
+        let mut object = pair["object"].clone();
+        let text = |field: &str| pair["object"][field].as_str().unwrap();
+        apply(text("apiVersion"), text("kind"), &mut object);
+        assert_eq!(object, pair["stored"], "{line}");
+        let mut again = object.clone();
+        apply(text("apiVersion"), text("kind"), &mut again);
+        assert_eq!(again, object, "{line} again");
+    }
+}

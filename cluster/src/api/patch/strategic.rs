@@ -62,7 +62,10 @@ pub(super) fn map(type_: Known, mut target: Fields, patch: &Fields) -> Result<Fi
             target.remove(key);
             continue;
         }
-        let merged = field(type_, key, target.remove(key), value)?;
+        let order = patch
+            .get(&format!("{ORDER}{key}"))
+            .and_then(Value::as_array);
+        let merged = field(type_, key, target.remove(key), value, order)?;
         target.insert(key.clone(), merged);
     }
     for (directive, value) in patch {
@@ -71,19 +74,23 @@ pub(super) fn map(type_: Known, mut target: Fields, patch: &Fields) -> Result<Fi
         }
     }
     for (directive, value) in patch {
-        if let (Some(key), Some(order)) = (directive.strip_prefix(ORDER), value.as_array()) {
+        // Lists that are patched as well got their order while they were merged.
+        if let (Some(key), Some(order)) = (directive.strip_prefix(ORDER), value.as_array())
+            && !patch.contains_key(key)
+        {
             reorder(type_, &mut target, key, order);
         }
     }
     Ok(target)
 }
 
-/// Merges a patch into a field that may be absent.
+/// Merges a patch into a field that may be absent. `order` is that of a list.
 fn field(
     type_: Known,
     key: &str,
     target: Option<Value>,
     patch: &Value,
+    order: Option<&Vec<Value>>,
 ) -> Result<Value, PatchError> {
     let strategy = type_.map_or(Strategy::Usual, |type_| strategy(&type_.name, key));
     let inner = type_.and_then(|type_| message_in(type_, key));
@@ -94,14 +101,14 @@ fn field(
                 Some(Value::Array(target)) => target,
                 _ => Vec::new(),
             };
-            list(inner, merge_key, target, items).map(Value::Array)
+            list(inner, merge_key, target, items, order).map(Value::Array)
         }
         (Strategy::Set, target, Value::Array(items)) => {
             let target = match target {
                 Some(Value::Array(target)) => target,
                 _ => Vec::new(),
             };
-            Ok(Value::Array(union(&target, items)))
+            Ok(Value::Array(union(&target, items, order)))
         }
         (_, target, Value::Object(patch)) => {
             let target = match target {
@@ -147,10 +154,11 @@ fn list(
     key: &'static str,
     target: Vec<Value>,
     patch: &[Value],
+    order: Option<&Vec<Value>>,
 ) -> Result<Vec<Value>, PatchError> {
     let is_replace = |item: &Value| item.get(PATCH).is_some_and(|value| value == "replace");
     let replaces = patch.iter().any(is_replace);
-    let before = target.clone();
+    let mut before = target.clone();
     let mut merged = if replaces { Vec::new() } else { target };
     let mut named = Vec::new();
     for item in patch.iter().filter(|item| !is_replace(item)) {
@@ -188,20 +196,26 @@ fn list(
             Some(_) => return Err(unknown_directive(item)),
         }
     }
-    Ok(ordered(merged, &before, &named, |item| {
-        item.get(key).cloned().unwrap_or_default()
-    }))
+    let id = |item: &Value| item.get(key).cloned().unwrap_or_default();
+    if let Some(order) = order {
+        named = order.iter().map(id).collect();
+        // With an order the real server counts positions in place, so that new items take those
+        // that deleted ones leave.
+        before = merged.iter().take(before.len()).cloned().collect();
+    }
+    Ok(ordered(merged, &before, &named, id))
 }
 
 /// Merges a list of scalars as a set.
-fn union(target: &[Value], patch: &[Value]) -> Vec<Value> {
+fn union(target: &[Value], patch: &[Value], order: Option<&Vec<Value>>) -> Vec<Value> {
     let mut merged = Vec::new();
     for item in target.iter().chain(patch) {
         if !merged.contains(item) {
             merged.push(item.clone());
         }
     }
-    ordered(merged, target, patch, Value::clone)
+    let order = order.map_or(patch, Vec::as_slice);
+    ordered(merged, target, order, Value::clone)
 }
 
 fn delete_scalars(target: &mut Fields, key: &str, deleted: &Value) {

@@ -373,3 +373,15 @@ fn cluster_p1_merge_patch() {
     let expected = json!({"a": {"c": 2, "d": 3}, "l": [9], "n": {"y": 1}});
     assert_eq!(merge(&target, &patch), expected);
 }
+
+/// Patches as kubectl makes them of two or three objects, and what the API server's own code makes
+/// of them, one a line.
+#[test]
+fn cluster_p2_results_of_the_real_merge() {
+    for line in include_str!("testdata/merged.jsonl").lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let kind = case["kind"].as_str().unwrap();
+        let merged = strategic(kind, &case["current"], &case["patch"]).unwrap();
+        assert_eq!(merged, case["result"], "{line}");
+    }
+}

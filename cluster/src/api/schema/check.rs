@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
             (Special::Time | Special::MicroTime, Value::String(text)) => {
                 if text.parse::<jiff::Timestamp>().is_err() {
                     self.report.type_errors.push(format!(
-                        "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": not an RFC 3339 time"
+                        "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
                     ));
                 }
             }
@@ -149,9 +149,12 @@ impl<'a> Walk<'a> {
             (Special::SchemaOrBool | Special::SchemaOrArray | Special::SchemaOrTexts, value) => {
                 self.message(self.registry.get(SCHEMA_PROPS), value, false);
             }
-            (Special::IntOrString, value) => self.plain_mismatch(value, "int32"),
+            (Special::IntOrString, Value::Number(number)) => {
+                self.mismatch_of(&format!("number {number}"), "int32");
+            }
+            (Special::IntOrString, value) => self.mismatch(value, "int32"),
             (Special::Time | Special::MicroTime | Special::Duration | Special::Items, value) => {
-                self.plain_mismatch(value, "string")
+                self.mismatch(value, "string")
             }
         }
     }
@@ -184,14 +187,6 @@ impl<'a> Walk<'a> {
         };
         self.report.type_errors.push(format!(
             "json: cannot unmarshal {found} into {place} of type {expected}"
-        ));
-    }
-
-    /// An error of a type that reads its own JSON, and so does not know where it is.
-    fn plain_mismatch(&mut self, value: &Value, expected: &str) {
-        self.report.type_errors.push(format!(
-            "json: cannot unmarshal {} into Go value of type {expected}",
-            kind_of(value)
         ));
     }
 }
@@ -228,6 +223,9 @@ fn go_type(registry: &Registry, shape: &Shape) -> String {
         Shape::Special(Special::IntOrString) => "intstr.IntOrString".to_owned(),
         Shape::Special(Special::Time) => "v1.Time".to_owned(),
         Shape::Special(_) => "object".to_owned(),
+        Shape::Map(item) if matches!(**item, Shape::Special(Special::Quantity)) => {
+            "v1.ResourceList".to_owned()
+        }
         Shape::List(item) => format!("[]{}", go_type(registry, item)),
         Shape::Map(item) => format!("map[string]{}", go_type(registry, item)),
     }

@@ -100,7 +100,7 @@ fn absent(registry: &Registry, field: &Field) -> Option<Value> {
     }
     Some(match &field.shape {
         _ if field.optional => Value::Null,
-        Shape::Text | Shape::Bytes => json!(""),
+        Shape::Text => json!(""),
         Shape::Bool => json!(false),
         Shape::Integer(_) | Shape::Float => json!(0),
         Shape::Message(name) if field.by_value => {
@@ -111,6 +111,8 @@ fn absent(registry: &Registry, field: &Field) -> Option<Value> {
         Shape::Special(Special::Quantity) if field.by_value => json!("0"),
         Shape::Special(Special::IntOrString) if field.by_value => json!(0),
         Shape::Special(Special::Duration) if field.by_value => json!("0s"),
-        Shape::Message(_) | Shape::Special(_) | Shape::List(_) | Shape::Map(_) => Value::Null,
+        Shape::Bytes | Shape::Message(_) | Shape::Special(_) | Shape::List(_) | Shape::Map(_) => {
+            Value::Null
+        }
     })
 }

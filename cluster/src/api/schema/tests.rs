@@ -73,6 +73,18 @@ fn cluster_e4_type_errors_in_the_words_of_the_server() {
         ),
         (
             "v1",
+            "Service",
+            json!({"spec": {"ports": [{"port": 80, "targetPort": true}]}}),
+            "json: cannot unmarshal bool into Go struct field ServicePort.spec.ports.targetPort of type int32",
+        ),
+        (
+            "v1",
+            "Pod",
+            json!({"metadata": {"creationTimestamp": "yesterday"}}),
+            "parsing time \"yesterday\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"yesterday\" as \"2006\"",
+        ),
+        (
+            "v1",
             "Secret",
             json!({"data": {"a": "not base64!"}}),
             "illegal base64 data at input byte 3",

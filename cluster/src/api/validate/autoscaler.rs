@@ -30,6 +30,11 @@ pub(super) fn check(errors: &mut Errors, object: &Value) {
     for (index, metric) in list(spec, "/metrics").iter().enumerate() {
         self::metric(errors, metric, &path.child("metrics").index(index));
     }
+    let outside = |metric: &Value| matches!(text(metric, "/type"), "Object" | "External");
+    if min == Some(0) && !list(spec, "/metrics").iter().any(outside) {
+        let detail = "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.forbidden(&path.child("metrics"), detail);
+    }
     for direction in ["scaleUp", "scaleDown"] {
         if let Some(rules) = present(spec, &format!("/behavior/{direction}")) {
             scaling_rules(errors, rules, &path.child("behavior").child(direction));
@@ -61,7 +66,10 @@ fn metric(errors: &mut Errors, metric: &Value, path: &Path) {
     ];
     let type_ = text(metric, "/type");
     let source = match type_ {
-        "" => return errors.required(&path.child("type"), "must specify a metric source type"),
+        "" => {
+            errors.required(&path.child("type"), "must specify a metric source type");
+            return errors.not_supported(&path.child("type"), &json!(type_), &types);
+        }
         "ContainerResource" => "containerResource",
         "External" => "external",
         "Object" => "object",

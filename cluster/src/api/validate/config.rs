@@ -62,6 +62,13 @@ pub(super) fn secret(errors: &mut Errors, object: &Value) {
         }
         _ => &[],
     };
+    if text(object, "/type") == "kubernetes.io/service-account-token" {
+        const ACCOUNT: &str = "kubernetes.io/service-account.name";
+        let annotations = object.pointer("/metadata/annotations");
+        if annotations.is_none_or(|annotations| annotations.get(ACCOUNT).is_none()) {
+            errors.required(&Path::new("metadata.annotations").key(ACCOUNT), "");
+        }
+    }
     for key in required.iter().filter(|key| !has(key)) {
         errors.required(&data.key(key), "");
     }

@@ -48,6 +48,10 @@ impl Path {
 pub(super) struct Errors(Vec<FieldError>);
 
 impl Errors {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn into_inner(self) -> Vec<FieldError> {
         self.0
     }

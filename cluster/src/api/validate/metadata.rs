@@ -67,14 +67,14 @@ fn common(errors: &mut Errors, object: &Value, path: &Path) {
     labels(errors, object, "/metadata/labels", &path.child("labels"));
     annotations(errors, object, path);
     owners(errors, object, &path.child("ownerReferences"));
-    for finalizer in list(object, "/metadata/finalizers") {
+    for (index, finalizer) in list(object, "/metadata/finalizers").iter().enumerate() {
         let name = finalizer.as_str().unwrap_or_default();
         let path = path.child("finalizers");
         errors.invalid_text(&path, name, names::qualified(name));
         let standard = matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
         if !name.contains('/') && !standard {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.invalid(&path, finalizer, detail);
+            errors.invalid(&path.index(index), finalizer, detail);
         }
     }
 }

@@ -13,7 +13,7 @@ const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric charac
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 const HEADER: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
 
-/// A text is fine if it has at most `longest` bytes and `valid` holds.
+/// A text is fine if it is not longer than `longest` and `valid` holds.
 fn check(text: &str, longest: usize, valid: bool, message: &str) -> Vec<String> {
     let mut problems = at_most(text, longest);
     if !valid {
@@ -24,7 +24,7 @@ fn check(text: &str, longest: usize, valid: bool, message: &str) -> Vec<String> 
 
 fn at_most(text: &str, longest: usize) -> Vec<String> {
     match text.len() > longest {
-        true => vec![format!("must be no more than {longest} bytes")],
+        true => vec![format!("must be no more than {longest} characters")],
         false => Vec::new(),
     }
 }
@@ -60,7 +60,11 @@ pub(super) fn subdomain(text: &str) -> Vec<String> {
 
 /// A DNS label (RFC 1123): namespaces, containers, volumes, host names.
 pub(super) fn label(text: &str) -> Vec<String> {
-    check(text, 63, is_label(text), LABEL)
+    let message = match text.split('.').all(is_label) {
+        true => "must not contain dots",
+        false => LABEL,
+    };
+    check(text, 63, is_label(text), message)
 }
 
 /// A DNS label that starts with a letter (RFC 1035): services.
@@ -140,6 +144,36 @@ pub(super) fn variable(text: &str) -> Vec<String> {
     match text.bytes().all(valid) {
         true => Vec::new(),
         false => vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned()],
+    }
+}
+
+/// A path that stays below where it starts.
+pub(super) fn descending_path(text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if text.starts_with('/') {
+        problems.push("must be a relative path".to_owned());
+    }
+    if text.split('/').any(|part| part == "..") {
+        problems.push("must not contain '..'".to_owned());
+    }
+    problems
+}
+
+/// A network in CIDR notation.
+pub(super) fn cidr(text: &str) -> Vec<String> {
+    let valid = text.split_once('/').is_some_and(|(ip, bits)| {
+        let most = match ip.parse() {
+            Ok(IpAddr::V4(_)) => 32,
+            Ok(IpAddr::V6(_)) => 128,
+            Err(_) => return false,
+        };
+        bits.parse::<u8>().is_ok_and(|bits| bits <= most)
+    });
+    match valid {
+        true => Vec::new(),
+        false => {
+            vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()]
+        }
     }
 }
 

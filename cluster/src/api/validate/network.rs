@@ -184,6 +184,9 @@ pub(super) fn ingress_class(errors: &mut Errors, class: &Value) {
     } else if controller.len() > 250 {
         errors.too_long(&path, 250);
     }
+    if let Some((domain, _)) = controller.split_once('/') {
+        errors.invalid_text(&path, domain, names::subdomain(domain));
+    }
     let Some(parameters) = present(class, "/spec/parameters") else {
         return;
     };
@@ -302,9 +305,17 @@ pub(super) fn endpoints(errors: &mut Errors, endpoints: &Value, options: Validat
         }
         for field in lists {
             for (index, address) in of(field).iter().enumerate() {
-                let path = path.child(field).index(index).child("ip");
+                let path = path.child(field).index(index);
+                if let Some(host) = address["hostname"].as_str() {
+                    errors.invalid_text(&path.child("hostname"), host, names::label(host));
+                }
+                let path = path.child("ip");
                 match names::ip(text(address, "/ip")) {
-                    Err(problem) => errors.invalid(&path, &address["ip"], problem),
+                    Err(problem) => {
+                        // The server checks it twice.
+                        errors.invalid(&path, &address["ip"], problem);
+                        errors.invalid(&path, &address["ip"], "must be a valid IP address");
+                    }
                     Ok(ip) => non_special_ip(errors, &path, ip, options.allow_loopback),
                 }
             }

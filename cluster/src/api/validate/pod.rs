@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub(super) use update::check as update;
 
 use super::errors::{Errors, Path};
-use super::{metadata, names, non_negative};
+use super::{metadata, names};
 use crate::api::json::{flag, integer, list, number, present, text};
 use container::Around;
 
@@ -33,10 +33,7 @@ pub(super) fn spec(errors: &mut Errors, spec: &Value, path: &Path) {
     one_of(errors, spec, path, "restartPolicy", &RESTART_POLICIES);
     one_of(errors, spec, path, "dnsPolicy", &DNS_POLICIES);
     metadata::labels(errors, spec, "/nodeSelector", &path.child("nodeSelector"));
-    if text(spec, "/dnsPolicy") == "None" && list(spec, "/dnsConfig/nameservers").is_empty() {
-        let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
-        errors.required(&path.child("dnsConfig.nameservers"), detail);
-    }
+    dns_config(errors, spec, &path.child("dnsConfig"));
     for (index, gate) in list(spec, "/readinessGates").iter().enumerate() {
         let condition = text(gate, "/conditionType");
         let path = path
@@ -69,17 +66,17 @@ pub(super) fn spec(errors: &mut Errors, spec: &Value, path: &Path) {
     optional(errors, spec, path, "subdomain", names::label);
     tolerations(errors, spec, &path.child("tolerations"));
     for (index, alias) in list(spec, "/hostAliases").iter().enumerate() {
+        let path = path.child("hostAliases").index(index);
         if let Err(problem) = names::ip(text(alias, "/ip")) {
-            let path = path.child("hostAliases").index(index).child("ip");
-            errors.invalid(&path, &alias["ip"], problem);
+            errors.invalid(&path.child("ip"), &alias["ip"], problem);
+        }
+        for (index, host) in list(alias, "/hostnames").iter().enumerate() {
+            let host = host.as_str().unwrap_or_default();
+            let path = path.child("hostnames").index(index);
+            errors.invalid_text(&path, host, names::subdomain(host));
         }
     }
     optional(errors, spec, path, "priorityClassName", names::subdomain);
-    non_negative(
-        errors,
-        &spec["terminationGracePeriodSeconds"],
-        &path.child("terminationGracePeriodSeconds"),
-    );
 }
 
 fn optional(
@@ -99,6 +96,19 @@ fn one_of(errors: &mut Errors, spec: &Value, path: &Path, field: &str, values: &
         "" => errors.required(&path.child(field), ""),
         value if values.contains(&value) => {}
         value => errors.not_supported(&path.child(field), &json!(value), values),
+    }
+}
+
+/// Without a policy of its own a pod must say where its names are resolved.
+fn dns_config(errors: &mut Errors, spec: &Value, path: &Path) {
+    if text(spec, "/dnsPolicy") != "None" {
+        return;
+    }
+    if present(spec, "/dnsConfig").is_none() {
+        errors.required(path, "must provide `dnsConfig` when `dnsPolicy` is None");
+    } else if list(spec, "/dnsConfig/nameservers").is_empty() {
+        let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+        errors.required(&path.child("nameservers"), detail);
     }
 }
 
@@ -133,23 +143,63 @@ fn volume_source(errors: &mut Errors, volume: &Value, path: &Path) {
     for more in &sources[1..] {
         errors.forbidden(&path.child(more), "may not specify more than 1 volume type");
     }
-    let required = match *source {
+    let (name, source) = (*source, &volume[*source]);
+    let path = path.child(name);
+    let required = match name {
         "secret" => "secretName",
         "configMap" => "name",
         "hostPath" => "path",
         "persistentVolumeClaim" => "claimName",
-        _ => return,
+        _ => "",
     };
-    if text(&volume[*source], &format!("/{required}")).is_empty() {
-        errors.required(&path.child(source).child(required), "");
+    if !required.is_empty() && text(source, &format!("/{required}")).is_empty() {
+        errors.required(&path.child(required), "");
     }
-    for (index, item) in list(&volume[*source], "/items").iter().enumerate() {
+    if let Some(mode) = integer(source, "/defaultMode")
+        && !(0..=0o777).contains(&mode)
+    {
+        let detail = "must be a number between 0 and 0777 (octal), both inclusive";
+        errors.invalid(&path.child("defaultMode"), &json!(mode), detail);
+    }
+    match name {
+        "hostPath" => host_path(errors, source, &path),
+        "secret" | "configMap" => items(errors, source, &path),
+        _ => {}
+    }
+}
+
+fn host_path(errors: &mut Errors, source: &Value, path: &Path) {
+    let target = text(source, "/path");
+    if target.split('/').any(|part| part == "..") {
+        errors.invalid(&path.child("path"), &json!(target), "must not contain '..'");
+    }
+    let types = [
+        "",
+        "BlockDevice",
+        "CharDevice",
+        "Directory",
+        "DirectoryOrCreate",
+        "File",
+        "FileOrCreate",
+        "Socket",
+    ];
+    let type_ = text(source, "/type");
+    if !types.contains(&type_) {
+        errors.not_supported(&path.child("type"), &json!(type_), &types);
+    }
+}
+
+/// Which keys of a ConfigMap or Secret become which files.
+fn items(errors: &mut Errors, source: &Value, path: &Path) {
+    for (index, item) in list(source, "/items").iter().enumerate() {
+        let path = path.child("items").index(index);
         for field in ["key", "path"] {
             if text(item, &format!("/{field}")).is_empty() {
-                let path = path.child(source).child("items").index(index);
                 errors.required(&path.child(field), "");
             }
         }
+        let target = text(item, "/path");
+        errors.invalid_text(&path.child("path"), target, names::descending_path(target));
     }
 }
 

@@ -2,13 +2,14 @@
 //! allocate them.
 
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
 use super::errors::{Errors, Path};
 use super::metadata::labels;
 use super::{names, non_special_ip, port_or_name};
-use crate::api::json::{list, number, present, text};
+use crate::api::json::{integer, list, number, present, text};
 
 pub(super) fn check(errors: &mut Errors, service: &Value) {
     let spec = Path::new("spec");
@@ -39,6 +40,7 @@ pub(super) fn check(errors: &mut Errors, service: &Value) {
         "sessionAffinity",
         &["ClientIP", "None"],
     );
+    affinity_timeout(errors, service, &spec);
     if type_ != "ExternalName" {
         cluster_ips(errors, service, &spec);
     }
@@ -52,6 +54,13 @@ pub(super) fn check(errors: &mut Errors, service: &Value) {
     let types = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
     one_of(errors, service, &spec, "type", &types);
     unique_ports(errors, ports, type_, &spec.child("ports"));
+    let ranges = list(service, "/spec/loadBalancerSourceRanges");
+    for (index, range) in ranges.iter().enumerate() {
+        // The server spells this path with a capital.
+        let path = spec.child("LoadBalancerSourceRanges").index(index);
+        let range = range.as_str().unwrap_or_default();
+        errors.invalid_text(&path, range, names::cidr(range));
+    }
     traffic_policies(errors, service, type_, &spec);
 }
 
@@ -140,6 +149,19 @@ fn one_of(errors: &mut Errors, service: &Value, spec: &Path, field: &str, values
     }
 }
 
+/// How long a client stays with its endpoint, at most a day.
+fn affinity_timeout(errors: &mut Errors, service: &Value, spec: &Path) {
+    let seconds = integer(
+        service,
+        "/spec/sessionAffinityConfig/clientIP/timeoutSeconds",
+    );
+    if let Some(seconds) = seconds.filter(|seconds| !(1..=86_400).contains(seconds)) {
+        let path = spec.child("sessionAffinityConfig.clientIP.timeoutSeconds");
+        let detail = "must be greater than 0 and less than 86400";
+        errors.invalid(&path, &json!(seconds), detail);
+    }
+}
+
 /// Cluster IPs and families. The embedded cluster has IPv4 alone.
 fn cluster_ips(errors: &mut Errors, service: &Value, spec: &Path) {
     let path = spec.child("clusterIPs");
@@ -164,6 +186,10 @@ fn cluster_ips(errors: &mut Errors, service: &Value, spec: &Path) {
                 }
             }
         }
+    }
+    if all.len() > 1 && all.iter().all(|ip| ip.parse::<Ipv4Addr>().is_ok()) {
+        let detail = "may specify no more than one IP for each IP family";
+        errors.invalid(&path, &json!(all), detail);
     }
     let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
     let policy = &service["spec"]["ipFamilyPolicy"];
@@ -228,6 +254,21 @@ fn traffic_policies(errors: &mut Errors, service: &Value, type_: &str, spec: &Pa
             let detail = "may only be set for externally-accessible services";
             errors.invalid(&path, policy, detail);
         }
+    }
+    let local_balancer = type_ == "LoadBalancer" && policy == "Local";
+    if let Some(port) = present(service, "/spec/healthCheckNodePort").filter(|_| !local_balancer) {
+        let detail =
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.invalid(&spec.child("healthCheckNodePort"), port, detail);
+    }
+    let distributions = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+    let distribution = &service["spec"]["trafficDistribution"];
+    if distribution
+        .as_str()
+        .is_some_and(|name| !distributions.contains(&name))
+    {
+        let path = spec.child("trafficDistribution");
+        errors.not_supported(&path, distribution, &distributions);
     }
     let internal = &service["spec"]["internalTrafficPolicy"];
     let path = spec.child("internalTrafficPolicy");

@@ -11,7 +11,7 @@ pub(super) fn deployment(errors: &mut Errors, object: &Value) {
     let path = Path::new("spec");
     let spec = &object["spec"];
     non_negative(errors, &spec["replicas"], &path.child("replicas"));
-    selected_template(errors, spec, "Always", &path);
+    selected_template(errors, spec, "ReplicaSet", &path);
     strategy(errors, &spec["strategy"], &path.child("strategy"));
     let ready = number(spec, "/minReadySeconds");
     for field in [
@@ -34,13 +34,38 @@ pub(super) fn deployment(errors: &mut Errors, object: &Value) {
 }
 
 /// ReplicaSets, StatefulSets and DaemonSets.
-pub(super) fn set(errors: &mut Errors, object: &Value) {
+pub(super) fn set(errors: &mut Errors, kind: &str, object: &Value) {
     let path = Path::new("spec");
     let spec = &object["spec"];
     for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
         non_negative(errors, &spec[field], &path.child(field));
     }
-    selected_template(errors, spec, "Always", &path);
+    selected_template(errors, spec, kind, &path);
+    match kind {
+        "StatefulSet" => {
+            let policy = &spec["podManagementPolicy"];
+            if policy != "OrderedReady" && policy != "Parallel" {
+                let detail = "must be 'OrderedReady' or 'Parallel'";
+                errors.invalid(&path.child("podManagementPolicy"), policy, detail);
+            }
+        }
+        "DaemonSet" => {
+            let rolling = &spec["updateStrategy"]["rollingUpdate"];
+            if is_zero(&rolling["maxUnavailable"]) && is_zero(&rolling["maxSurge"]) {
+                let path = path.child("updateStrategy.rollingUpdate.maxUnavailable");
+                errors.required(&path, "cannot be 0 when maxSurge is 0");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether an int-or-percent is 0.
+fn is_zero(value: &Value) -> bool {
+    match value.as_str() {
+        Some(text) => text.trim_end_matches('%').parse() == Ok(0),
+        None => *value == 0,
+    }
 }
 
 /// Changes to a workload with a selector.
@@ -92,9 +117,17 @@ pub(super) fn job(errors: &mut Errors, spec: &Value, path: &Path) {
 
 pub(super) fn cron_job(errors: &mut Errors, object: &Value) {
     let path = Path::new("spec");
-    if text(object, "/spec/schedule").is_empty() {
+    let schedule = text(object, "/spec/schedule");
+    let fields: Vec<&str> = schedule.split_whitespace().collect();
+    if schedule.is_empty() {
         errors.required(&path.child("schedule"), "");
+    } else if fields.len() != 5 && !schedule.starts_with('@') {
+        let (count, fields) = (fields.len(), fields.join(" "));
+        let detail = format!("expected exactly 5 fields, found {count}: [{fields}]");
+        errors.invalid(&path.child("schedule"), &json!(schedule), detail);
     }
+    let deadline = &object["spec"]["startingDeadlineSeconds"];
+    non_negative(errors, deadline, &path.child("startingDeadlineSeconds"));
     let policies = ["Allow", "Forbid", "Replace"];
     let policy = &object["spec"]["concurrencyPolicy"];
     if !policies.iter().any(|known| policy == known) {
@@ -104,17 +137,24 @@ pub(super) fn cron_job(errors: &mut Errors, object: &Value) {
     self::job(errors, job, &path.child("jobTemplate.spec"));
 }
 
-/// The selector, and a template that it selects.
-fn selected_template(errors: &mut Errors, spec: &Value, restart_policy: &str, path: &Path) {
+/// The selector, and a template that it selects. `kind` is what makes the pods.
+fn selected_template(errors: &mut Errors, spec: &Value, kind: &str, path: &Path) {
     let field = path.child("selector");
     let selector = present(spec, "/selector");
     match selector {
+        // The server misses the selector of a DaemonSet only in its template.
+        None if kind == "DaemonSet" => {}
         None => errors.required(&field, ""),
         Some(selector) => {
+            let before = errors.len();
             label_selector(errors, selector, &field);
+            let valid = errors.len() == before;
             if is_empty(selector) {
                 let detail = "empty selector is invalid for deployment";
                 errors.invalid(&field, selector, detail);
+            }
+            if !valid {
+                return errors.invalid(&field, selector, "invalid label selector");
             }
         }
     }
@@ -128,13 +168,13 @@ fn selected_template(errors: &mut Errors, spec: &Value, restart_policy: &str, pa
     }
     pod::template(errors, template, &path);
     let policy = &template["spec"]["restartPolicy"];
-    if policy != restart_policy {
+    if policy != "Always" {
         let path = path.child("spec.restartPolicy");
-        errors.not_supported(&path, policy, &[restart_policy]);
+        errors.not_supported(&path, policy, &["Always"]);
     }
     if present(template, "/spec/activeDeadlineSeconds").is_some() {
-        let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
-        errors.forbidden(&path.child("spec.activeDeadlineSeconds"), detail);
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden(&path.child("spec.activeDeadlineSeconds"), &detail);
     }
 }
 
@@ -217,12 +257,8 @@ fn rolling_update(errors: &mut Errors, rolling: &Value, path: &Path) {
     for field in ["maxUnavailable", "maxSurge"] {
         int_or_percent(errors, &rolling[field], &path.child(field));
     }
-    let zero = |field: &str| match &rolling[field] {
-        Value::String(text) => text.trim_end_matches('%').parse() == Ok(0),
-        value => *value == 0,
-    };
     let (unavailable, path) = (&rolling["maxUnavailable"], path.child("maxUnavailable"));
-    if zero("maxUnavailable") && zero("maxSurge") {
+    if is_zero(unavailable) && is_zero(&rolling["maxSurge"]) {
         errors.invalid(&path, unavailable, "may not be 0 when `maxSurge` is 0");
     }
     let percent = unavailable.as_str().and_then(|text| text.strip_suffix('%'));

@@ -36,7 +36,8 @@ impl Family {
         }
     }
 
-    fn of(address: IpAddr) -> Self {
+    /// The family of an address.
+    pub(super) fn of(address: IpAddr) -> Self {
         if address.is_ipv4() {
             Self::V4
         } else {

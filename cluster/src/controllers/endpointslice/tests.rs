@@ -1,7 +1,10 @@
+mod legacy;
+
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::spread::Write;
 use super::*;
 
 fn service(spec: Value) -> Service {
@@ -37,6 +40,19 @@ fn pods(numbers: std::ops::Range<usize>) -> Vec<Arc<Pod>> {
     numbers.map(|number| pod(number, json!({}))).collect()
 }
 
+fn nodes() -> HashMap<String, Arc<Node>> {
+    [("n1", "z1"), ("n2", "z2")]
+        .map(|(name, zone)| {
+            let node = json!({ "metadata": { "name": name,
+                "labels": { "topology.kubernetes.io/zone": zone } } });
+            (
+                name.to_owned(),
+                Arc::new(serde_json::from_value(node).unwrap()),
+            )
+        })
+        .into()
+}
+
 /// Slices as an API would keep them; checks every write against make-before-break.
 struct World {
     service: Service,
@@ -56,16 +72,7 @@ impl World {
     }
 
     fn sync(&mut self, pods: &[Arc<Pod>]) {
-        let nodes: HashMap<String, Arc<Node>> = [("n1", "z1"), ("n2", "z2")]
-            .map(|(name, zone)| {
-                let node = json!({ "metadata": { "name": name,
-                    "labels": { "topology.kubernetes.io/zone": zone } } });
-                (
-                    name.to_owned(),
-                    Arc::new(serde_json::from_value(node).unwrap()),
-                )
-            })
-            .into();
+        let nodes = nodes();
         let (service, slices) = (self.service.clone(), self.slices.clone());
         let view = View {
             service: &service,

@@ -191,18 +191,13 @@ impl Graph {
         if owners_changed {
             due.extend(self.waiting(owners_before));
         }
-        let started =
-            |state: fn(&Item) -> bool| state(&item) && !before.as_ref().is_some_and(state);
+        // A waiting owner is due with every change: an earlier attempt may have met a newer version.
         if (owners_changed && !item.owners.is_empty())
-            || started(Item::waits_for_dependents)
-            || started(Item::orphans_dependents)
+            || item.waits_for_dependents()
+            || item.orphans_dependents()
         {
             due.push(uid);
-        } else if item.waits_for_dependents() || item.orphans_dependents() {
-            // A dependent that appears late, or a finalizer that could not be removed.
-            due.push(uid);
         }
-        // A dependent of an owner that already waits has to go as well.
         due
     }
 

@@ -1,4 +1,5 @@
-//! What the controllers make of an API that refuses requests or loses its answers.
+//! What the controllers make of an API that refuses requests, loses its answers or is slow to show
+//! what was written.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -6,12 +7,15 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
-use http_body_util::{Either, Full};
+use http::{Method, Request, Response, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::client::Body;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -23,39 +27,64 @@ use super::workloads::{
 };
 use crate::api::{ApiBody, ApiServer};
 
+/// Delay of a late watch event.
+const LATE: Duration = Duration::from_millis(50);
+
 /// What happens to a request.
-enum Fate {
+pub(super) enum Fate {
     /// It is answered as usual.
     Pass,
+    /// It is a watch, and every event comes late.
+    Delay,
     /// It is carried out, but its answer is lost.
     Lose,
     /// It is refused with this code, reason and message.
     Refuse(u16, &'static str, &'static str),
 }
 
-type Decide = dyn Fn(&Method, &str) -> Fate + Send + Sync;
+/// Decides by method, path and query.
+pub(super) type Decide = dyn Fn(&Method, &Uri) -> Fate + Send + Sync;
 
 /// A server with faults.
 #[derive(Clone)]
-struct Faulty {
+pub(super) struct Faulty {
     server: ApiServer,
     decide: Arc<Decide>,
 }
 
 impl Faulty {
-    fn client(server: &ApiServer, decide: Arc<Decide>) -> kube::Client {
+    pub(super) fn client(server: &ApiServer, decide: Arc<Decide>) -> kube::Client {
         let server = server.clone();
         kube::Client::new(Self { server, decide }, "default")
     }
 }
 
-type Answer = Response<Either<ApiBody, Full<Bytes>>>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
 fn failure(code: u16, reason: &str, message: &str) -> Answer {
     let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure",
         "reason": reason, "message": message, "code": code });
-    let body = Either::Right(Full::new(Bytes::from(status.to_string())));
-    Response::builder().status(code).body(body).unwrap()
+    let body = Full::new(Bytes::from(status.to_string()));
+    Response::builder().status(code).body(boxed(body)).unwrap()
+}
+
+fn boxed<B>(body: B) -> UnsyncBoxBody<Bytes, BoxError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
+fn late(body: ApiBody) -> UnsyncBoxBody<Bytes, BoxError> {
+    let frames = futures_util::stream::unfold(body, |mut body| async move {
+        let frame = body.frame().await?;
+        tokio::time::sleep(LATE).await;
+        Some((frame, body))
+    });
+    boxed(StreamBody::new(frames))
 }
 
 impl tower::Service<Request<Body>> for Faulty {
@@ -68,11 +97,12 @@ impl tower::Service<Request<Body>> for Faulty {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let fate = (self.decide)(request.method(), request.uri().path());
+        let fate = (self.decide)(request.method(), request.uri());
         let server = self.server.clone();
         Box::pin(async move {
             Ok(match fate {
-                Fate::Pass => server.respond(request).await.map(Either::Left),
+                Fate::Pass => server.respond(request).await.map(boxed),
+                Fate::Delay => server.respond(request).await.map(late),
                 Fate::Lose => {
                     drop(server.respond(request).await);
                     failure(500, "InternalError", "the answer was lost")
@@ -86,8 +116,8 @@ impl tower::Service<Request<Body>> for Faulty {
 #[tokio::test]
 async fn cluster_a3_rollouts_converge_though_every_third_write_fails() {
     let random = Mutex::new(StdRng::seed_from_u64(7));
-    let decide = move |method: &Method, path: &str| {
-        if method == Method::GET || path.ends_with("/events") {
+    let decide = move |method: &Method, uri: &Uri| {
+        if method == Method::GET || uri.path().ends_with("/events") {
             return Fate::Pass;
         }
         match random.lock().unwrap().random_range(0..9) {
@@ -130,8 +160,8 @@ async fn cluster_a1_refused_pods_show_in_status_and_events_and_are_not_stormed()
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = tries.clone();
     let quota = "pods \"rs-x\" is forbidden: exceeded quota: q";
-    let decide = move |method: &Method, path: &str| {
-        if method == Method::POST && path.ends_with("/pods") {
+    let decide = move |method: &Method, uri: &Uri| {
+        if method == Method::POST && uri.path().ends_with("/pods") {
             counted.fetch_add(1, Ordering::Relaxed);
             return Fate::Refuse(403, "Forbidden", quota);
         }
@@ -168,5 +198,44 @@ async fn cluster_a1_refused_pods_show_in_status_and_events_and_are_not_stormed()
     assert!(
         tries <= 12,
         "{tries} requests though the first batch was refused"
+    );
+}
+
+#[tokio::test]
+async fn cluster_a3_nothing_is_created_twice_while_the_watch_is_late() {
+    let creations = Arc::new(AtomicUsize::new(0));
+    let counted = creations.clone();
+    let decide = move |method: &Method, uri: &Uri| {
+        let path = uri.path();
+        if !path.ends_with("/pods") && !path.ends_with("/endpointslices") {
+            return Fate::Pass;
+        }
+        if method == Method::POST {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        let watch = uri
+            .query()
+            .is_some_and(|query| query.contains("watch=true"));
+        if watch { Fate::Delay } else { Fate::Pass }
+    };
+    let cluster = Cluster::with(|server| Faulty::client(server, Arc::new(decide))).await;
+    cluster.add_agent().await;
+    cluster.create::<ReplicaSet>(replica_set(5)).await;
+    let slice = || async { cluster.names::<EndpointSlice>().await.len() };
+    cluster.create::<Service>(service()).await;
+    eventually("a slice", |slices| *slices == 1, slice).await;
+    for label in ["a", "b", "c"] {
+        let patch = json!({ "metadata": { "labels": { "l": label } } });
+        cluster.patch::<ReplicaSet>("rs", patch.clone()).await;
+        cluster.patch::<Service>("web", patch).await;
+        tokio::task::yield_now().await;
+    }
+    let five = |addresses: &Vec<String>| addresses.len() == 5;
+    eventually("five addresses", five, || cluster.ready_addresses("web")).await;
+    assert_eq!(cluster.names::<Pod>().await.len(), 5);
+    assert_eq!(
+        creations.load(Ordering::Relaxed),
+        6,
+        "five pods and one slice"
     );
 }

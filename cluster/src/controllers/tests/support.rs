@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -25,6 +27,9 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// A cluster; everything in it ends when it is dropped.
 pub(super) struct Cluster {
     pub(super) client: Client,
+    pub(super) server: ApiServer,
+    controllers: CancellationToken,
+    running: Mutex<Option<JoinHandle<()>>>,
     shutdown: CancellationToken,
     _guard: DropGuard,
 }
@@ -38,18 +43,35 @@ impl Cluster {
     /// The controllers reach the server through a client of the test's choice.
     pub(super) async fn with(controllers: impl FnOnce(&ApiServer) -> Client) -> Self {
         let server = ApiServer::new(Store::ephemeral(), ApiOptions::default());
+        let client = controllers(&server);
+        Self::over(&server, client).await
+    }
+
+    /// Over a server of the test's own; `controllers` is how the controllers reach it.
+    pub(super) async fn over(server: &ApiServer, controllers: Client) -> Self {
         server.bootstrap().await.unwrap();
         let client = server.client();
         let shutdown = CancellationToken::new();
         let options = Options {
             root_ca_pem: "PEM".to_owned(),
         };
-        tokio::spawn(run(controllers(&server), options, shutdown.clone()));
+        let token = shutdown.child_token();
+        let running = tokio::spawn(run(controllers, options, token.clone()));
         Self {
             client,
+            server: server.clone(),
+            controllers: token,
+            running: Mutex::new(Some(running)),
             _guard: shutdown.clone().drop_guard(),
             shutdown,
         }
+    }
+
+    /// Ends the controllers; server and agent stay.
+    pub(super) async fn stop(&self) {
+        self.controllers.cancel();
+        let running = self.running.lock().unwrap().take();
+        running.unwrap().await.unwrap();
     }
 
     /// With a node whose agent runs every pod, except those with the image `broken`.

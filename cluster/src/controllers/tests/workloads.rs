@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
-use k8s_openapi::api::core::v1::{Event, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Event, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -369,5 +369,91 @@ async fn cluster_b11_pods_without_a_node_say_why_and_are_bound_when_there_is_one
         |messages: &Vec<String>| *messages == ["Successfully assigned default/p to node"],
         || messages(&cluster, "Scheduled"),
     )
+    .await;
+}
+
+#[tokio::test]
+async fn cluster_q2_slices_outlive_the_selector_but_not_the_service() {
+    let cluster = Cluster::start().await;
+    cluster.create::<Service>(service()).await;
+    cluster.create::<ReplicaSet>(replica_set(2)).await;
+    let two = |addresses: &Vec<String>| addresses.len() == 2;
+    eventually("two addresses", two, || cluster.ready_addresses("web")).await;
+    let slices = cluster.names::<EndpointSlice>().await;
+    cluster
+        .patch::<Service>("web", json!({ "spec": { "selector": null } }))
+        .await;
+    cluster
+        .patch::<ReplicaSet>("rs", json!({ "spec": { "replicas": 0 } }))
+        .await;
+    eventually("no pods", Vec::is_empty, || cluster.names::<Pod>()).await;
+    assert_eq!(cluster.names::<EndpointSlice>().await, slices);
+    assert_eq!(
+        cluster.ready_addresses("web").await.len(),
+        2,
+        "they are the user's now"
+    );
+    let by_default = kube::api::DeleteParams::default();
+    cluster
+        .api::<Service>()
+        .delete("web", &by_default)
+        .await
+        .unwrap();
+    eventually("no slices", Vec::is_empty, || {
+        cluster.names::<EndpointSlice>()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn cluster_q3_endpoints_objects_follow_pods_and_are_mirrored_when_written_by_hand() {
+    let cluster = Cluster::start().await;
+    cluster.create::<Service>(service()).await;
+    cluster.create::<ReplicaSet>(replica_set(2)).await;
+    let api = cluster.api::<Endpoints>();
+    let count = |endpoints: &Option<Endpoints>| {
+        let subsets = endpoints.iter().flat_map(|e| e.subsets.iter().flatten());
+        subsets
+            .flat_map(|subset| subset.addresses.iter().flatten())
+            .count()
+    };
+    let get = || async { api.get_opt("web").await.unwrap() };
+    eventually("two addresses", |known| count(known) == 2, get).await;
+    cluster
+        .patch::<ReplicaSet>("rs", json!({ "spec": { "replicas": 1 } }))
+        .await;
+    eventually("one address", |known| count(known) == 1, get).await;
+
+    let database = json!({ "metadata": { "name": "db" }, "spec": { "ports": [{ "port": 5432 }] } });
+    cluster.create::<Service>(database).await;
+    let by_hand = json!({
+        "metadata": { "name": "db" },
+        "subsets": [{ "addresses": [{ "ip": "10.2.2.2" }], "ports": [{ "port": 5432 }] }],
+    });
+    cluster.create::<Endpoints>(by_hand).await;
+    let mirrored = |addresses: &Vec<String>| *addresses == ["10.2.2.2"];
+    eventually("mirrored", mirrored, || cluster.ready_addresses("db")).await;
+    let subsets = json!({ "subsets": [
+        { "addresses": [{ "ip": "10.2.2.9" }], "ports": [{ "port": 5432 }] },
+    ] });
+    cluster.patch::<Endpoints>("db", subsets).await;
+    let moved = |addresses: &Vec<String>| *addresses == ["10.2.2.9"];
+    eventually("moved", moved, || cluster.ready_addresses("db")).await;
+
+    let by_default = kube::api::DeleteParams::default();
+    for name in ["web", "db"] {
+        cluster
+            .api::<Service>()
+            .delete(name, &by_default)
+            .await
+            .unwrap();
+    }
+    eventually("no Endpoints", Vec::is_empty, || {
+        cluster.names::<Endpoints>()
+    })
+    .await;
+    eventually("no slices", Vec::is_empty, || {
+        cluster.names::<EndpointSlice>()
+    })
     .await;
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context, Poll};
@@ -10,7 +11,6 @@ use std::time::Duration;
 
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
@@ -112,8 +112,15 @@ pub(super) async fn session(
         let output = |client: &OwnedFd| client.try_clone().map(Stdio::from).map_err(internal);
         let outputs = (output(&client)?, output(&client)?);
         let started = start(container, &run, Some(client.as_fd()), outputs).map_err(internal)?;
-        let reader = AsyncTerminal::new(master.try_clone().map_err(internal)?).map_err(internal)?;
-        let writer = AsyncTerminal::new(master.try_clone().map_err(internal)?).map_err(internal)?;
+        // A terminal is read and written like a pipe.
+        let reader = master
+            .try_clone()
+            .and_then(pipe::Receiver::from_owned_fd_unchecked);
+        let writer = master
+            .try_clone()
+            .and_then(pipe::Sender::from_owned_fd_unchecked);
+        let reader = TerminalOutput(reader.map_err(internal)?);
+        let writer = TerminalInput(writer.map_err(internal)?);
         terminal = Some(master);
         let stdin = options
             .stdin
@@ -209,7 +216,9 @@ fn run(container: &Container, command: Vec<String>, tty: bool, stdin: bool) -> R
         working_dir: environment.working_dir.clone(),
         hostname: environment.hostname.clone(),
         mounts: Vec::new(),
+        staging: PathBuf::new(),
         namespaces: environment.namespaces,
+        joins: true,
         tty,
         stdin,
     }
@@ -254,62 +263,46 @@ impl Terminal {
     }
 }
 
-/// The agent's side of a terminal. The kernel answers EIO when the last program has closed the other
-/// side: that is the end of the output.
-struct AsyncTerminal(AsyncFd<OwnedFd>);
+/// Output of a terminal. The kernel answers EIO when the last program has closed the other side:
+/// that is the end of the output.
+struct TerminalOutput(pipe::Receiver);
 
-impl AsyncTerminal {
-    fn new(master: OwnedFd) -> io::Result<Self> {
-        Ok(Self(AsyncFd::register(master)?))
-    }
-}
-
-impl AsyncRead for AsyncTerminal {
+impl AsyncRead for TerminalOutput {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            let mut guard = std::task::ready!(self.0.poll_read_ready(cx))?;
-            let target = buffer.initialize_unfilled();
-            match guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut *target)?)) {
-                Ok(Ok(count)) => {
-                    buffer.advance(count);
-                    return Poll::Ready(Ok(()));
+        Pin::new(&mut self.0).poll_read(cx, buffer).map(|result| {
+            let closed = Some(rustix::io::Errno::IO.raw_os_error());
+            result.or_else(|error| {
+                if error.raw_os_error() == closed {
+                    Ok(())
+                } else {
+                    Err(error)
                 }
-                Ok(Err(error))
-                    if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) =>
-                {
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(Err(error)) => return Poll::Ready(Err(error)),
-                Err(_would_block) => {}
-            }
-        }
+            })
+        })
     }
 }
 
-impl AsyncWrite for AsyncTerminal {
+/// Input of a terminal.
+struct TerminalInput(pipe::Sender);
+
+impl AsyncWrite for TerminalInput {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            let mut guard = std::task::ready!(self.0.poll_write_ready(cx))?;
-            match guard.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), bytes)?)) {
-                Ok(result) => return Poll::Ready(result),
-                Err(_would_block) => {}
-            }
-        }
+        Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    /// End of input on a terminal is a character, not a closed descriptor.
+    /// End of input on a terminal is a character (EOT), not a closed descriptor.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_write(cx, &[4]).map_ok(drop)
     }

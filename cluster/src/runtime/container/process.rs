@@ -75,6 +75,8 @@ impl Process {
             .stdin(OwnedFd::from(theirs))
             .stdout(stdout)
             .stderr(stderr)
+            // Out of reach of Ctrl-C in our terminal: the agent decides when pods end.
+            .process_group(0)
             .spawn()?;
         // A few kilobytes into an empty socket: the environment at most, which fits.
         wire::send_run(ours.as_fd(), run, fds)?;

@@ -9,6 +9,10 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use nix::sys::signal::{self, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::PidfdFlags;
 
 use super::SUBCOMMAND;
 use super::wire::{self, Order, Report, Run};
@@ -32,6 +36,9 @@ pub(super) fn run_here(run: &Run) -> io::Result<ExitCode> {
     supervise(run, Everything::Descendants)
 }
 
+/// What container runtimes give a program, whatever the agent's is.
+const UMASK: Mode = Mode::from_raw_mode(0o022);
+
 /// What "everything in the container" is.
 #[derive(Clone, Copy)]
 enum Everything {
@@ -52,7 +59,7 @@ fn supervise(run: &Run, everything: Everything) -> io::Result<ExitCode> {
     wire::report(&Report::Started);
     std::thread::spawn(move || obey(program, everything));
     let status = wait_for(program)?;
-    end(everything);
+    end(everything, None);
     let (code, signal) = outcome(status);
     wire::report(&Report::Exited { code, signal });
     Ok(exit_code(status))
@@ -74,19 +81,44 @@ pub(super) fn run_command(run: &Run, stdin: Option<OwnedFd>) -> io::Result<ExitC
         }
     };
     wire::report(&Report::Started);
-    std::thread::spawn(move || {
-        while let Some(order) = wire::next_order() {
-            match order {
-                Order::Signal(number) => send(program, number),
-                Order::KillAll => send(program, Signal::SIGKILL as i32),
-            }
-        }
-        send(program, Signal::SIGKILL as i32);
-    });
-    let status = wait_for(program)?;
+    let status = attend(program)?;
     let (code, signal) = outcome(status);
     wire::report(&Report::Exited { code, signal });
     Ok(exit_code(status))
+}
+
+/// Waits for the command and does what the agent says, without a thread: a process that has joined
+/// a PID namespace for its children cannot make one.
+fn attend(program: Pid) -> io::Result<ExitStatus> {
+    let missing = || io::Error::other("the command has no number");
+    let pid = rustix::process::Pid::from_raw(program.as_raw()).ok_or_else(missing)?;
+    let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let mut connected = true;
+    loop {
+        let stdin = rustix::stdio::stdin();
+        let mut ready = [
+            PollFd::new(&ended, PollFlags::IN),
+            PollFd::new(&stdin, PollFlags::IN),
+        ];
+        let watched = if connected { 2 } else { 1 };
+        match poll(&mut ready[..watched], None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if !ready[0].revents().is_empty() {
+            return wait_for(program);
+        }
+        if connected && !ready[1].revents().is_empty() {
+            match wire::next_order() {
+                Some(Order::Signal(number)) => send(program, number),
+                Some(Order::KillAll) => send(program, Signal::SIGKILL as i32),
+                None => {
+                    send(program, Signal::SIGKILL as i32);
+                    connected = false;
+                }
+            }
+        }
+    }
 }
 
 /// Starts the program in a process group of its own. The error is for people, in the words of
@@ -141,6 +173,7 @@ fn absolute(program: &str, working_dir: &Path) -> std::path::PathBuf {
 }
 
 fn start(mut command: Command, stdin: Stdio, program: &str) -> Result<Pid, String> {
+    rustix::process::umask(UMASK);
     let child = command
         .stdin(stdin)
         .spawn()
@@ -164,12 +197,12 @@ fn obey(program: Pid, everything: Everything) {
             Order::Signal(number) => send(program, number),
             Order::KillAll => {
                 send(program, Signal::SIGKILL as i32);
-                end(everything);
+                end(everything, Some(program));
             }
         }
     }
     send(program, Signal::SIGKILL as i32);
-    end(everything);
+    end(everything, Some(program));
 }
 
 /// To the program's process group; a group that is gone needs no signal.
@@ -179,7 +212,9 @@ fn send(program: Pid, number: i32) {
     }
 }
 
-fn end(everything: Everything) {
+/// Ends what is left. `program` is killed too if it still runs, and left to [`wait_for`], which wants
+/// to know how it ended.
+fn end(everything: Everything, program: Option<Pid>) {
     match everything {
         Everything::Namespace => {
             let _ = signal::kill(Pid::from_raw(-1), Signal::SIGKILL);
@@ -187,7 +222,11 @@ fn end(everything: Everything) {
         Everything::Descendants => {
             // Orphans become our children when their parents end: until none is left.
             for _ in 0..64 {
-                let children = children();
+                if let Some(program) = program {
+                    let _ = signal::kill(program, Signal::SIGKILL);
+                }
+                let mut children = children();
+                children.retain(|&child| Some(child) != program);
                 if children.is_empty() {
                     return;
                 }
@@ -230,13 +269,8 @@ fn wait_for(program: Pid) -> io::Result<ExitStatus> {
     }
 }
 
-/// The signal that ended a process.
-pub(super) fn signal_of(status: ExitStatus) -> Option<i32> {
-    status.signal()
-}
-
 /// Exit code (128 + signal) and signal.
-pub(super) fn outcome(status: ExitStatus) -> (i32, Option<i32>) {
+fn outcome(status: ExitStatus) -> (i32, Option<i32>) {
     match status.signal() {
         Some(signal) => (128 + signal, Some(signal)),
         None => (status.code().unwrap_or(255), None),

@@ -32,8 +32,13 @@ pub(in crate::runtime) struct Run {
     pub hostname: String,
     /// Files to put in place of others: source, target, read-only.
     pub mounts: Vec<(PathBuf, PathBuf, bool)>,
-    /// Make namespaces; the first descriptor is then the pod's network namespace.
+    /// An empty directory on the machine, for what it takes to make targets that are missing.
+    pub staging: PathBuf,
+    /// Enter the namespaces whose descriptors come along: the pod's network for a new container,
+    /// all of a container's for a further command.
     pub namespaces: bool,
+    /// A further command in a running container.
+    pub joins: bool,
     /// Run on a terminal (exec only).
     pub tty: bool,
     /// The client sends input (exec only); the last descriptor is then the program's standard input.
@@ -87,7 +92,12 @@ pub(in crate::runtime) fn send_run(
         &mut ancillary,
         SendFlags::NOSIGNAL,
     )?;
-    write_all(socket, rest)
+    write_all(socket, rest)?;
+    if run.namespaces && !run.joins {
+        // The container's first process reads it once more.
+        write_all(socket, &line)?;
+    }
+    Ok(())
 }
 
 /// Receives the first line and its descriptors, on the init's side.
@@ -114,11 +124,6 @@ pub(super) fn receive_run() -> io::Result<(Run, Vec<OwnedFd>)> {
     let mut line = vec![first[0]];
     read_line(&mut line)?;
     Ok((parse(&line)?, fds))
-}
-
-/// Sends the first line on, to a further stage of the init.
-pub(super) fn pass_on(socket: BorrowedFd<'_>, run: &Run, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    send_run(socket, run, fds)
 }
 
 /// The next order from the agent, `None` when it is gone.

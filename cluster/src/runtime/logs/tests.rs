@@ -108,7 +108,7 @@ async fn output_is_split_into_lines_and_parts() {
     let long = "x".repeat(MAX_LINE + 3);
     let output = format!("a\n\n{long}\nlast");
     writer.pump(
-        Some(std::io::Cursor::new(output.clone())),
+        Some(io::Cursor::new(output.clone())),
         None::<tokio::io::Empty>,
     );
     while tail.0.changed().await.is_ok() {}

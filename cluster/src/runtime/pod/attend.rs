@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::supervisor::Supervisor;
+use super::supervisor::{Supervisor, told_to_stop};
 use crate::runtime::container::{Container, ExecOutcome, Exit};
 use crate::runtime::probe::{self, Kind, Target};
 
@@ -47,7 +47,7 @@ impl Supervisor {
         loop {
             let verdict = tokio::select! {
                 exit = container.wait() => return exit,
-                _ = stop.wait_for(Option::is_some) => {
+                () = told_to_stop(&mut stop) => {
                     drop(probes);
                     let name = &self.declared.name;
                     self.reporter.normal("Killing", format!("Stopping container {name}"));
@@ -158,7 +158,7 @@ impl Supervisor {
         let failed = tokio::select! {
             result = self.run_hook(&hook, container, HOOK_LIMIT) => result.err(),
             exit = container.wait() => return Some(exit),
-            _ = stop.wait_for(Option::is_some) => None,
+            () = told_to_stop(&mut stop) => None,
         };
         let message = failed?;
         self.reporter.warning(

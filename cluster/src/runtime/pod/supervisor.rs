@@ -207,7 +207,7 @@ impl Supervisor {
     async fn pause(&mut self, delay: Duration) -> Result<(), Stopped> {
         let mut stop = self.stop.clone();
         tokio::select! {
-            _ = stop.wait_for(Option::is_some) => Err(Stopped),
+            () = told_to_stop(&mut stop) => Err(Stopped),
             () = sleep(delay) => Ok(()),
         }
     }
@@ -322,6 +322,12 @@ impl Supervisor {
         };
         let _ = self.updates.send(update).await;
     }
+}
+
+/// Waits until there is a time by which everything has to end.
+pub(super) async fn told_to_stop(stop: &mut watch::Receiver<Option<Instant>>) {
+    // Without a sender there is nobody left who could want it to go on.
+    drop(stop.wait_for(Option::is_some).await);
 }
 
 fn terminated(ended: ContainerStateTerminated) -> ContainerState {

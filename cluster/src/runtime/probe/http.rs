@@ -128,7 +128,7 @@ fn redirect(from: &Request, location: &str) -> Option<Request> {
 }
 
 async fn send(request: &Request, limit: Duration) -> Result<Response<Incoming>, String> {
-    let address = match request.host.parse() {
+    let address = match request.host.parse::<std::net::IpAddr>() {
         Ok(ip) => (ip, request.port).into(),
         Err(_name) => {
             let any = std::net::Ipv4Addr::UNSPECIFIED.into();

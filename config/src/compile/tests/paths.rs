@@ -33,7 +33,7 @@ fn ingress_i1_exact_counts_case_and_slash() {
 }
 
 #[test]
-fn ingress_i2_prefix_is_by_element() {
+fn ingress_i2_i4_prefix_is_by_element() {
     let cases = [
         ("/", "/", true),
         ("/", "/any/thing", true),

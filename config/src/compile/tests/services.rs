@@ -331,6 +331,57 @@ fn proxy_s21_one_family_may_be_empty() {
 }
 
 #[test]
+fn proxy_s24_type_changes_leave_nothing_behind() {
+    let mut world = World::new();
+    world.slice("a", "web", endpoints(&[("10.1.0.1", json!({}))]));
+    let port = json!([{"name": "http", "port": 80, "nodePort": 30080}]);
+    let node_port = json!({"type": "NodePort", "clusterIP": "10.96.0.1", "ports": port});
+    let steps = [
+        ("ClusterIP", cluster_ip("10.96.0.1"), (1, 0, 1)),
+        ("NodePort", node_port.clone(), (1, 1, 1)),
+        (
+            "ExternalName",
+            json!({"type": "ExternalName", "externalName": "x.test"}),
+            (0, 0, 0),
+        ),
+        ("NodePort again", node_port, (1, 1, 1)),
+        ("another address", cluster_ip("10.96.0.2"), (1, 0, 1)),
+        (
+            "headless",
+            json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]}),
+            (0, 0, 0),
+        ),
+    ];
+    for (name, spec, want) in steps {
+        world.service("web", spec);
+        let snapshot = world.build();
+        let tables = (
+            snapshot.vips.size(),
+            snapshot.node_ports.size(),
+            snapshot.cluster_ips.size(),
+        );
+        assert_eq!(tables, want, "{name}");
+        let is_alias = matches!(
+            service(&snapshot, "web").unwrap().kind,
+            ServiceKind::ExternalName(_)
+        );
+        let seen = service(&snapshot, "web").unwrap().endpoints.len();
+        assert_eq!(seen, usize::from(!is_alias), "{name}");
+    }
+    world.service("web", cluster_ip("10.96.0.1"));
+    world.delete_service("web");
+    world.service("other", cluster_ip("10.96.0.1"));
+    let snapshot = world.build();
+    let owner = snapshot.cluster_ips.get(&"10.96.0.1".parse().unwrap());
+    assert_eq!(
+        &*owner.unwrap().name,
+        "other",
+        "the same address for another"
+    );
+    assert!(vip(&snapshot, "10.96.0.1:80").unwrap().is_empty());
+}
+
+#[test]
 fn proxy_s26_app_protocols() {
     let cases = [
         (json!(null), AppProtocol::Detect),

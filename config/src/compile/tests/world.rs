@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::Snapshot;
 use crate::compile::{
-    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, ObjectKey, SecretRecord,
-    ServiceRecord, SliceRecord, Work,
+    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
+    SecretRecord, ServiceRecord, SliceRecord, Work,
 };
 use crate::model::{
     HostRoutes, PathMatch, Problem, ProblemKind, Protocol, RouteRule, Service, ServiceKey,
@@ -92,7 +92,11 @@ impl World {
 
     pub(super) fn slice_object(&mut self, object: Value) {
         let key = key_of(&object);
-        let record = SliceRecord::read(&key, typed::<discovery::EndpointSlice>(object));
+        let record = SliceRecord::read(
+            &key,
+            typed::<discovery::EndpointSlice>(object),
+            &mut Names::default(),
+        );
         self.apply(Change::Slices(Delta::Set(key, Ok(record))));
     }
 
@@ -105,7 +109,11 @@ impl World {
     pub(super) fn list_slices(&mut self, objects: Vec<Value>) {
         let read = |object: Value| {
             let key = key_of(&object);
-            let record = SliceRecord::read(&key, typed::<discovery::EndpointSlice>(object));
+            let record = SliceRecord::read(
+                &key,
+                typed::<discovery::EndpointSlice>(object),
+                &mut Names::default(),
+            );
             (key, Ok(record))
         };
         let listed = objects.into_iter().map(read).collect();

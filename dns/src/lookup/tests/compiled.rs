@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sealane_config::Snapshot;
 use sealane_config::compile::{
-    Change, Compiler, Delta, GatewayOptions, ObjectKey, ServiceRecord, SliceRecord,
+    Change, Compiler, Delta, GatewayOptions, Names, ObjectKey, ServiceRecord, SliceRecord,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -59,12 +59,12 @@ impl World {
             "endpoints": endpoints,
         });
         let slice: EndpointSlice = serde_json::from_value(object).unwrap();
-        let record = SliceRecord::read(&key, slice);
+        let record = SliceRecord::read(&key, slice, &mut Names::default());
         self.apply(Change::Slices(Delta::Set(key, Ok(record))));
     }
 
     fn build(&mut self) -> Snapshot {
-        let (mut snapshot, _) = self.compiler.build(self.now, 1_767_225_600);
+        let mut snapshot = self.compiler.build(self.now, 1_767_225_600).snapshot;
         snapshot.synced = true;
         snapshot
     }

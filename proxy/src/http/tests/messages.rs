@@ -200,7 +200,7 @@ async fn proxy_l19_heads_are_limited() {
 }
 
 #[tokio::test]
-async fn proxy_l20_errors_say_what_is_wrong() {
+async fn proxy_l21_errors_say_what_is_wrong() {
     on_worker(async {
         let mut front = Front::new(&[]).await;
         let mut client = front.client().await;

@@ -275,3 +275,101 @@ async fn proxy_l13_a_body_is_sent_again_from_its_beginning() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn proxy_l13_a_request_finds_endpoints_that_came_after_it() {
+    on_worker(async {
+        let (bad, read) = resetting(false).await;
+        let good = Origin::named("good").await;
+        let mut front = Front::new(&[bad.addr]).await;
+        let (engine, reader) = (front.engine.clone(), front.world.reader.clone());
+        let stop = front.shutdown.clone();
+        tokio::task::spawn_local(async move { engine.maintain(reader, stop).await });
+        let port = front
+            .world
+            .snapshot
+            .backend(&backend("api"))
+            .unwrap()
+            .clone();
+        let upstream = Upstream::Http1;
+        front
+            .world
+            .service("api", AppProtocol::Detect, &[good.addr]);
+        tokio::task::yield_now().await;
+        // A target that was looked up before the change.
+        let mut request = http::Request::new(Body::empty());
+        let host = http::HeaderValue::from_static("a.test");
+        request.headers_mut().insert("host", host);
+        let target = Target { port, upstream };
+        let response = Box::pin(front.engine.forward(request, &target)).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!((read.load(Ordering::Relaxed), good.hits()), (1, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rolling_update_under_load_fails_nothing() {
+    on_worker(async {
+        let mut pods = vec![Origin::named("v1").await, Origin::named("v1").await];
+        let addrs = |pods: &[Origin]| pods.iter().map(|o| o.addr).collect::<Vec<_>>();
+        let mut front = Front::new(&addrs(&pods)).await;
+        let (engine, reader) = (front.engine.clone(), front.world.reader.clone());
+        let stop = front.shutdown.clone();
+        tokio::task::spawn_local(async move { engine.maintain(reader, stop).await });
+        let done = CancellationToken::new();
+        let clients: Vec<_> = (0..8)
+            .map(|number| {
+                let (addr, done) = (front.addr, done.clone());
+                tokio::task::spawn_local(async move {
+                    let mut client = RawClient::connect(addr).await;
+                    let mut requests = 0;
+                    while !done.is_cancelled() {
+                        if number % 2 == 0 {
+                            client.send(post("order")).await;
+                        } else {
+                            client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+                        }
+                        let response = client.response().await;
+                        assert_eq!(response.status, 200, "{}", response.text());
+                        requests += 1;
+                    }
+                    requests
+                })
+            })
+            .collect();
+        for _ in 0..10 {
+            pods.push(Origin::named("v2").await);
+            front
+                .world
+                .service("api", AppProtocol::Detect, &addrs(&pods));
+            let newest = &pods[pods.len() - 1];
+            eventually("the new pod works", || newest.hits() > 20).await;
+            let oldest = pods.remove(0);
+            let port = front
+                .world
+                .snapshot
+                .backend(&backend("api"))
+                .unwrap()
+                .clone();
+            front
+                .world
+                .service("api", AppProtocol::Detect, &addrs(&pods));
+            let leaving = port
+                .endpoints
+                .iter()
+                .find(|e| e.addr.0 == oldest.addr)
+                .unwrap();
+            let in_flight = || leaving.stats.in_flight.load(Ordering::Relaxed);
+            eventually("the old pod is done", || in_flight() == 0).await;
+            oldest.kill().await;
+        }
+        done.cancel();
+        let mut requests = 0;
+        for client in clients {
+            requests += client.await.unwrap();
+        }
+        assert!(requests > 200, "{requests}");
+    })
+    .await;
+}

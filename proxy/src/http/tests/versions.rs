@@ -1,5 +1,7 @@
 //! HTTP/2 on either side.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body::Frame;
@@ -7,6 +9,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::testing::{Origin, full, status};
@@ -170,6 +173,109 @@ async fn ingress_t17_draining_http2_finishes_its_streams() {
         front.connections.close();
         front.connections.wait().await;
         assert!(client.send_request(grpc_request("x")).await.is_err());
+    })
+    .await;
+}
+
+/// An HTTP/2 origin that sends half an answer and, when told to, resets the stream with this code.
+async fn half_an_answer(code: h2::Reason, reset: Arc<Notify>) -> Origin {
+    Origin::raw(move |stream, _| {
+        let reset = Arc::clone(&reset);
+        Box::pin(async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let mut body = respond.send_response(Response::new(()), false).unwrap();
+                body.send_data(Bytes::from_static(b"half"), false).unwrap();
+                let reset = Arc::clone(&reset);
+                tokio::spawn(async move {
+                    reset.notified().await;
+                    body.send_reset(code);
+                });
+            }
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn proxy_l6_a_reset_keeps_its_code() {
+    on_worker(async {
+        for code in [h2::Reason::CANCEL, h2::Reason::INTERNAL_ERROR] {
+            let reset = Arc::new(Notify::new());
+            let origin = half_an_answer(code, Arc::clone(&reset)).await;
+            let front = Front::new(&[origin.addr]).await;
+            let mut client = http2_client(front.addr).await;
+            let response = client.send_request(grpc_request("x")).await.unwrap();
+            let mut body = response.into_body();
+            let half = body.frame().await.unwrap().unwrap();
+            assert_eq!(half.into_data().unwrap(), "half");
+            reset.notify_one();
+            let failed = body.frame().await.unwrap().unwrap_err();
+            let source = std::error::Error::source(&failed).unwrap();
+            let reason = source.downcast_ref::<h2::Error>().unwrap().reason();
+            assert_eq!(reason, Some(code));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn proxy_l13_a_refused_stream_is_sent_elsewhere() {
+    on_worker(async {
+        let refusing = Origin::raw(|stream, _| {
+            Box::pin(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    respond.send_reset(h2::Reason::REFUSED_STREAM);
+                }
+            })
+        })
+        .await;
+        let origin = Origin::named("alive").await;
+        let front = Front::new(&[refusing.addr, origin.addr]).await;
+        let mut client = http2_client(front.addr).await;
+        for _ in 0..20 {
+            // A GET, because a body that was read and not kept cannot be sent again.
+            let request = Request::get("http://a.test/")
+                .body(Full::default())
+                .unwrap();
+            let response = client.send_request(request).await.unwrap();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, "alive");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn proxy_l3_versions_are_translated_for_the_endpoint() {
+    on_worker(async {
+        let origin = Origin::named("old").await;
+        let front = Front::new(&[origin.addr]).await;
+        let port = front
+            .world
+            .snapshot
+            .backend(&backend("api"))
+            .unwrap()
+            .clone();
+        let target = Target {
+            port,
+            upstream: Upstream::Http1,
+        };
+        let mut request = Request::post("/x?y").version(Version::HTTP_2);
+        for (name, value) in [("host", "a.test"), ("te", "trailers")] {
+            request = request.header(name, value);
+        }
+        let request = request.body(Body::full("hello")).unwrap();
+        let response = Box::pin(front.engine.forward(request, &target)).await;
+        assert_eq!(response.status(), 200);
+        let seen = origin.seen().remove(0);
+        assert_eq!((seen.version, &*seen.target), (Version::HTTP_11, "/x?y"));
+        assert_eq!(seen.header("content-length"), "5");
+        assert_eq!(
+            (seen.header("te"), seen.header("connection")),
+            ("trailers", "te")
+        );
     })
     .await;
 }

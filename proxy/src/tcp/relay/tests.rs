@@ -1,4 +1,6 @@
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -19,23 +21,34 @@ async fn pair() -> (TcpStream, TcpStream) {
 struct Relay {
     client: TcpStream,
     server: TcpStream,
-    relay: tokio::task::JoinHandle<io::Result<Relayed>>,
+    relay: tokio::task::JoinHandle<io::Result<()>>,
+    counts: [Arc<AtomicU64>; 2],
 }
 
 async fn start(prefix: &[u8], idle: Duration) -> Relay {
     let (client, near_client) = pair().await;
     let (near_server, server) = pair().await;
     let prefix = prefix.to_vec();
-    let task = async move { relay(&near_client, &near_server, prefix, idle).await };
+    let counts = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+    let [to_upstream, to_client] = counts.clone().map(Counter::from_arc);
+    let task = async move {
+        let options = RelayOptions {
+            idle,
+            to_upstream: &to_upstream,
+            to_client: &to_client,
+        };
+        relay(&near_client, &near_server, prefix, options).await
+    };
     Relay {
         client,
         server,
         relay: tokio::task::spawn_local(task),
+        counts,
     }
 }
 
 impl Relay {
-    async fn end(self) -> io::Result<Relayed> {
+    async fn end(self) -> io::Result<()> {
         timeout(TIMEOUT, self.relay).await.unwrap().unwrap()
     }
 }
@@ -57,8 +70,9 @@ async fn proxy_l25_half_close_is_forwarded_each_way() {
     relay.server.shutdown().await.unwrap();
     let answer = read_to_end(&mut relay.client).await.unwrap();
     assert_eq!(answer, b"late answer");
-    let relayed = relay.end().await.unwrap();
-    assert_eq!((relayed.to_upstream, relayed.to_client), (6, 11));
+    let counts = relay.counts.clone();
+    relay.end().await.unwrap();
+    assert_eq!(counts.map(|count| count.load(Relaxed)), [6, 11]);
 }
 
 #[tokio::test(flavor = "local")]
@@ -79,6 +93,33 @@ async fn proxy_l25_no_data_is_lost_when_fin_follows_data() {
     assert_eq!(received.len() + 1, sent);
     drop(relay.client);
     drop(sender.await.unwrap());
+}
+
+#[tokio::test(flavor = "local")]
+async fn proxy_l25_an_answer_is_whole_when_the_server_closes_on_an_upload() {
+    let mut relay = start(b"", HOUR).await;
+    relay.client.write_all(b"x").await.unwrap();
+    relay.server.read_exact(&mut [0]).await.unwrap();
+    // Fits into the buffers on the way, so that the server is gone before the client reads.
+    let answer = vec![7; 200_000];
+    relay.server.write_all(&answer).await.unwrap();
+    drop(relay.server);
+    let (mut reader, mut writer) = relay.client.into_split();
+    // The server's side answers the upload with a reset.
+    for _ in 0..50 {
+        writer.write_all(&[0; 4096]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut received = Vec::new();
+    let read = reader.read_to_end(&mut received);
+    timeout(TIMEOUT, read).await.unwrap().unwrap();
+    assert_eq!(received.len(), answer.len());
+    drop(writer);
+    timeout(TIMEOUT, relay.relay)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test(flavor = "local")]
@@ -143,6 +184,12 @@ async fn a_slow_receiver_holds_the_sender_back() {
 #[tokio::test]
 async fn a_relay_costs_little_memory() {
     let (client, upstream) = pair().await;
-    let size = size_of_val(&relay(&client, &upstream, Vec::new(), HOUR));
+    let count = Counter::noop();
+    let options = RelayOptions {
+        idle: HOUR,
+        to_upstream: &count,
+        to_client: &count,
+    };
+    let size = size_of_val(&relay(&client, &upstream, Vec::new(), options));
     assert!(size < 2048, "{size} bytes");
 }

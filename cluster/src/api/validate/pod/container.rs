@@ -1,5 +1,7 @@
 //! Rules for containers.
 
+mod env;
+
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
@@ -10,6 +12,8 @@ use crate::api::validate::errors::{Errors, Path};
 use crate::api::validate::{names, non_negative, port_or_name, protocol};
 
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
+/// Nano-units in one unit.
+const NANO: i128 = 1_000_000_000;
 const HANDLERS: [&str; 5] = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
 
 /// What the containers of a pod are checked against.
@@ -33,7 +37,7 @@ pub(super) fn all(errors: &mut Errors, around: &Around<'_>, spec_path: &Path) {
         let path = path.index(index);
         common(errors, container, around, &path);
         unique(errors, container, &mut known, &path);
-        running(errors, container, &path);
+        running(errors, container, around, &path);
         if present(container, "/restartPolicy").is_some() {
             let detail = "may not be set for non-init containers";
             errors.forbidden(&path.child("restartPolicy"), detail);
@@ -50,7 +54,7 @@ pub(super) fn all(errors: &mut Errors, around: &Around<'_>, spec_path: &Path) {
         }
         unique(errors, container, &mut known, &path);
         if policy == "Always" {
-            running(errors, container, &path);
+            running(errors, container, around, &path);
         } else {
             for field in [
                 "lifecycle",
@@ -141,17 +145,8 @@ fn common(errors: &mut Errors, container: &Value, around: &Around<'_>, path: &Pa
         &policies,
     );
     ports(errors, container, &path.child("ports"));
-    env(errors, container, &path.child("env"));
-    for (index, source) in list(container, "/envFrom").iter().enumerate() {
-        let sources = ["configMapRef", "secretRef"];
-        let given = sources.iter().filter(|field| source.get(field).is_some());
-        let problem = match given.count() {
-            0 => "must specify one of: `configMapRef` or `secretRef`",
-            1 => continue,
-            _ => "may not have more than one field specified at a time",
-        };
-        errors.invalid(&path.child("envFrom").index(index), &json!(""), problem);
-    }
+    env::variables(errors, container, &path.child("env"));
+    env::sources(errors, container, &path.child("envFrom"));
     mounts(errors, container, around, &path.child("volumeMounts"));
     supported(errors, container, path, "imagePullPolicy", &PULL_POLICIES);
     resources(errors, &container["resources"], &path.child("resources"));
@@ -193,53 +188,10 @@ fn ports(errors: &mut Errors, container: &Value, path: &Path) {
     }
 }
 
-fn env(errors: &mut Errors, container: &Value, path: &Path) {
-    for (index, variable) in list(container, "/env").iter().enumerate() {
-        let path = path.index(index);
-        match text(variable, "/name") {
-            "" => errors.required(&path.child("name"), ""),
-            name => errors.invalid_text(&path.child("name"), name, names::variable(name)),
-        }
-        let Some(Value::Object(source)) = present(variable, "/valueFrom") else {
-            continue;
-        };
-        let path = path.child("valueFrom");
-        let required: &[(&str, &[&str])] = &[
-            ("fieldRef", &["fieldPath"]),
-            ("resourceFieldRef", &["resource"]),
-            ("configMapKeyRef", &["name", "key"]),
-            ("secretKeyRef", &["name", "key"]),
-        ];
-        let mut given = 0;
-        for (kind, fields) in required {
-            let Some(reference) = source.get(*kind) else {
-                continue;
-            };
-            given += 1;
-            for field in *fields {
-                if text(reference, &format!("/{field}")).is_empty() {
-                    errors.required(&path.child(kind).child(field), "");
-                }
-            }
-        }
-        let problem = match given {
-            0 => {
-                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
-            }
-            _ if !text(variable, "/value").is_empty() => {
-                "may not be specified when `value` is not empty"
-            }
-            1 => continue,
-            _ => "may not have more than one field specified at a time",
-        };
-        errors.invalid(&path, &json!(""), problem);
-    }
-}
-
-fn mounts(errors: &mut Errors, container: &Value, around: &Around<'_>, path: &Path) {
+fn mounts(errors: &mut Errors, container: &Value, around: &Around<'_>, list_path: &Path) {
     let mut known = HashSet::new();
     for (index, mount) in list(container, "/volumeMounts").iter().enumerate() {
-        let path = path.index(index);
+        let path = list_path.index(index);
         let (name, target) = (text(mount, "/name"), text(mount, "/mountPath"));
         if name.is_empty() {
             errors.required(&path.child("name"), "");
@@ -255,14 +207,11 @@ fn mounts(errors: &mut Errors, container: &Value, around: &Around<'_>, path: &Pa
         }
         for field in ["subPath", "subPathExpr"] {
             let inner = text(mount, &format!("/{field}"));
-            if inner.starts_with('/') {
-                let detail = "must be a relative path";
-                errors.invalid(&path.child(field), &json!(inner), detail);
-            }
-            if inner.split('/').any(|part| part == "..") {
-                let detail = "must not contain '..'";
-                errors.invalid(&path.child(field), &json!(inner), detail);
-            }
+            errors.invalid_text(
+                &list_path.child(field),
+                inner,
+                names::descending_path(inner),
+            );
         }
     }
 }
@@ -272,7 +221,12 @@ fn resources(errors: &mut Errors, resources: &Value, path: &Path) {
     for kind in ["limits", "requests"] {
         for (resource, value) in entries(resources, &format!("/{kind}")) {
             let path = path.child(kind).key(resource);
-            errors.invalid_text(&path, resource, names::qualified(resource));
+            errors.invalid_text(&path, resource, resource_name(resource));
+            if resource.contains('/')
+                && amount(value).is_some_and(|amount| amount.nano() % NANO != 0)
+            {
+                errors.invalid(&path, value, "must be an integer");
+            }
             if amount(value).is_some_and(|amount| amount.nano() < 0) {
                 errors.invalid(&path, value, "must be greater than or equal to 0");
             }
@@ -291,11 +245,32 @@ fn resources(errors: &mut Errors, resources: &Value, path: &Path) {
     }
 }
 
+/// A resource of containers: one that every node has, or one with a domain.
+fn resource_name(resource: &str) -> Vec<String> {
+    let standard = matches!(resource, "cpu" | "memory" | "ephemeral-storage")
+        || resource.starts_with("hugepages-");
+    let mut problems = names::qualified(resource);
+    if !standard && !resource.contains('/') && problems.is_empty() {
+        problems.push("must be a standard resource type or fully qualified".to_owned());
+        problems.push("must be a standard resource for containers".to_owned());
+    }
+    problems
+}
+
 /// Hooks and probes, which only containers that keep running have.
-fn running(errors: &mut Errors, container: &Value, path: &Path) {
+fn running(errors: &mut Errors, container: &Value, around: &Around<'_>, path: &Path) {
+    let grace = number(around.spec, "/terminationGracePeriodSeconds");
     for hook in ["postStart", "preStop"] {
         if let Some(handler) = present(container, &format!("/lifecycle/{hook}")) {
-            self::handler(errors, handler, &path.child("lifecycle").child(hook));
+            let path = path.child("lifecycle").child(hook);
+            self::handler(errors, handler, &path);
+            let seconds = integer(handler, "/sleep/seconds");
+            if let Some(seconds) = seconds.filter(|seconds| !(0..=grace).contains(seconds)) {
+                let detail = format!(
+                    "must be non-negative and less than terminationGracePeriodSeconds ({grace})"
+                );
+                errors.invalid(&path.child("sleep"), &json!(seconds), detail);
+            }
         }
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {

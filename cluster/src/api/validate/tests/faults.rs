@@ -152,7 +152,7 @@ pub(super) fn bad_pods() -> Vec<Case> {
             "dns policy",
             and(json!({"dnsPolicy": "None"})),
             vec![
-                "spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None",
+                "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None",
             ],
         ),
         (

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::problems;
+use super::{create, prepared, problems, texts};
 
 #[test]
 fn cluster_e5_recorded_causes() {
@@ -183,5 +183,24 @@ fn cluster_e5_recorded_causes() {
     ];
     for (case, version, kind, object, expected) in cases {
         assert_eq!(problems(version, kind, object), expected, "{case}");
+    }
+}
+
+/// What the API server's own code says about objects with one or more faults, one a line.
+#[test]
+fn cluster_e5_answers_of_the_real_validation() {
+    let answers = include_str!("../testdata/answers.jsonl");
+    for line in answers.lines() {
+        let answer: Value = serde_json::from_str(line).unwrap();
+        let object = answer["object"].clone();
+        let text = |field: &str| object[field].as_str().unwrap().to_owned();
+        let (version, kind) = (text("apiVersion"), text("kind"));
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let found = texts(&create(
+            &version,
+            &kind,
+            &prepared(&version, &kind, &name, object),
+        ));
+        assert_eq!(json!(found), answer["errors"], "{line}");
     }
 }

@@ -1,0 +1,130 @@
+//! The certificate of a host: from the oldest Ingress that has one for it, by an entry of `spec.tls`
+//! that names the host, one without hosts, or one whose certificate is good for it.
+//!
+//! What is no good is reported and not served; the host keeps what it had from the same Secret, and
+//! the default certificate takes over where there was nothing.
+
+use std::sync::Arc;
+
+use super::host_routes::{HostCompiler, Source};
+use super::ingress::{IngressRecord, TlsRecord};
+use super::store::ObjectKey;
+use crate::model::{Certificate, HostMatch, ObjectRef, Problem, ProblemKind};
+
+/// What a host gets in the certificate table.
+pub(super) enum CertificateChoice {
+    /// Nothing: the default certificate.
+    None,
+    /// This one.
+    Use(Arc<Certificate>),
+    /// What it has, if that came from this Secret, whose current version is no good.
+    KeepFrom(ObjectRef),
+}
+
+impl HostCompiler<'_> {
+    /// The default certificate from its Secret.
+    pub(super) fn default_certificate(
+        &self,
+        secret: &ObjectKey,
+    ) -> (Option<Arc<Certificate>>, Vec<Problem>) {
+        let Some(state) = self.secrets.get(secret) else {
+            return (None, Vec::new());
+        };
+        let good = state.good.as_ref();
+        let invalid = good.and_then(|loaded| loaded.invalid_at(self.epoch_seconds));
+        let found = state.problem.as_ref().map(|p| (p.kind, p.message.clone()));
+        let found = found.or_else(|| Some((ProblemKind::BadCertificate, invalid?.into())));
+        let problem = found.map(|(kind, message)| Problem {
+            object: secret.of_kind("Secret"),
+            field: String::new(),
+            kind,
+            message,
+        });
+        (
+            good.map(|loaded| Arc::clone(&loaded.certificate)),
+            problem.into_iter().collect(),
+        )
+    }
+
+    /// The certificate of a host, and whether one is configured at all.
+    pub(super) fn certificate(
+        &self,
+        host: &HostMatch,
+        sources: &[Source<'_>],
+        problems: &mut Vec<Problem>,
+    ) -> (CertificateChoice, bool) {
+        let chosen = sources
+            .iter()
+            .find_map(|(key, record)| Some((key, self.tls_entry(key, record, host)?)));
+        let Some((key, tls)) = chosen else {
+            return (CertificateChoice::None, false);
+        };
+        let Some(name) = &tls.secret else {
+            return (CertificateChoice::None, true);
+        };
+        let secret = key.sibling(name);
+        let mut problem = |kind, message| {
+            problems.push(Problem {
+                object: key.of_kind("Ingress"),
+                field: format!("spec.tls[{}].secretName", tls.index),
+                kind,
+                message,
+            });
+        };
+        let state = self.secrets.get(&secret);
+        if let Some(bad) = state.and_then(|state| state.problem.as_ref()) {
+            problem(bad.kind, bad.message.clone());
+        }
+        let keep = CertificateChoice::KeepFrom(secret.of_kind("Secret"));
+        let Some(good) = state.and_then(|state| state.good.as_ref()) else {
+            return (keep, true);
+        };
+        if *host != HostMatch::Any && !good.covers(host) {
+            let message = format!(
+                "the certificate in Secret {secret} is not for this host: {}",
+                name_of(host)
+            );
+            problem(ProblemKind::BadCertificate, message);
+            return (keep, true);
+        }
+        if let Some(why) = good.invalid_at(self.epoch_seconds) {
+            problem(
+                ProblemKind::BadCertificate,
+                format!("Secret {secret}: {why}"),
+            );
+        }
+        (CertificateChoice::Use(Arc::clone(&good.certificate)), true)
+    }
+
+    /// Which entry of `spec.tls` is for a host: one that names it, one without hosts, or else one
+    /// whose certificate is good for it.
+    fn tls_entry<'t>(
+        &self,
+        key: &ObjectKey,
+        record: &'t IngressRecord,
+        host: &HostMatch,
+    ) -> Option<&'t TlsRecord> {
+        let names = |tls: &&TlsRecord| tls.hosts.contains(host);
+        let covers = |tls: &&TlsRecord| tls.hosts.iter().any(|h| super::host::covers(h, host));
+        let certificate_covers = |tls: &&TlsRecord| {
+            let secret = tls.secret.as_ref().map(|name| key.sibling(name));
+            let state = secret.and_then(|secret| self.secrets.get(&secret));
+            let good = state.and_then(|state| state.good.as_ref());
+            good.is_some_and(|loaded| loaded.covers(host))
+        };
+        let entries = || record.tls.iter();
+        entries()
+            .find(names)
+            .or_else(|| entries().find(covers))
+            .or_else(|| entries().find(|tls| tls.hosts.is_empty()))
+            .or_else(|| entries().find(certificate_covers))
+    }
+}
+
+fn name_of(host: &HostMatch) -> String {
+    match host {
+        HostMatch::Exact(name) => name.to_string(),
+        HostMatch::Wildcard(suffix) => format!("*.{suffix}"),
+        HostMatch::Any => "any".into(),
+    }
+}

@@ -1,0 +1,49 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::echo::EchoOptions;
+use crate::up::settings::UpOptions;
+
+/// Kubernetes services, ingress and DNS in one program; `up` brings its own cluster
+#[derive(Debug, Parser)]
+#[command(name = "sealane", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 good, 1 failed, 2 wrong usage or input, 3 this machine is not able, 130 interrupted";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a cluster on this machine: Kubernetes API, pods as processes, Services, Ingress, DNS
+    #[command(after_help = UP_EXAMPLES)]
+    Up(Box<UpOptions>),
+    /// The demo workload: an HTTP server that says who it is and what it saw
+    #[command(after_help = ECHO_EXAMPLES)]
+    Echo(EchoOptions),
+}
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  sealane up -f examples/shop
+      Runs the example and prints where to reach it.
+  sealane up -f k8s/ --image 'myapp:*=python3 app.py'
+      Runs your manifests; pods of image myapp (any tag) run `python3 app.py`.
+  sealane up --ephemeral
+      An empty cluster that forgets everything at the end.
+  KUBECONFIG=~/.local/share/sealane/kubeconfig kubectl get pods
+      Drives it from another terminal.
+
+Pods are processes, not containers: `command:` in a pod runs as it stands, and an image without one
+needs an --image rule (or an entry in --images FILE) that says which program it stands for.";
+
+const ECHO_EXAMPLES: &str = "\
+Examples:
+  sealane echo --port 8000
+  curl 'http://127.0.0.1:8000/hello?delay=200ms&status=503'
+  curl -X PUT http://127.0.0.1:8000/readyz/off      # the readiness probe fails until /readyz/on";

@@ -1,0 +1,52 @@
+//! Exit codes, and the one place where an error becomes one.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// Why a command ends without having done its job.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line, a manifest or another input cannot be used; one line each.
+    #[error("{}", .0.join("\n"))]
+    Input(Vec<String>),
+    /// This machine cannot do what is asked, and what would help.
+    #[error("{0}")]
+    Machine(String),
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Other(_) => 1,
+            Self::Input(_) => 2,
+            Self::Machine(_) => 3,
+        }
+    }
+
+    /// The message for people: one line for each problem, causes behind a colon.
+    fn message(&self) -> String {
+        match self {
+            Self::Input(lines) => lines.iter().fold(String::new(), |mut text, line| {
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "error: {line}");
+                text
+            }),
+            Self::Machine(line) => format!("error: {line}\n"),
+            Self::Other(error) => format!("error: {error:#}\n"),
+        }
+    }
+}
+
+/// Prints the failure, if there is one, and turns the outcome into the process's exit code.
+pub fn report(outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            anstream::eprint!("{}", failure.message());
+            ExitCode::from(failure.code())
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Kubernetes manifests from files: read, split into objects, and able to say on which line a
+//! field stands.
+//!
+//! A directory is read as `kubectl apply -f DIR` reads it: its `.yaml`, `.yml` and `.json` files in
+//! name order, without descending. All files are read before anything is reported, so that one run
+//! names every problem.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+use serde_saphyr::Spanned;
+
+/// Largest file that is read: over any list of manifests that the API would take.
+const MAX_FILE: u64 = 16 << 20;
+
+/// One object of a manifest file.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The file.
+    pub file: PathBuf,
+    /// The object as written.
+    pub object: Value,
+    /// Line of each field, by its path (`spec.ports[0].port`; the object itself is the empty path).
+    lines: BTreeMap<String, u64>,
+}
+
+impl Manifest {
+    /// `Kind name`, for messages.
+    pub fn title(&self) -> String {
+        let text = |pointer: &str| {
+            self.object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or("?")
+        };
+        format!("{} {}", text("/kind"), text("/metadata/name"))
+    }
+
+    /// The line on which a field stands, or the nearest enclosing field that is there.
+    pub fn line(&self, field: &str) -> u64 {
+        let mut path = field;
+        loop {
+            if let Some(line) = self.lines.get(path) {
+                return *line;
+            }
+            match path.rfind(['.', '[']) {
+                Some(end) => path = &path[..end],
+                None => return self.lines.get("").copied().unwrap_or(1),
+            }
+        }
+    }
+
+    /// A problem with this object, at the place of `field`.
+    pub fn problem(&self, field: &str, message: impl fmt::Display) -> ManifestError {
+        ManifestError {
+            file: self.file.clone(),
+            line: Some(self.line(field)),
+            message: format!("{}: {message}", self.title()),
+        }
+    }
+}
+
+/// A manifest that cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}{}: {message}", file.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
+pub struct ManifestError {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1.
+    pub line: Option<u64>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Reads manifests from files and directories.
+///
+/// # Errors
+/// Every file that cannot be read or parsed, and every object without `apiVersion`, `kind` or name.
+pub fn load(paths: &[PathBuf]) -> Result<Vec<Manifest>, Vec<ManifestError>> {
+    let mut manifests = Vec::new();
+    let mut errors = Vec::new();
+    for path in paths {
+        match files(path) {
+            Ok(files) => {
+                for file in files {
+                    match read(&file) {
+                        Ok(mut read) => manifests.append(&mut read),
+                        Err(mut failed) => errors.append(&mut failed),
+                    }
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        Ok(manifests)
+    } else {
+        Err(errors)
+    }
+}
+
+fn files(path: &Path) -> Result<Vec<PathBuf>, ManifestError> {
+    let unusable = |message: String| ManifestError {
+        file: path.to_owned(),
+        line: None,
+        message,
+    };
+    let meta = std::fs::metadata(path).map_err(|error| unusable(error.to_string()))?;
+    if !meta.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path).map_err(|error| unusable(error.to_string()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|file| {
+            let extension = file.extension().and_then(|extension| extension.to_str());
+            matches!(extension, Some("yaml" | "yml" | "json")) && file.is_file()
+        })
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(unusable(
+            "no .yaml, .yml or .json file in this directory".to_owned(),
+        ));
+    }
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<Vec<Manifest>, Vec<ManifestError>> {
+    let error = |line, message: String| {
+        vec![ManifestError {
+            file: file.to_owned(),
+            line,
+            message,
+        }]
+    };
+    let size = std::fs::metadata(file).map_err(|e| error(None, e.to_string()))?;
+    if size.len() > MAX_FILE {
+        return Err(error(None, "the file is over 16 MiB".to_owned()));
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| error(None, e.to_string()))?;
+    let documents: Vec<Node> = serde_saphyr::from_multiple(&text).map_err(|e| {
+        let line = e.location().map(|location| location.line());
+        error(line, format!("not valid YAML: {}", first_line(&e)))
+    })?;
+    let mut manifests = Vec::new();
+    let mut errors = Vec::new();
+    for document in documents {
+        for object in document.objects() {
+            match object.manifest(file) {
+                Ok(Some(manifest)) => manifests.push(manifest),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(manifests)
+    } else {
+        Err(errors)
+    }
+}
+
+/// The message without the source excerpt that the parser adds on further lines.
+fn first_line(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// A YAML node with the line on which it stands.
+#[derive(Debug)]
+struct Node {
+    line: u64,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Scalar(Value),
+    Sequence(Vec<Node>),
+    Mapping(Vec<(String, Node)>),
+}
+
+impl Node {
+    /// The objects of a document: the items of a `List`, or the document itself.
+    fn objects(self) -> Vec<Self> {
+        let Content::Mapping(fields) = self.content else {
+            return vec![self];
+        };
+        let is_list = fields.iter().any(|(key, value)| {
+            key == "kind"
+                && matches!(&value.content, Content::Scalar(Value::String(kind)) if kind == "List")
+        });
+        let line = self.line;
+        if !is_list {
+            return vec![Self {
+                line,
+                content: Content::Mapping(fields),
+            }];
+        }
+        let items = fields.into_iter().find(|(key, _)| key == "items");
+        match items.map(|(_, node)| node.content) {
+            Some(Content::Sequence(items)) => items,
+            Some(Content::Scalar(_) | Content::Mapping(_)) | None => Vec::new(),
+        }
+    }
+
+    /// `None` for an empty document.
+    fn manifest(self, file: &Path) -> Result<Option<Manifest>, ManifestError> {
+        if matches!(self.content, Content::Scalar(Value::Null)) {
+            return Ok(None);
+        }
+        let line = self.line;
+        let mut lines = BTreeMap::new();
+        let object = self.into_value(String::new(), &mut lines);
+        let manifest = Manifest {
+            file: file.to_owned(),
+            object,
+            lines,
+        };
+        let missing = |message: &str| ManifestError {
+            file: file.to_owned(),
+            line: Some(line),
+            message: message.to_owned(),
+        };
+        if !manifest.object.is_object() {
+            return Err(missing("not a Kubernetes object: expected a mapping"));
+        }
+        for field in ["apiVersion", "kind"] {
+            let value = manifest.object.get(field).and_then(Value::as_str);
+            if value.is_none_or(str::is_empty) {
+                return Err(missing(&format!("{field} is not set")));
+            }
+        }
+        let name = manifest.object.pointer("/metadata/name");
+        if name.and_then(Value::as_str).is_none_or(str::is_empty) {
+            return Err(manifest.problem("metadata", "metadata.name is not set"));
+        }
+        Ok(Some(manifest))
+    }
+
+    fn into_value(self, path: String, lines: &mut BTreeMap<String, u64>) -> Value {
+        let value = match self.content {
+            Content::Scalar(value) => value,
+            Content::Sequence(items) => items
+                .into_iter()
+                .enumerate()
+                .map(|(index, item)| item.into_value(format!("{path}[{index}]"), lines))
+                .collect(),
+            Content::Mapping(fields) => {
+                let mut map = Map::new();
+                for (key, node) in fields {
+                    let child = if path.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{path}.{key}")
+                    };
+                    map.insert(key, node.into_value(child, lines));
+                }
+                Value::Object(map)
+            }
+        };
+        lines.insert(path, self.line);
+        value
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Content>::deserialize(deserializer)?;
+        Ok(Self {
+            line: spanned.referenced.line(),
+            content: spanned.value,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+struct ContentVisitor;
+
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a scalar, a sequence or a mapping")
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Content, E> {
+        Ok(Content::Scalar(value.into()))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Content, E> {
+        Ok(Content::Scalar(value.into()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Content, E> {
+        Ok(Content::Scalar(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Content, E> {
+        Ok(Content::Scalar(value.into()))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Content, E> {
+        Ok(Content::Scalar(value.into()))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Content, E> {
+        Ok(Content::Scalar(Value::Null))
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Content, E> {
+        self.visit_unit()
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Content, D::Error> {
+        Content::deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Content, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some(node) = items.next_element()? {
+            nodes.push(node);
+        }
+        Ok(Content::Sequence(nodes))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Content, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some((key, node)) = fields.next_entry::<String, Node>()? {
+            nodes.push((key, node));
+        }
+        Ok(Content::Mapping(nodes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("app.yaml");
+        std::fs::write(&file, text).unwrap();
+        (dir, file)
+    }
+
+    #[test]
+    fn objects_know_the_lines_of_their_fields() {
+        let (_dir, file) = write(
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\nspec:\n  ports:\n  - port: 80\n    name: http\n---\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b}\n",
+        );
+        let manifests = load(&[file]).unwrap();
+        assert_eq!(manifests.len(), 2);
+        assert_eq!(manifests[0].title(), "Service a");
+        for (field, line) in [
+            ("spec.ports[0].name", 8),
+            ("spec.ports[0].port", 7),
+            ("spec.ports[0].targetPort", 7),
+            ("spec.type", 6),
+            ("nothing.here", 1),
+        ] {
+            assert_eq!(manifests[0].line(field), line, "{field}");
+        }
+        assert_eq!(manifests[1].title(), "ConfigMap b");
+        assert_eq!(manifests[1].line("metadata.name"), 16);
+    }
+
+    #[test]
+    fn every_unusable_file_is_named_with_its_line() {
+        let (dir, file) = write("apiVersion: v1\nkind: [\n");
+        std::fs::write(dir.path().join("b.yaml"), "apiVersion: v1\nkind: Pod\n").unwrap();
+        std::fs::write(dir.path().join("c.yaml"), "- 1\n").unwrap();
+        let errors = load(&[dir.path().to_owned(), dir.path().join("none")]).unwrap_err();
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 4, "{texts:?}");
+        assert!(
+            texts[0].starts_with(&format!("{}:", file.display())),
+            "{}",
+            texts[0]
+        );
+        assert!(texts[0].contains("not valid YAML"), "{}", texts[0]);
+        assert!(
+            texts[1].contains("b.yaml:1: Pod ?: metadata.name is not set"),
+            "{}",
+            texts[1]
+        );
+        assert!(
+            texts[2].contains("c.yaml:1: not a Kubernetes object"),
+            "{}",
+            texts[2]
+        );
+        assert!(texts[3].contains("No such file"), "{}", texts[3]);
+    }
+}

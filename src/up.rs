@@ -1,0 +1,134 @@
+//! `sealane up`: a cluster on this machine, from nothing to pods that answer.
+//!
+//! The order matters. Everything that can be wrong with the input is found before anything starts;
+//! sockets of the host are bound while the process is still in the host's namespaces; a user
+//! namespace can only be entered while there is a single thread.
+
+pub mod settings;
+
+mod apply;
+mod bind;
+mod console;
+mod control;
+mod data_dir;
+mod preflight;
+mod status;
+mod system;
+mod workers;
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use sealane_cluster::network::{
+    ClusterNetwork, ClusterNetworkOptions, LoopbackNetwork, PodNetwork,
+};
+use sealane_config::sockets::HostSockets;
+
+use self::console::Console;
+use self::data_dir::DataDir;
+use self::settings::{PodNetworkMode, Settings, UpOptions};
+use crate::exit::Failure;
+
+/// Threads for control work: API server, controllers, compile. The data plane has its own.
+const CONTROL_THREADS: usize = 2;
+
+/// Runs the cluster until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// Input that cannot be used, a machine that cannot run it, or a part that failed.
+pub fn run(options: UpOptions) -> Result<(), Failure> {
+    let started = Instant::now();
+    let settings = options.check()?;
+    let mut console = Console::new(settings.quiet, settings.output, started);
+    preflight::check(&settings)?;
+    let data_dir = DataDir::lock(&settings.data_dir)?;
+    let listeners = bind::bind(&settings)?;
+    let network = network(&settings)?;
+    console.step("machine", network.description);
+
+    let (publisher, reader) = sealane_config::snapshot::channel();
+    let workers = workers::start(
+        listeners.workers,
+        &reader,
+        &network.pods,
+        &network.sockets,
+        &settings,
+        listeners.https,
+    )?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")?;
+    let outcome = runtime.block_on(control::run(control::Parts {
+        settings,
+        data_dir,
+        api: listeners.api,
+        addresses: control::HostAddresses {
+            http: listeners.http,
+            https: listeners.https,
+            dns: listeners.dns,
+            api: listeners.api_addr,
+        },
+        network: network.pods,
+        publisher,
+        reader,
+        workers,
+        console,
+    }));
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The network that pods will live in.
+struct Network {
+    pods: PodNetwork,
+    sockets: HostSockets,
+    description: &'static str,
+}
+
+fn network(settings: &Settings) -> Result<Network, Failure> {
+    let addresses = settings.pod_network.addresses();
+    let failed =
+        |error: sealane_cluster::network::NetworkError| Failure::Machine(error.to_string());
+    match settings.pod_network {
+        PodNetworkMode::Loopback => Ok(Network {
+            pods: PodNetwork::Loopback(LoopbackNetwork::new()),
+            sockets: HostSockets::here(),
+            description: "pods share the host's network, each on an address of its own",
+        }),
+        PodNetworkMode::Namespaces => {
+            let root = rustix::process::geteuid().is_root();
+            if !root {
+                sealane_cluster::network::userns::become_root_in_user_namespace()
+                    .map_err(failed)?;
+            }
+            let sockets = HostSockets::spawn().context("cannot start a thread")?;
+            let network = ClusterNetwork::create(ClusterNetworkOptions {
+                pod_cidr: addresses.pods,
+                service_cidr: addresses.services,
+                node_ip: addresses.node,
+                local_addresses: vec![addresses.dns],
+            })
+            .map_err(failed)?;
+            Ok(Network {
+                pods: PodNetwork::Namespaces(network),
+                sockets,
+                description: if root {
+                    "network namespaces, as root"
+                } else {
+                    "network namespaces in a user namespace, without root"
+                },
+            })
+        }
+    }
+}
+
+/// Moves the calling thread to where pods can be reached.
+fn enter(network: &PodNetwork) -> Result<(), sealane_cluster::network::NetworkError> {
+    match network {
+        PodNetwork::Namespaces(network) => network.enter(),
+        PodNetwork::Loopback(_) => Ok(()),
+    }
+}

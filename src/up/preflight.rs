@@ -1,0 +1,65 @@
+//! Tries the manifests on an API server in memory before anything starts, so that a bad one is an
+//! error with file and line and nothing has to be undone.
+
+use anyhow::Context as _;
+use sealane_cluster::api::{ApiOptions, ApiServer, Store};
+
+use super::apply::{ApplyError, apply};
+use super::settings::{PodNetworkMode, Settings};
+use crate::exit::Failure;
+
+/// Checks that the API would take all manifests.
+///
+/// # Errors
+/// Every object that it refuses, with the field's line.
+pub fn check(settings: &Settings) -> Result<(), Failure> {
+    if settings.manifests.is_empty() {
+        return Ok(());
+    }
+    // Current-thread: the process must stay single-threaded until it entered a user namespace.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    runtime.block_on(async {
+        let server = server(settings, Store::ephemeral(), ApiOptions::default()).await?;
+        apply(&server.client(), &settings.manifests)
+            .await
+            .map(drop)
+            .map_err(refused)
+    })
+}
+
+/// An API server with the cluster's first objects.
+///
+/// # Errors
+/// The store cannot be written.
+pub async fn server(
+    settings: &Settings,
+    store: Store,
+    options: ApiOptions,
+) -> Result<ApiServer, Failure> {
+    let addresses = settings.pod_network.addresses();
+    let services = addresses.services.to_string();
+    let options = ApiOptions {
+        service_cidr: services.parse().map_err(anyhow::Error::msg)?,
+        allow_loopback_endpoints: settings.pod_network == PodNetworkMode::Loopback,
+        ..options
+    };
+    let server = ApiServer::new(store, options);
+    server
+        .bootstrap()
+        .await
+        .context("cannot write the cluster's first objects")?;
+    Ok(server)
+}
+
+/// The failure for manifests that the API refused.
+pub fn refused(error: ApplyError) -> Failure {
+    match error {
+        ApplyError::Refused(errors) => {
+            Failure::Input(errors.iter().map(ToString::to_string).collect())
+        }
+        ApplyError::Discovery(_) => Failure::Other(error.into()),
+    }
+}

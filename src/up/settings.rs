@@ -1,0 +1,222 @@
+//! Options of `sealane up`, and what they come to.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use ipnet::Ipv4Net;
+use sealane_cluster::runtime::images::ImageMap;
+
+use crate::exit::Failure;
+use crate::manifests::{self, Manifest};
+
+/// Most workers that can be asked for.
+const MAX_WORKERS: usize = 64;
+
+/// Options as given.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UpOptions {
+    /// Manifests to apply: a file or a directory (repeatable)
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    filename: Vec<PathBuf>,
+    /// What an image stands for: NAME[:TAG]=COMMAND ARG… (repeatable, `*` allowed)
+    #[arg(long = "image", value_name = "RULE")]
+    image: Vec<String>,
+    /// A YAML file of image rules: `NAME[:TAG]: COMMAND ARG…` a line
+    #[arg(long = "images", value_name = "FILE")]
+    images: Option<PathBuf>,
+    /// Where state, logs, credentials and the kubeconfig are kept [default: ~/.local/share/sealane]
+    #[arg(long, value_name = "DIR", env = "SEALANE_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Keep the cluster's objects in memory only
+    #[arg(long)]
+    ephemeral: bool,
+    /// How pods are joined: network namespaces, or addresses of the loopback interface
+    #[arg(long, value_enum, default_value_t = PodNetworkMode::Namespaces)]
+    pod_network: PodNetworkMode,
+    /// Address of the gateway for HTTP
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    http: SocketAddr,
+    /// Address of the gateway for HTTPS
+    #[arg(long, default_value = "127.0.0.1:8443")]
+    https: SocketAddr,
+    /// Address of the cluster's DNS, UDP and TCP
+    #[arg(long, default_value = "127.0.0.1:1053")]
+    dns: SocketAddr,
+    /// Address of the Kubernetes API
+    #[arg(long, default_value = "127.0.0.1:6443")]
+    api: SocketAddr,
+    /// Worker threads of the data plane [default: one a core]
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Seconds to wait for pods before the summary is printed anyway
+    #[arg(long, default_value_t = 60)]
+    wait: u64,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    quiet: bool,
+    /// How the summary is printed
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+/// How pods are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PodNetworkMode {
+    /// Each pod has a network namespace and an address of its own; works without root where user
+    /// namespaces are allowed
+    Namespaces,
+    /// Each pod has an address 127.x.y.z in POD_IP to listen on; works everywhere
+    Loopback,
+}
+
+/// Form of the summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// One JSON object on standard output
+    Json,
+}
+
+/// Options checked.
+#[derive(Debug)]
+pub struct Settings {
+    /// Objects to apply.
+    pub manifests: Vec<Manifest>,
+    /// What images stand for.
+    pub images: ImageMap,
+    /// State, logs, credentials, kubeconfig.
+    pub data_dir: PathBuf,
+    /// Keep objects in memory.
+    pub ephemeral: bool,
+    /// How pods are joined.
+    pub pod_network: PodNetworkMode,
+    /// Gateway, plain.
+    pub http: SocketAddr,
+    /// Gateway, TLS.
+    pub https: SocketAddr,
+    /// DNS.
+    pub dns: SocketAddr,
+    /// Kubernetes API.
+    pub api: SocketAddr,
+    /// Data-plane threads.
+    pub workers: usize,
+    /// How long to wait for pods before the summary.
+    pub wait: std::time::Duration,
+    /// Print nothing but errors.
+    pub quiet: bool,
+    /// Form of the summary.
+    pub output: Output,
+}
+
+impl UpOptions {
+    /// Reads every file that the options name and checks every value.
+    ///
+    /// # Errors
+    /// All problems at once, a line each.
+    pub fn check(self) -> Result<Settings, Failure> {
+        let mut problems = Vec::new();
+        let manifests = manifests::load(&self.filename).unwrap_or_else(|errors| {
+            problems.extend(errors.iter().map(ToString::to_string));
+            Vec::new()
+        });
+        let images = self.image_map(&mut problems);
+        let workers = self.workers.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS))
+        });
+        if workers == 0 || workers > MAX_WORKERS {
+            problems.push(format!("--workers {workers}: give 1 to {MAX_WORKERS}"));
+        }
+        let data_dir = self.data_dir.or_else(default_data_dir).unwrap_or_else(|| {
+            problems.push("neither XDG_DATA_HOME nor HOME is set: give --data-dir DIR".to_owned());
+            PathBuf::new()
+        });
+        if !problems.is_empty() {
+            return Err(Failure::Input(problems));
+        }
+        Ok(Settings {
+            manifests,
+            images,
+            data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
+            ephemeral: self.ephemeral,
+            pod_network: self.pod_network,
+            http: self.http,
+            https: self.https,
+            dns: self.dns,
+            api: self.api,
+            workers,
+            wait: std::time::Duration::from_secs(self.wait),
+            quiet: self.quiet,
+            output: self.output,
+        })
+    }
+}
+
+impl UpOptions {
+    /// The rules of the file and then of the flags, which win.
+    fn image_map(&self, problems: &mut Vec<String>) -> ImageMap {
+        let mut images = ImageMap::new();
+        if let Some(file) = &self.images {
+            let added = std::fs::read_to_string(file)
+                .map_err(|error| error.to_string())
+                .and_then(|text| images.add_file(&text).map_err(|error| error.to_string()));
+            if let Err(error) = added {
+                problems.push(format!("{}: {error}", file.display()));
+            }
+        }
+        for rule in &self.image {
+            if let Err(error) = images.add_flag(rule) {
+                problems.push(format!("--image: {error}"));
+            }
+        }
+        images
+    }
+}
+
+/// `$XDG_DATA_HOME/sealane`, by the XDG base directory specification.
+fn default_data_dir() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute())
+        .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".local/share")))
+        .map(|dir| dir.join("sealane"))
+}
+
+/// Addresses of the embedded cluster; they differ between the two pod networks because loopback
+/// mode can only use 127.0.0.0/8.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Pods.
+    pub pods: Ipv4Net,
+    /// Services.
+    pub services: Ipv4Net,
+    /// The node.
+    pub node: Ipv4Addr,
+    /// Cluster DNS as pods see it.
+    pub dns: IpAddr,
+}
+
+impl PodNetworkMode {
+    /// The addresses used in this mode.
+    pub fn addresses(self) -> Addresses {
+        const fn net(a: u8, b: u8) -> Ipv4Net {
+            Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16)
+        }
+        match self {
+            Self::Namespaces => Addresses {
+                pods: net(10, 244),
+                services: net(10, 96),
+                node: Ipv4Addr::new(10, 244, 0, 1),
+                dns: Ipv4Addr::new(10, 96, 0, 10).into(),
+            },
+            Self::Loopback => Addresses {
+                pods: net(127, 244),
+                services: net(127, 96),
+                node: Ipv4Addr::LOCALHOST,
+                dns: Ipv4Addr::new(127, 96, 0, 10).into(),
+            },
+        }
+    }
+}

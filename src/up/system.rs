@@ -1,0 +1,76 @@
+//! Objects that a cluster has from its own installation and that the API server does not make:
+//! Service `kube-system/kube-dns` with its endpoint.
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, Resource, ResourceExt as _};
+use serde_json::{Value, json};
+
+use super::settings::Addresses;
+
+/// Port of cluster DNS inside the cluster.
+pub const DNS_PORT: u16 = 53;
+
+/// Where they are.
+const NAMESPACE: &str = "kube-system";
+
+/// Creates or updates them. The DNS Service's endpoint comes first: a Service without endpoints
+/// refuses, and DNS must not.
+///
+/// # Errors
+/// The API refused one of them.
+pub async fn install(client: &Client, addresses: &Addresses) -> kube::Result<()> {
+    let ports = json!([
+        {"name": "dns", "port": DNS_PORT, "protocol": "UDP"},
+        {"name": "dns-tcp", "port": DNS_PORT, "protocol": "TCP"},
+    ]);
+    let slice = json!({
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": NAMESPACE,
+            "labels": {
+                "kubernetes.io/service-name": "kube-dns",
+                "endpointslice.kubernetes.io/managed-by": "sealane.dev/up",
+            },
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [addresses.node], "conditions": {"ready": true}}],
+        "ports": ports,
+    });
+    let service = json!({
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": NAMESPACE,
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "CoreDNS",
+            },
+        },
+        "spec": {"clusterIP": addresses.dns, "ports": ports},
+    });
+    put::<EndpointSlice>(client, slice).await?;
+    put::<Service>(client, service).await
+}
+
+async fn put<K>(client: &Client, object: Value) -> kube::Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::Serialize
+        + serde::de::DeserializeOwned,
+{
+    let object: K = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+    let name = object.name_any();
+    let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
+    if api.get_opt(&name).await?.is_some() {
+        let params = PatchParams::default();
+        api.patch(&name, &params, &Patch::Merge(&object)).await?;
+    } else {
+        api.create(&PostParams::default(), &object).await?;
+    }
+    Ok(())
+}

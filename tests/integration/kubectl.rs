@@ -1,0 +1,191 @@
+//! Unmodified kubectl, and the output that people know.
+
+use std::time::Duration;
+
+use crate::support::cluster::{Cluster, Options};
+use crate::support::{eventually, has};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_everyday_commands_work_with_their_usual_output() {
+    if !has("kubectl") {
+        return;
+    }
+    let cluster = Options::default().start().await;
+    let applied = cluster.kubectl_output(&["apply", "-f", "examples/shop"]);
+    for line in [
+        "deployment.apps/api created",
+        "service/api created",
+        "service/api-nodeport created",
+        "horizontalpodautoscaler.autoscaling/api created",
+        "configmap/api-config created",
+        "secret/api-secret created",
+        "ingress.networking.k8s.io/shop created",
+    ] {
+        assert!(applied.contains(line), "{applied}");
+    }
+    let rolled_out =
+        cluster.kubectl_output(&["rollout", "status", "deployment/api", "--timeout=60s"]);
+    assert!(
+        rolled_out.contains("deployment \"api\" successfully rolled out"),
+        "{rolled_out}"
+    );
+    cluster.kubectl_output(&["rollout", "status", "deployment/docs", "--timeout=60s"]);
+
+    let again = cluster.kubectl_output(&["apply", "-f", "examples/shop"]);
+    assert!(again.contains("deployment.apps/api unchanged"), "{again}");
+    assert!(!again.contains("created"), "{again}");
+
+    let wide = cluster.kubectl_output(&["get", "pods,deployments,services,ingress", "-o", "wide"]);
+    for word in [
+        "NOMINATED NODE",
+        "READINESS GATES",
+        "1/1     Running",
+        "pod/api-",
+        "deployment.apps/api",
+        "3/3",
+        "sealane/echo:1.0",
+        "service/api-nodeport",
+        "80:30080/TCP",
+        "ExternalName",
+        "payments.example.com",
+        "ingress.networking.k8s.io/shop",
+        "api.mycompany.com",
+        "80, 443",
+    ] {
+        assert!(wide.contains(word), "{word:?} is missing:\n{wide}");
+    }
+    let all = cluster.kubectl_output(&["get", "all", "-l", "app=api"]);
+    for word in [
+        "pod/api-",
+        "service/api",
+        "deployment.apps/api",
+        "replicaset.apps/api-",
+        "horizontalpodautoscaler.autoscaling/api",
+    ] {
+        assert!(all.contains(word), "{word:?} is missing:\n{all}");
+    }
+    let pod = cluster.pods("app=api").remove(0);
+    let described = cluster.kubectl_output(&["describe", "pod", &pod]);
+    for word in [
+        "Status:           Running",
+        "Image:          sealane/echo:1.0",
+        "Readiness:  http-get",
+        "api-config  ConfigMap",
+        "api-secret  Secret",
+        "Ready          True",
+        "Scheduled",
+        "Started",
+    ] {
+        assert!(
+            described.contains(word),
+            "{word:?} is missing:\n{described}"
+        );
+    }
+    let logs = cluster.kubectl_output(&["logs", "-l", "app=api", "--tail", "5"]);
+    assert!(logs.contains("listening"), "{logs}");
+
+    let scaled = cluster.kubectl_output(&["scale", "deployment/api", "--replicas=4"]);
+    assert_eq!(scaled.trim(), "deployment.apps/api scaled");
+    let image = cluster.kubectl_output(&["set", "image", "deployment/api", "api=sealane/echo:2.0"]);
+    assert_eq!(image.trim(), "deployment.apps/api image updated");
+    cluster.kubectl_output(&["rollout", "status", "deployment/api", "--timeout=60s"]);
+    let history = cluster.kubectl_output(&["rollout", "history", "deployment/api"]);
+    assert!(
+        history.contains("REVISION") && history.contains('2'),
+        "{history}"
+    );
+    let undone = cluster.kubectl_output(&["rollout", "undo", "deployment/api"]);
+    assert_eq!(undone.trim(), "deployment.apps/api rolled back");
+    cluster.kubectl_output(&["rollout", "status", "deployment/api", "--timeout=60s"]);
+    let deployment = cluster.get(&["deployment", "api"]);
+    let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(image, "sealane/echo:1.0");
+
+    let deleted = cluster.kubectl_output(&["delete", "deployment/docs", "service/docs"]);
+    assert!(
+        deleted.contains("deployment.apps \"docs\" deleted"),
+        "{deleted}"
+    );
+    eventually("its pods go", async || {
+        let left = cluster.pods("app=docs");
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_of_its_own_comes_and_goes() {
+    if !has("kubectl") {
+        return;
+    }
+    let cluster = Options::default().start().await;
+    let created = cluster.kubectl_output(&["create", "namespace", "team"]);
+    assert_eq!(created.trim(), "namespace/team created");
+    cluster.kubectl_output(&["apply", "-n", "team", "-f", "examples/shop/docs.yaml"]);
+    cluster.kubectl_output(&[
+        "-n",
+        "team",
+        "rollout",
+        "status",
+        "deployment/docs",
+        "--timeout=60s",
+    ]);
+    let pods = cluster.kubectl_output(&["get", "pods", "-n", "team", "--no-headers"]);
+    assert_eq!(pods.lines().count(), 1, "{pods}");
+    let deleted = cluster.kubectl_output(&["delete", "namespace", "team", "--timeout=60s"]);
+    assert!(deleted.contains("namespace \"team\" deleted"), "{deleted}");
+    let gone = cluster
+        .kubectl(&["get", "namespace", "team"])
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&gone.stderr).into_owned();
+    assert!(
+        message.contains("namespaces \"team\" not found"),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_secrets_and_config_maps_can_be_created_and_read() {
+    if !has("kubectl") {
+        return;
+    }
+    let cluster = Cluster::shop().await;
+    let created = cluster.kubectl_output(&["create", "configmap", "extra", "--from-literal=a=1"]);
+    assert_eq!(created.trim(), "configmap/extra created");
+    let created =
+        cluster.kubectl_output(&["create", "secret", "generic", "token", "--from-literal=t=x"]);
+    assert_eq!(created.trim(), "secret/token created");
+    let secret = cluster.get(&["secret", "token"]);
+    assert_eq!(secret["data"]["t"], "eA==");
+    let again = cluster
+        .kubectl(&["create", "configmap", "extra"])
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(
+        message.contains("configmaps \"extra\" already exists"),
+        "{message}"
+    );
+    let events = cluster.kubectl_output(&["get", "events"]);
+    assert!(
+        events.contains("Scheduled") && events.contains("ScalingReplicaSet"),
+        "{events}"
+    );
+    let watching = tokio::time::timeout(
+        Duration::from_secs(30),
+        tokio::process::Command::from(cluster.kubectl(&[
+            "wait",
+            "--for=condition=Available",
+            "deployment/api",
+            "--timeout=20s",
+        ]))
+        .output(),
+    );
+    let waited = watching.await.expect("in time").unwrap();
+    assert!(waited.status.success(), "{waited:?}");
+}
