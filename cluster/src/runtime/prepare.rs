@@ -1,6 +1,6 @@
 //! From a container of a pod's spec to what is to be run: image, command, environment, mounts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::PathBuf;
 
@@ -192,11 +192,10 @@ where
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let mut found = BTreeMap::new();
+    let names: BTreeSet<String> = names.into_iter().collect();
     for name in names {
-        if !found.contains_key(&name) {
-            let object = Box::pin(api.get_opt(&name)).await?;
-            found.insert(name, object);
-        }
+        let object = Box::pin(api.get_opt(&name)).await?;
+        found.insert(name, object);
     }
     Ok(found)
 }
