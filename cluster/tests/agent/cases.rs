@@ -92,7 +92,7 @@ async fn end_states(world: &World) {
     for (name, script, policy, phase_wanted, code, reason) in [
         ("done", "exit 0", "OnFailure", "Succeeded", 0, "Completed"),
         ("failed", "exit 3", "Never", "Failed", 3, "Error"),
-        ("killed", "kill -KILL $$", "Never", "Failed", 137, "Error"),
+        ("killed", "kill -KILL $$$$", "Never", "Failed", 137, "Error"),
     ] {
         let spec = json!({ "restartPolicy": policy });
         world.shell(name, script, json!({}), spec).await;
@@ -216,7 +216,7 @@ async fn init_containers(world: &World) {
 }
 
 async fn images(world: &World) {
-    let pod = |name: &str, container: serde_json::Value| json!({ "metadata": { "name": name }, "spec": { "containers": [container], "restartPolicy": "Never" } });
+    let pod = |name: &str, container: serde_json::Value| json!({ "metadata": { "name": name }, "spec": { "containers": [container], "restartPolicy": "Never", "nodeName": "node" } });
     world
         .create::<Pod>(pod(
             "greeter",
@@ -385,6 +385,7 @@ async fn volumes(world: &World) {
         while ! grep -q two /etc/shop-config/a.conf; do sleep 0.1; done; echo; echo changed; exec sleep 1000";
     world.shell("vols", script, more, spec).await;
     world.until("vols", ready).await;
+    println!("LOG {:?}", world.log("vols").await);
     eventually("the files", async || {
         (world.log("vols").await == "onefrom-init\ndefault").then_some(())
     })
@@ -402,8 +403,11 @@ async fn volumes(world: &World) {
 
 async fn node(world: &World) {
     let nodes: Api<Node> = Api::all(world.client.clone());
-    let node = nodes.get("node").await.expect("the node");
-    let status = node.status.unwrap_or_default();
+    let status = eventually("the node's status", async || {
+        let node = nodes.get_opt("node").await.expect("an answer")?;
+        node.status.filter(|status| status.conditions.is_some())
+    })
+    .await;
     let ready = status
         .conditions
         .iter()

@@ -186,7 +186,10 @@ impl World {
             "name": "c", "image": "shell:1", "command": ["sh", "-c", script],
         });
         merge(&mut container, more);
-        let mut whole = json!({ "containers": [container], "terminationGracePeriodSeconds": 5 });
+        // Bound from the start: another case has a node of its own that comes and goes.
+        let mut whole = json!({
+            "containers": [container], "terminationGracePeriodSeconds": 5, "nodeName": "node",
+        });
         merge(&mut whole, spec);
         self.create::<Pod>(json!({ "metadata": { "name": name }, "spec": whole }))
             .await;
