@@ -25,15 +25,18 @@ mod streams;
 mod volumes;
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use k8s_openapi::api::core::v1::Pod;
+use futures_util::stream::BoxStream;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -178,6 +181,11 @@ impl Pods {
         let node = format!("spec.nodeName={}", self.ctx.options.node_name);
         let config = watcher::Config::default().fields(&node);
         let mut events = watcher(api, config).default_backoff().boxed();
+        let client = &self.ctx.client;
+        let mut sources = futures_util::stream::select(
+            changed_namespaces::<ConfigMap>(client),
+            changed_namespaces::<Secret>(client),
+        );
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -185,6 +193,7 @@ impl Pods {
                     Ok(event) => self.handle(event),
                     Err(error) => tracing::debug!(%error, "the watch of pods was interrupted"),
                 },
+                Some(namespace) = sources.next() => self.refresh(&namespace),
                 Some(ended) = self.workers.join_next_with_id() => self.forget(ended),
                 Some(request) = requests.recv() => self.serve(request),
             }
@@ -215,6 +224,16 @@ impl Pods {
                 if let Some(handle) = self.handles.get(&pod.uid().unwrap_or_default()) {
                     handle.gone.cancel();
                 }
+            }
+        }
+    }
+
+    /// Tells the pods of a namespace that what their volumes are made of has changed.
+    fn refresh(&self, namespace: &str) {
+        for handle in self.handles.values() {
+            let same = handle.pod.borrow().metadata.namespace.as_deref() == Some(namespace);
+            if same {
+                handle.refresh.notify_one();
             }
         }
     }
@@ -252,6 +271,27 @@ impl Pods {
         let runs = handle.map(|handle| Arc::clone(&handle.runs));
         request.answer(&self.ctx, runs);
     }
+}
+
+/// Namespaces in which an object of the kind has appeared or changed.
+fn changed_namespaces<K>(client: &Client) -> BoxStream<'static, String>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let api: Api<K> = Api::all(client.clone());
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .filter_map(async |event| match event {
+            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+                object.namespace()
+            }
+            Ok(_) => None,
+            Err(error) => {
+                tracing::debug!(%error, "a watch of the volumes' sources was interrupted");
+                None
+            }
+        })
+        .boxed()
 }
 
 /// An error with its causes.

@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -94,6 +94,8 @@ pub(super) struct Handle {
     pub(super) pod: watch::Sender<Arc<Pod>>,
     /// Cancelled when the pod is gone from the API.
     pub(super) gone: CancellationToken,
+    /// Notified when a ConfigMap or a Secret of the pod's namespace has changed.
+    pub(super) refresh: Arc<Notify>,
     /// Its runs.
     pub(super) runs: Arc<Runs>,
 }
@@ -112,6 +114,9 @@ pub(super) struct Worker {
     sandbox: Option<Sandbox>,
     ip: Option<IpAddr>,
     volumes_ready: bool,
+    refresh: Arc<Notify>,
+    /// What volumes are made of has changed since they were made.
+    stale: bool,
     /// When to try again what failed.
     retry: Option<Instant>,
     ending: Option<Ending>,
@@ -135,6 +140,7 @@ impl Worker {
         let (pods_sender, pods) = watch::channel(Arc::clone(&pod));
         let runs = Arc::new(Runs::default());
         let gone = CancellationToken::new();
+        let refresh = Arc::new(Notify::new());
         let reporter = Reporter::new(&ctx.recorder, &pod);
         let ip = pod
             .status
@@ -152,6 +158,8 @@ impl Worker {
             reporter,
             sandbox: None,
             volumes_ready: false,
+            refresh: Arc::clone(&refresh),
+            stale: false,
             retry: None,
             ending: None,
             failure: None,
@@ -164,6 +172,7 @@ impl Worker {
         let handle = Handle {
             pod: pods_sender,
             gone,
+            refresh,
             runs,
         };
         (worker, handle)
@@ -201,6 +210,10 @@ impl Worker {
             Ok(()) = self.pods.changed() => None,
             () = self.gone.cancelled(), if !gone_seen => None,
             () = told_to_stop(&mut self.shutdown), if !leaving => None,
+            () = self.refresh.notified() => {
+                self.stale = true;
+                None
+            }
             () = timer => None,
         };
         let mut update = first;
@@ -219,6 +232,9 @@ impl Worker {
     /// Looks at what changed outside: the pod, the agent, the time.
     fn notice(&mut self) {
         let latest = Arc::clone(&self.pods.borrow_and_update());
+        let (old, new) = (&self.pod.metadata, &latest.metadata);
+        // Volumes of the downward API show these.
+        self.stale |= old.labels != new.labels || old.annotations != new.annotations;
         self.pod = latest;
         if self.gone.is_cancelled() && self.ending != Some(Ending::Gone) {
             self.end(Ending::Gone, Some(Duration::ZERO));

@@ -32,7 +32,17 @@ impl Worker {
         if !self.volumes_ready && !self.make_volumes().await {
             return;
         }
+        if std::mem::take(&mut self.stale) {
+            self.refresh_volumes().await;
+        }
         self.start_in_order();
+    }
+
+    /// Brings changes into volumes. A source that is gone leaves them as they are.
+    async fn refresh_volumes(&self) {
+        if let Err(error) = Box::pin(volumes::make(&self.ctx, &self.pod, self.ip)).await {
+            tracing::debug!(pod = %self.pod.name_any(), %error, "a volume stays as it is");
+        }
     }
 
     /// Whether no container runs or will run.
