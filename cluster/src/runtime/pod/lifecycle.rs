@@ -80,6 +80,7 @@ impl Worker {
         match Box::pin(volumes::make(&self.ctx, &self.pod, self.ip)).await {
             Ok(()) => {
                 self.volumes_ready = true;
+                self.warn_without_mounts();
                 true
             }
             Err(error) => {
@@ -87,6 +88,22 @@ impl Worker {
                 self.retry = Some(Instant::now() + RETRY);
                 false
             }
+        }
+    }
+
+    /// Without namespaces nothing can be mounted for one container alone.
+    fn warn_without_mounts(&self) {
+        let here = self.sandbox.as_ref().is_some_and(|s| s.netns.is_none());
+        let slots = self.slots.init.iter().chain(&self.slots.main);
+        let mut mounts = slots.flat_map(|slot| slot.declared.volume_mounts.iter().flatten());
+        if here && let Some(mount) = mounts.next() {
+            self.reporter.warning(
+                "FailedMount",
+                format!(
+                    "volume \"{}\" is not mounted at {}: pods without network namespaces have no mounts",
+                    mount.name, mount.mount_path
+                ),
+            );
         }
     }
 
