@@ -110,12 +110,10 @@ async fn exec(world: &World) {
         tty: false,
     };
     let script = ["sh", "-c", "cat; echo $X; echo oops >&2; exit 7"];
-    let mut session = world
-        .agent
-        .exec(key, options(&script, true))
-        .await
-        .ok()
-        .expect("a session");
+    let mut session = match world.agent.exec(key, options(&script, true)).await {
+        Ok(session) => session,
+        Err(error) => panic!("{error}"),
+    };
     let mut stdin = session.stdin.take().expect("input");
     stdin.write_all(b"hello\n").await.expect("written");
     stdin.shutdown().await.expect("closed");
