@@ -125,6 +125,8 @@ pub(super) struct Worker {
     deadline: Option<Instant>,
     since: Timestamp,
     written: Option<PodStatus>,
+    /// The pod had ended before the agent saw it: its status stays.
+    sealed: bool,
     updates: mpsc::Receiver<Update>,
     sender: mpsc::Sender<Update>,
 }
@@ -146,6 +148,7 @@ impl Worker {
             .status
             .as_ref()
             .and_then(|status| status.pod_ip.as_ref());
+        let sealed = slots::ended(&pod);
         let worker = Self {
             slots: Slots::of(&pod, &runs),
             ip: ip.and_then(|ip| ip.parse().ok()),
@@ -166,6 +169,7 @@ impl Worker {
             deadline: None,
             since: Timestamp::now(),
             written: None,
+            sealed,
             updates,
             sender,
         };
@@ -312,7 +316,7 @@ impl Worker {
 
     /// Writes the status if it differs from what was written last.
     async fn write_status(&mut self) {
-        if matches!(self.ending, Some(Ending::Gone | Ending::Leaving)) {
+        if self.sealed || matches!(self.ending, Some(Ending::Gone | Ending::Leaving)) {
             return;
         }
         let sidecars = self.slots.sidecars();
@@ -347,8 +351,12 @@ impl Worker {
 
     async fn patch_status(&self, status: &PodStatus) -> Result<(), kube::Error> {
         let mut fields = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
-        for name in ["reason", "message"] {
-            if fields[name].is_null() {
+        // What is not there any more has to be taken away by name.
+        for (name, absent) in [
+            ("reason", status.reason.is_none()),
+            ("message", status.message.is_none()),
+        ] {
+            if absent {
                 fields[name] = Value::Null;
             }
         }

@@ -51,8 +51,10 @@ impl Slots {
         };
         let policy = spec.restart_policy.as_deref().unwrap_or("Always");
         let before = pod.status.as_ref();
+        let over = ended(pod);
         let slot = |role, declared: &Container| {
             let mut slot = Slot::new(role, declared, waiting);
+            slot.done = over;
             if let Some(known) = before.and_then(|status| known(status, &declared.name)) {
                 slot.resume(known, policy, runs);
             }
@@ -175,7 +177,7 @@ impl Slot {
             tail: None,
         };
         runs.set(&self.declared.name, run);
-        let over = !self.role.restarts(policy, ended.exit_code);
+        let over = self.done || !self.role.restarts(policy, ended.exit_code);
         if over {
             self.status = known.clone();
             self.status.state = Some(ContainerState {
@@ -193,6 +195,12 @@ impl Slot {
         });
         self.ended = Some(ended);
     }
+}
+
+/// Whether the pod had come to its end before this agent saw it: then it stays as it is.
+pub(super) fn ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn known<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
