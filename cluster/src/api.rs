@@ -23,7 +23,7 @@ mod openapi;
 pub mod patch;
 mod path;
 pub mod protobuf;
-mod quantity;
+pub(crate) mod quantity;
 mod query;
 mod render;
 mod review;

@@ -3,11 +3,11 @@
 //! Each controller has a pure part that says what to do about one object, a queue of objects to look
 //! at, and handlers that fill the queue from watched stores. Nothing polls.
 
-mod clock;
+pub(crate) mod clock;
 mod deployment;
 mod endpointslice;
 mod error;
-mod events;
+pub(crate) mod events;
 mod garbage;
 mod informer;
 mod namespace;

@@ -17,7 +17,7 @@ enum Format {
 
 /// An exact amount and the family of suffixes it was written with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Quantity {
+pub(crate) struct Quantity {
     /// In units of 10⁻⁹.
     nano: i128,
     format: Format,
@@ -25,7 +25,7 @@ pub(super) struct Quantity {
 
 impl Quantity {
     /// Reads `[sign]digits[.digits][suffix]`. `None` if it is not a quantity or out of range.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (negative, unsigned) = match text.as_bytes().first()? {
             b'-' => (true, &text[1..]),
             b'+' => (false, &text[1..]),
@@ -52,7 +52,7 @@ impl Quantity {
     }
 
     /// The amount in units of 10⁻⁹.
-    pub(super) fn nano(self) -> i128 {
+    pub(crate) fn nano(self) -> i128 {
         self.nano
     }
 }

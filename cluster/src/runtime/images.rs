@@ -15,7 +15,7 @@ use serde::Deserialize;
 mod reference;
 mod words;
 
-pub(super) use reference::Reference;
+pub(super) use self::reference::Reference;
 
 /// The rules that map images to commands.
 #[derive(Clone, Debug)]
