@@ -8,10 +8,10 @@ use crate::up::settings::UpOptions;
 /// Kubernetes services, ingress and DNS in one program; `up` brings its own cluster
 #[derive(Debug, Parser)]
 #[command(name = "sealane", version, max_term_width = 100, after_help = EXIT_CODES)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 const EXIT_CODES: &str = "\
@@ -19,7 +19,7 @@ Exit codes: 0 good, 1 failed, 2 wrong usage or input, 3 this machine is not able
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run a cluster on this machine: Kubernetes API, pods as processes, Services, Ingress, DNS
     #[command(after_help = UP_EXAMPLES)]
     Up(Box<UpOptions>),

@@ -34,7 +34,7 @@ const DRAIN: Duration = Duration::from_secs(20);
 
 /// Options of `sealane echo`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct EchoOptions {
+pub(crate) struct EchoOptions {
     /// Port to listen on
     #[arg(long, env = "PORT", default_value_t = 8000)]
     port: u16,
@@ -58,7 +58,7 @@ struct Workload {
 ///
 /// # Errors
 /// The address cannot be bound.
-pub async fn run(options: EchoOptions) -> anyhow::Result<()> {
+pub(crate) async fn run(options: EchoOptions) -> anyhow::Result<()> {
     let address = SocketAddr::new(options.address, options.port);
     let listener = TcpListener::bind(address)
         .await

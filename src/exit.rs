@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 /// Why a command ends without having done its job.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The command line, a manifest or another input cannot be used; one line each.
     #[error("{}", .0.join("\n"))]
     Input(Vec<String>),
@@ -35,13 +35,27 @@ impl Failure {
                 text
             }),
             Self::Machine(line) => format!("error: {line}\n"),
-            Self::Other(error) => format!("error: {error:#}\n"),
+            Self::Other(error) => format!("error: {}\n", chain(error)),
         }
     }
 }
 
+/// An error and its causes in one line. An answer of the Kubernetes API is its message, which says
+/// it all; the client repeats it in several forms.
+pub(crate) fn chain(error: &anyhow::Error) -> String {
+    let mut parts = Vec::new();
+    for cause in error.chain() {
+        if let Some(kube::Error::Api(status)) = cause.downcast_ref() {
+            parts.push(status.message.clone());
+            break;
+        }
+        parts.push(cause.to_string());
+    }
+    parts.join(": ")
+}
+
 /// Prints the failure, if there is one, and turns the outcome into the process's exit code.
-pub fn report(outcome: Result<(), Failure>) -> ExitCode {
+pub(crate) fn report(outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -18,18 +18,18 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// One object of a manifest file.
 #[derive(Clone, Debug)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// The file.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The object as written.
-    pub object: Value,
+    pub(crate) object: Value,
     /// Line of each field, by its path (`spec.ports[0].port`; the object itself is the empty path).
     lines: BTreeMap<String, u64>,
 }
 
 impl Manifest {
     /// `Kind name`, for messages.
-    pub fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         let text = |pointer: &str| {
             self.object
                 .pointer(pointer)
@@ -40,7 +40,7 @@ impl Manifest {
     }
 
     /// The line on which a field stands, or the nearest enclosing field that is there.
-    pub fn line(&self, field: &str) -> u64 {
+    pub(crate) fn line(&self, field: &str) -> u64 {
         let mut path = field;
         loop {
             if let Some(line) = self.lines.get(path) {
@@ -54,7 +54,7 @@ impl Manifest {
     }
 
     /// A problem with this object, at the place of `field`.
-    pub fn problem(&self, field: &str, message: impl fmt::Display) -> ManifestError {
+    pub(crate) fn problem(&self, field: &str, message: impl fmt::Display) -> ManifestError {
         ManifestError {
             file: self.file.clone(),
             line: Some(self.line(field)),
@@ -66,20 +66,20 @@ impl Manifest {
 /// A manifest that cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}{}: {message}", file.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
-pub struct ManifestError {
+pub(crate) struct ManifestError {
     /// The file.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The line, counted from 1.
-    pub line: Option<u64>,
+    pub(crate) line: Option<u64>,
     /// What is wrong.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// Reads manifests from files and directories.
 ///
 /// # Errors
 /// Every file that cannot be read or parsed, and every object without `apiVersion`, `kind` or name.
-pub fn load(paths: &[PathBuf]) -> Result<Vec<Manifest>, Vec<ManifestError>> {
+pub(crate) fn load(paths: &[PathBuf]) -> Result<Vec<Manifest>, Vec<ManifestError>> {
     let mut manifests = Vec::new();
     let mut errors = Vec::new();
     for path in paths {

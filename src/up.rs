@@ -4,7 +4,7 @@
 //! sockets of the host are bound while the process is still in the host's namespaces; a user
 //! namespace can only be entered while there is a single thread.
 
-pub mod settings;
+pub(crate) mod settings;
 
 mod apply;
 mod bind;
@@ -27,7 +27,7 @@ use sealane_config::sockets::HostSockets;
 use self::console::Console;
 use self::data_dir::DataDir;
 use self::settings::{PodNetworkMode, Settings, UpOptions};
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 
 /// Threads for control work: API server, controllers, compile. The data plane has its own.
 const CONTROL_THREADS: usize = 2;
@@ -36,7 +36,7 @@ const CONTROL_THREADS: usize = 2;
 ///
 /// # Errors
 /// Input that cannot be used, a machine that cannot run it, or a part that failed.
-pub fn run(options: UpOptions) -> Result<(), Failure> {
+pub(crate) fn run(options: UpOptions) -> Result<(), Failure> {
     let started = Instant::now();
     let settings = options.check()?;
     let mut console = Console::new(settings.quiet, settings.output, started);
@@ -90,8 +90,7 @@ struct Network {
 
 fn network(settings: &Settings) -> Result<Network, Failure> {
     let addresses = settings.pod_network.addresses();
-    let failed =
-        |error: sealane_cluster::network::NetworkError| Failure::Machine(error.to_string());
+    let failed = |error| Failure::Machine(exit::chain(&anyhow::Error::new(error)));
     match settings.pod_network {
         PodNetworkMode::Loopback => Ok(Network {
             pods: PodNetwork::Loopback(LoopbackNetwork::new()),

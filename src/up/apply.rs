@@ -23,7 +23,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 
 /// What came of one manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It was not there.
     Created,
     /// It was changed.
@@ -34,7 +34,7 @@ pub enum Outcome {
 
 /// Why manifests could not be applied.
 #[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
+pub(crate) enum ApplyError {
     /// The API could not be asked which kinds it has.
     #[error("the Kubernetes API does not answer")]
     Discovery(#[source] kube::Error),
@@ -47,7 +47,10 @@ pub enum ApplyError {
 ///
 /// # Errors
 /// The API does not answer, or refused some of the objects.
-pub async fn apply(client: &Client, manifests: &[Manifest]) -> Result<Vec<Outcome>, ApplyError> {
+pub(crate) async fn apply(
+    client: &Client,
+    manifests: &[Manifest],
+) -> Result<Vec<Outcome>, ApplyError> {
     let discovery = Discovery::new(client.clone())
         .run_aggregated()
         .await

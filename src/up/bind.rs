@@ -15,40 +15,40 @@ const UDP_BUFFER: usize = 1 << 20;
 
 /// What one worker listens on at the host's side.
 #[derive(Debug)]
-pub struct WorkerSockets {
+pub(crate) struct WorkerSockets {
     /// Gateway, plain.
-    pub http: TcpListener,
+    pub(crate) http: TcpListener,
     /// Gateway, TLS.
-    pub https: TcpListener,
+    pub(crate) https: TcpListener,
     /// DNS over UDP.
-    pub dns_udp: UdpSocket,
+    pub(crate) dns_udp: UdpSocket,
     /// DNS over TCP.
-    pub dns_tcp: TcpListener,
+    pub(crate) dns_tcp: TcpListener,
 }
 
 /// Every socket that the host sees, and the addresses they really got (a port given as 0 is chosen
 /// by the kernel).
 #[derive(Debug)]
-pub struct HostListeners {
+pub(crate) struct HostListeners {
     /// A set for each worker, sharing the ports by `SO_REUSEPORT`.
-    pub workers: Vec<WorkerSockets>,
+    pub(crate) workers: Vec<WorkerSockets>,
     /// The Kubernetes API.
-    pub api: TcpListener,
+    pub(crate) api: TcpListener,
     /// Gateway, plain.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// Gateway, TLS.
-    pub https: SocketAddr,
+    pub(crate) https: SocketAddr,
     /// DNS, UDP and TCP.
-    pub dns: SocketAddr,
+    pub(crate) dns: SocketAddr,
     /// The Kubernetes API.
-    pub api_addr: SocketAddr,
+    pub(crate) api_addr: SocketAddr,
 }
 
 /// Binds everything.
 ///
 /// # Errors
 /// Every address that cannot be bound, a line each, with the flag that changes it.
-pub fn bind(settings: &Settings) -> Result<HostListeners, Failure> {
+pub(crate) fn bind(settings: &Settings) -> Result<HostListeners, Failure> {
     let mut problems = Vec::new();
     let http = shared(settings.http, settings.workers, tcp_listener);
     let http = keep(http, "--http", settings.http, &mut problems);
@@ -140,7 +140,7 @@ fn unshared(addr: SocketAddr) -> io::Result<Socket> {
 ///
 /// # Errors
 /// The system call's error.
-pub fn udp_socket(addr: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn udp_socket(addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_port(true)?;

@@ -18,7 +18,7 @@ const RESET: &str = "\x1b[0m";
 
 /// The console of one `up`.
 #[derive(Debug)]
-pub struct Console {
+pub(crate) struct Console {
     started: Instant,
     quiet: bool,
     output: Output,
@@ -30,30 +30,30 @@ pub struct Console {
 /// What the summary tells.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Summary {
+pub(crate) struct Summary {
     /// All pods are ready.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// Seconds from the start of the command to this summary.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// The gateway's HTTP address.
-    pub http: String,
+    pub(crate) http: String,
     /// The gateway's HTTPS address.
-    pub https: String,
+    pub(crate) https: String,
     /// The Kubernetes API.
-    pub api: String,
+    pub(crate) api: String,
     /// DNS, UDP and TCP.
-    pub dns: String,
+    pub(crate) dns: String,
     /// The kubeconfig file.
-    pub kubeconfig: String,
+    pub(crate) kubeconfig: String,
     /// What can be reached from the host.
-    pub routes: Vec<Route>,
+    pub(crate) routes: Vec<Route>,
     /// What is not ready, and why.
-    pub not_ready: Vec<NotReady>,
+    pub(crate) not_ready: Vec<NotReady>,
 }
 
 impl Console {
     /// A console; the clock of the summary starts at `started`.
-    pub fn new(quiet: bool, output: Output, started: Instant) -> Self {
+    pub(crate) fn new(quiet: bool, output: Output, started: Instant) -> Self {
         Self {
             started,
             quiet,
@@ -64,12 +64,12 @@ impl Console {
     }
 
     /// Seconds since the start.
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
 
     /// A step is done.
-    pub fn step(&mut self, what: &str, detail: &str) {
+    pub(crate) fn step(&mut self, what: &str, detail: &str) {
         self.clear();
         if !self.talks() {
             return;
@@ -81,7 +81,7 @@ impl Console {
     }
 
     /// Something that people should know, not fatal.
-    pub fn warn(&mut self, message: &str) {
+    pub(crate) fn warn(&mut self, message: &str) {
         self.clear();
         if !self.quiet {
             anstream::eprintln!("{YELLOW}!{RESET} {message}");
@@ -89,7 +89,7 @@ impl Console {
     }
 
     /// How far the pods are; a line that replaces itself on a terminal, a line a change elsewhere.
-    pub fn progress(&mut self, progress: &Progress) {
+    pub(crate) fn progress(&mut self, progress: &Progress) {
         if !self.talks() {
             return;
         }
@@ -108,7 +108,7 @@ impl Console {
     }
 
     /// The summary, once.
-    pub fn summary(&mut self, summary: &Summary) {
+    pub(crate) fn summary(&mut self, summary: &Summary) {
         self.clear();
         match self.output {
             Output::Json => {

@@ -38,44 +38,44 @@ const NODE: &str = "sealane";
 
 /// Addresses that the host sees.
 #[derive(Clone, Copy, Debug)]
-pub struct HostAddresses {
+pub(crate) struct HostAddresses {
     /// Gateway, plain.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// Gateway, TLS.
-    pub https: SocketAddr,
+    pub(crate) https: SocketAddr,
     /// DNS.
-    pub dns: SocketAddr,
+    pub(crate) dns: SocketAddr,
     /// Kubernetes API.
-    pub api: SocketAddr,
+    pub(crate) api: SocketAddr,
 }
 
 /// Everything that was made before the control side starts.
-pub struct Parts {
+pub(crate) struct Parts {
     /// The options.
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     /// The locked data directory.
-    pub data_dir: DataDir,
+    pub(crate) data_dir: DataDir,
     /// The API's listener.
-    pub api: TcpListener,
+    pub(crate) api: TcpListener,
     /// Addresses that the host sees.
-    pub addresses: HostAddresses,
+    pub(crate) addresses: HostAddresses,
     /// The pods' network.
-    pub network: PodNetwork,
+    pub(crate) network: PodNetwork,
     /// Where snapshots go.
-    pub publisher: Publisher,
+    pub(crate) publisher: Publisher,
     /// The snapshots.
-    pub reader: Reader,
+    pub(crate) reader: Reader,
     /// The data plane.
-    pub workers: Workers,
+    pub(crate) workers: Workers,
     /// The console.
-    pub console: Console,
+    pub(crate) console: Console,
 }
 
 /// Runs until a signal ends it, then stops everything in order.
 ///
 /// # Errors
 /// A part could not be started, or the API refused a manifest.
-pub async fn run(parts: Parts) -> Result<(), Failure> {
+pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
     let Parts {
         settings,
         data_dir,

@@ -11,7 +11,7 @@ use crate::exit::Failure;
 
 /// A data directory that this process holds. The lock ends with the process, however it ends.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     _lock: File,
 }
@@ -21,7 +21,7 @@ impl DataDir {
     ///
     /// # Errors
     /// It cannot be made or written, or another process has it.
-    pub fn lock(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn lock(path: &Path) -> Result<Self, Failure> {
         let unusable = |error: std::io::Error| {
             Failure::Input(vec![format!(
                 "cannot use data directory {}: {error}; give another one with --data-dir",
@@ -62,7 +62,7 @@ impl DataDir {
     }
 
     /// The directory.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

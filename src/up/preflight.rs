@@ -12,7 +12,7 @@ use crate::exit::Failure;
 ///
 /// # Errors
 /// Every object that it refuses, with the field's line.
-pub fn check(settings: &Settings) -> Result<(), Failure> {
+pub(crate) fn check(settings: &Settings) -> Result<(), Failure> {
     if settings.manifests.is_empty() {
         return Ok(());
     }
@@ -34,7 +34,7 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The store cannot be written.
-pub async fn server(
+pub(crate) async fn server(
     settings: &Settings,
     store: Store,
     options: ApiOptions,
@@ -55,7 +55,7 @@ pub async fn server(
 }
 
 /// The failure for manifests that the API refused.
-pub fn refused(error: ApplyError) -> Failure {
+pub(crate) fn refused(error: ApplyError) -> Failure {
     match error {
         ApplyError::Refused(errors) => {
             Failure::Input(errors.iter().map(ToString::to_string).collect())

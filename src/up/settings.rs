@@ -15,7 +15,7 @@ const MAX_WORKERS: usize = 64;
 
 /// Options as given.
 #[derive(Clone, Debug, clap::Args)]
-pub struct UpOptions {
+pub(crate) struct UpOptions {
     /// Manifests to apply: a file or a directory (repeatable)
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     filename: Vec<PathBuf>,
@@ -62,7 +62,7 @@ pub struct UpOptions {
 
 /// How pods are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PodNetworkMode {
+pub(crate) enum PodNetworkMode {
     /// Each pod has a network namespace and an address of its own; works without root where user
     /// namespaces are allowed
     Namespaces,
@@ -72,7 +72,7 @@ pub enum PodNetworkMode {
 
 /// Form of the summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// For people
     Table,
     /// One JSON object on standard output
@@ -81,33 +81,33 @@ pub enum Output {
 
 /// Options checked.
 #[derive(Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Objects to apply.
-    pub manifests: Vec<Manifest>,
+    pub(crate) manifests: Vec<Manifest>,
     /// What images stand for.
-    pub images: ImageMap,
+    pub(crate) images: ImageMap,
     /// State, logs, credentials, kubeconfig.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Keep objects in memory.
-    pub ephemeral: bool,
+    pub(crate) ephemeral: bool,
     /// How pods are joined.
-    pub pod_network: PodNetworkMode,
+    pub(crate) pod_network: PodNetworkMode,
     /// Gateway, plain.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// Gateway, TLS.
-    pub https: SocketAddr,
+    pub(crate) https: SocketAddr,
     /// DNS.
-    pub dns: SocketAddr,
+    pub(crate) dns: SocketAddr,
     /// Kubernetes API.
-    pub api: SocketAddr,
+    pub(crate) api: SocketAddr,
     /// Data-plane threads.
-    pub workers: usize,
+    pub(crate) workers: usize,
     /// How long to wait for pods before the summary.
-    pub wait: std::time::Duration,
+    pub(crate) wait: std::time::Duration,
     /// Print nothing but errors.
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Form of the summary.
-    pub output: Output,
+    pub(crate) output: Output,
 }
 
 impl UpOptions {
@@ -115,7 +115,7 @@ impl UpOptions {
     ///
     /// # Errors
     /// All problems at once, a line each.
-    pub fn check(self) -> Result<Settings, Failure> {
+    pub(crate) fn check(self) -> Result<Settings, Failure> {
         let mut problems = Vec::new();
         let manifests = manifests::load(&self.filename).unwrap_or_else(|errors| {
             problems.extend(errors.iter().map(ToString::to_string));
@@ -187,20 +187,20 @@ fn default_data_dir() -> Option<PathBuf> {
 /// Addresses of the embedded cluster; they differ between the two pod networks because loopback
 /// mode can only use 127.0.0.0/8.
 #[derive(Clone, Copy, Debug)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     /// Pods.
-    pub pods: Ipv4Net,
+    pub(crate) pods: Ipv4Net,
     /// Services.
-    pub services: Ipv4Net,
+    pub(crate) services: Ipv4Net,
     /// The node.
-    pub node: Ipv4Addr,
+    pub(crate) node: Ipv4Addr,
     /// Cluster DNS as pods see it.
-    pub dns: IpAddr,
+    pub(crate) dns: IpAddr,
 }
 
 impl PodNetworkMode {
     /// The addresses used in this mode.
-    pub fn addresses(self) -> Addresses {
+    pub(crate) fn addresses(self) -> Addresses {
         const fn net(a: u8, b: u8) -> Ipv4Net {
             Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16)
         }

@@ -12,18 +12,18 @@ use serde::Serialize;
 
 /// How many pods and Deployments are ready.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Pods that should run and are ready.
-    pub ready: usize,
+    pub(crate) ready: usize,
     /// Pods that should run.
-    pub pods: usize,
+    pub(crate) pods: usize,
     /// What is missing, and why.
-    pub not_ready: Vec<NotReady>,
+    pub(crate) not_ready: Vec<NotReady>,
 }
 
 impl Progress {
     /// Nothing is missing.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.not_ready.is_empty()
     }
 }
@@ -40,17 +40,17 @@ impl fmt::Display for Progress {
 
 /// An object that is not ready, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NotReady {
+pub(crate) struct NotReady {
     /// Kind.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// Namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Name.
-    pub name: String,
+    pub(crate) name: String,
     /// A reason of the Kubernetes API, as in `ImagePullBackOff`.
-    pub reason: String,
+    pub(crate) reason: String,
     /// The reason's message.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl fmt::Display for NotReady {
@@ -70,20 +70,20 @@ impl fmt::Display for NotReady {
 
 /// Something that can be reached from the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Route {
+pub(crate) struct Route {
     /// The URL, with the gateway's port.
-    pub url: String,
+    pub(crate) url: String,
     /// The Service behind it, as `namespace/name:port`.
-    pub service: String,
+    pub(crate) service: String,
     /// A command that tries it, without an entry in /etc/hosts.
-    pub command: String,
+    pub(crate) command: String,
 }
 
 /// How far Deployments and their pods are.
 ///
 /// # Errors
 /// The API does not answer.
-pub async fn progress(client: &Client) -> kube::Result<Progress> {
+pub(crate) async fn progress(client: &Client) -> kube::Result<Progress> {
     let all = ListParams::default();
     let pods: Api<Pod> = Api::all(client.clone());
     let deployments: Api<Deployment> = Api::all(client.clone());
@@ -198,7 +198,7 @@ fn why_deployment(deployment: &Deployment) -> Option<NotReady> {
 ///
 /// # Errors
 /// The API does not answer.
-pub async fn routes(
+pub(crate) async fn routes(
     client: &Client,
     http: SocketAddr,
     https: SocketAddr,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::settings::Addresses;
 
 /// Port of cluster DNS inside the cluster.
-pub const DNS_PORT: u16 = 53;
+pub(crate) const DNS_PORT: u16 = 53;
 
 /// Where they are.
 const NAMESPACE: &str = "kube-system";
@@ -21,7 +21,7 @@ const NAMESPACE: &str = "kube-system";
 ///
 /// # Errors
 /// The API refused one of them.
-pub async fn install(client: &Client, addresses: &Addresses) -> kube::Result<()> {
+pub(crate) async fn install(client: &Client, addresses: &Addresses) -> kube::Result<()> {
     let ports = json!([
         {"name": "dns", "port": DNS_PORT, "protocol": "UDP"},
         {"name": "dns-tcp", "port": DNS_PORT, "protocol": "TCP"},
@@ -32,7 +32,7 @@ pub async fn install(client: &Client, addresses: &Addresses) -> kube::Result<()>
             "namespace": NAMESPACE,
             "labels": {
                 "kubernetes.io/service-name": "kube-dns",
-                "endpointslice.kubernetes.io/managed-by": "sealane.dev/up",
+                "endpointslice.kubernetes.io/managed-by": "sealane-up",
             },
         },
         "addressType": "IPv4",

@@ -30,7 +30,7 @@ const INTERCEPT_PORT: u16 = 15001;
 
 /// The running workers.
 #[derive(Debug)]
-pub struct Workers {
+pub(crate) struct Workers {
     threads: Vec<JoinHandle<()>>,
     /// Cancelled: stop accepting, finish what is in flight.
     drain: CancellationToken,
@@ -52,7 +52,7 @@ struct Shared {
 ///
 /// # Errors
 /// A thread could not be started.
-pub fn start(
+pub(crate) fn start(
     sets: Vec<WorkerSockets>,
     reader: &Reader,
     network: &PodNetwork,
@@ -103,7 +103,7 @@ pub fn start(
 impl Workers {
     /// Stops accepting and waits until everything in flight is done, at most `deadline`. Workers
     /// that are not done by then end with the process.
-    pub async fn drain(self, deadline: Duration) {
+    pub(crate) async fn drain(self, deadline: Duration) {
         self.drain.cancel();
         let until = Instant::now() + deadline;
         for thread in self.threads {

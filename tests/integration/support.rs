@@ -1,24 +1,24 @@
 //! A cluster for each test, clients for it, and waiting for a state with a deadline.
 
-pub mod cluster;
-pub mod http;
-pub mod load;
+pub(crate) mod cluster;
+pub(crate) mod http;
+pub(crate) mod load;
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Longest wait for any state of a cluster: generous, because these machines are shared.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The repository.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Whether a program is there. If not, the test says why it is skipped, or fails where everything is
 /// required.
-pub fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     if !found {
@@ -28,7 +28,7 @@ pub fn has(program: &str) -> bool {
 }
 
 /// Says why a test is skipped; fails it where everything is required.
-pub fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     assert!(
         std::env::var("SEALANE_TEST_REQUIRE").as_deref() != Ok("all"),
         "required, but {reason}"
@@ -37,7 +37,10 @@ pub fn skip(reason: &str) {
 }
 
 /// Asks until the answer is `Ok`, and fails with the last `Err` at the deadline.
-pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub(crate) async fn eventually<T>(
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
     let until = Instant::now() + DEADLINE;
     loop {
         match ask().await {
@@ -49,7 +52,7 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, S
 }
 
 /// A command's standard output; fails with everything that it printed if it failed.
-pub fn output(command: &mut Command) -> String {
+pub(crate) fn output(command: &mut Command) -> String {
     let output = command.output().expect("the command starts");
     assert!(
         output.status.success(),

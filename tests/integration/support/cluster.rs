@@ -16,7 +16,7 @@ use super::{DEADLINE, output, root};
 const AT_ONCE: usize = 2;
 
 /// Waits for a place: tests that start clusters take turns.
-pub async fn place() -> OwnedSemaphorePermit {
+pub(crate) async fn place() -> OwnedSemaphorePermit {
     static PLACES: OnceLock<Arc<Semaphore>> = OnceLock::new();
     let places = PLACES.get_or_init(|| Arc::new(Semaphore::new(AT_ONCE)));
     Arc::clone(places)
@@ -26,10 +26,10 @@ pub async fn place() -> OwnedSemaphorePermit {
 }
 
 /// A running `sealane up`. Dropping it stops it.
-pub struct Cluster {
+pub(crate) struct Cluster {
     child: Child,
     /// The summary that it printed.
-    pub summary: Value,
+    pub(crate) summary: Value,
     log: Arc<Mutex<String>>,
     data: Data,
     _place: OwnedSemaphorePermit,
@@ -43,7 +43,7 @@ enum Data {
 
 /// How a cluster is started.
 #[derive(Default)]
-pub struct Options {
+pub(crate) struct Options {
     args: Vec<String>,
     data_dir: Option<PathBuf>,
     user: Option<u32>,
@@ -51,25 +51,25 @@ pub struct Options {
 
 impl Options {
     /// Adds arguments.
-    pub fn args(mut self, args: &[&str]) -> Self {
+    pub(crate) fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
         self
     }
 
     /// Uses a data directory that outlives the cluster.
-    pub fn data_dir(mut self, dir: &Path) -> Self {
+    pub(crate) fn data_dir(mut self, dir: &Path) -> Self {
         self.data_dir = Some(dir.to_owned());
         self
     }
 
     /// Runs as this user, without any privilege.
-    pub fn user(mut self, uid: u32) -> Self {
+    pub(crate) fn user(mut self, uid: u32) -> Self {
         self.user = Some(uid);
         self
     }
 
     /// The command, on ports that the kernel chooses.
-    pub fn command(&self, data_dir: &Path) -> Command {
+    pub(crate) fn command(&self, data_dir: &Path) -> Command {
         let binary = env!("CARGO_BIN_EXE_sealane");
         let mut command = match self.user {
             None => Command::new(binary),
@@ -96,7 +96,7 @@ impl Options {
     }
 
     /// Starts the cluster and waits for its summary.
-    pub async fn start(self) -> Cluster {
+    pub(crate) async fn start(self) -> Cluster {
         let place = place().await;
         let data = match &self.data_dir {
             Some(dir) => Data::Kept(dir.clone()),
@@ -145,7 +145,7 @@ impl Options {
     }
 
     /// Runs a command that is expected to end by itself.
-    pub fn run(&self, data_dir: &Path) -> Output {
+    pub(crate) fn run(&self, data_dir: &Path) -> Output {
         self.command(data_dir)
             .stdin(Stdio::null())
             .output()
@@ -166,7 +166,7 @@ fn collect(mut from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String
 
 impl Cluster {
     /// The example shop, all ready.
-    pub async fn shop() -> Self {
+    pub(crate) async fn shop() -> Self {
         let cluster = Options::default()
             .args(&["-f", "examples/shop"])
             .start()
@@ -176,7 +176,7 @@ impl Cluster {
     }
 
     /// Fails, with the log, unless the summary says that all is ready.
-    pub fn assert_ready(&self) {
+    pub(crate) fn assert_ready(&self) {
         assert_eq!(
             self.summary["ready"],
             true,
@@ -187,17 +187,17 @@ impl Cluster {
     }
 
     /// The process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// What it wrote to standard error.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().expect("text").clone()
     }
 
     /// The data directory.
-    pub fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         match &self.data {
             Data::Own(dir) => dir.path(),
             Data::Kept(dir) => dir,
@@ -205,17 +205,17 @@ impl Cluster {
     }
 
     /// The gateway's HTTP address.
-    pub fn http(&self) -> SocketAddr {
+    pub(crate) fn http(&self) -> SocketAddr {
         self.address("http")
     }
 
     /// The gateway's HTTPS address.
-    pub fn https(&self) -> SocketAddr {
+    pub(crate) fn https(&self) -> SocketAddr {
         self.address("https")
     }
 
     /// DNS.
-    pub fn dns(&self) -> SocketAddr {
+    pub(crate) fn dns(&self) -> SocketAddr {
         self.address("dns")
     }
 
@@ -226,7 +226,7 @@ impl Cluster {
     }
 
     /// kubectl with the cluster's kubeconfig.
-    pub fn kubectl(&self, args: &[&str]) -> Command {
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command
             .env("KUBECONFIG", self.data_dir().join("kubeconfig"))
@@ -238,19 +238,19 @@ impl Cluster {
     }
 
     /// What kubectl prints; fails if it fails.
-    pub fn kubectl_output(&self, args: &[&str]) -> String {
+    pub(crate) fn kubectl_output(&self, args: &[&str]) -> String {
         output(&mut self.kubectl(args))
     }
 
     /// Objects as JSON.
-    pub fn get(&self, what: &[&str]) -> Value {
+    pub(crate) fn get(&self, what: &[&str]) -> Value {
         let mut args = vec!["get", "-o", "json"];
         args.extend(what);
         serde_json::from_str(&self.kubectl_output(&args)).expect("JSON")
     }
 
     /// Names of the pods with a label, those that are being deleted left out.
-    pub fn pods(&self, selector: &str) -> Vec<String> {
+    pub(crate) fn pods(&self, selector: &str) -> Vec<String> {
         let pods = self.get(&["pods", "-l", selector]);
         let pods = pods["items"].as_array().expect("a list").iter();
         pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
@@ -259,7 +259,7 @@ impl Cluster {
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         output(
             Command::new("kill")
                 .arg(format!("-{signal}"))
@@ -268,7 +268,7 @@ impl Cluster {
     }
 
     /// Waits until the process has ended, at most `deadline`; says how long it took and how it went.
-    pub fn wait(&mut self, deadline: Duration) -> (Duration, std::process::ExitStatus) {
+    pub(crate) fn wait(&mut self, deadline: Duration) -> (Duration, std::process::ExitStatus) {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("our child") {
@@ -306,7 +306,7 @@ impl Drop for Cluster {
 }
 
 /// Processes whose command line contains a text, by their numbers.
-pub fn processes(text: &str) -> Vec<(u32, String)> {
+pub(crate) fn processes(text: &str) -> Vec<(u32, String)> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };

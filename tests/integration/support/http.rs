@@ -17,35 +17,35 @@ use tokio_rustls::TlsConnector;
 
 /// An answer, read whole.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
     /// The body as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The pod that answered.
-    pub fn pod(&self) -> String {
+    pub(crate) fn pod(&self) -> String {
         self.json()["pod"].as_str().expect("a pod").to_owned()
     }
 }
 
 /// What went wrong, as text.
-pub type Failed = String;
+pub(crate) type Failed = String;
 
 /// A keep-alive connection.
-pub struct Connection {
+pub(crate) struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
 }
 
 impl Connection {
     /// Connects.
-    pub async fn open(addr: SocketAddr) -> Result<Self, Failed> {
+    pub(crate) async fn open(addr: SocketAddr) -> Result<Self, Failed> {
         let stream = TcpStream::connect(addr)
             .await
             .map_err(|e| format!("connect: {e}"))?;
@@ -58,12 +58,17 @@ impl Connection {
     }
 
     /// Whether another request can be sent.
-    pub async fn ready(&mut self) -> bool {
+    pub(crate) async fn ready(&mut self) -> bool {
         self.sender.ready().await.is_ok()
     }
 
     /// Sends a request and reads the answer.
-    pub async fn send(&mut self, method: Method, host: &str, path: &str) -> Result<Answer, Failed> {
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        host: &str,
+        path: &str,
+    ) -> Result<Answer, Failed> {
         let request = request(method, host, path);
         let response = self.sender.send_request(request);
         read(response.await.map_err(|e| format!("request: {e:?}"))?).await
@@ -95,7 +100,7 @@ async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer,
 }
 
 /// One GET on a connection of its own.
-pub async fn get(addr: SocketAddr, host: &str, path: &str) -> Result<Answer, Failed> {
+pub(crate) async fn get(addr: SocketAddr, host: &str, path: &str) -> Result<Answer, Failed> {
     Connection::open(addr)
         .await?
         .send(Method::GET, host, path)
@@ -103,7 +108,7 @@ pub async fn get(addr: SocketAddr, host: &str, path: &str) -> Result<Answer, Fai
 }
 
 /// One GET over TLS with this server name; also the certificate that was shown, in DER.
-pub async fn get_tls(
+pub(crate) async fn get_tls(
     addr: SocketAddr,
     sni: &str,
     host: &str,

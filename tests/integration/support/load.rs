@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A running load.
-pub struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     tasks: JoinSet<Tally>,
@@ -26,23 +26,23 @@ pub struct Load {
 
 /// What came of a load.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Requests answered with 2xx.
-    pub good: u64,
+    pub(crate) good: u64,
     /// Everything else, by what it was.
-    pub failed: BTreeMap<String, u64>,
+    pub(crate) failed: BTreeMap<String, u64>,
 }
 
 impl Tally {
     /// How many failed.
-    pub fn failures(&self) -> u64 {
+    pub(crate) fn failures(&self) -> u64 {
         self.failed.values().sum()
     }
 }
 
 impl Load {
     /// Starts `connections` connections; every fourth request is a POST.
-    pub fn start(
+    pub(crate) fn start(
         addr: SocketAddr,
         host: &'static str,
         path: &'static str,
@@ -69,7 +69,7 @@ impl Load {
     }
 
     /// Waits until so many more requests were sent.
-    pub async fn more(&self, count: u64) {
+    pub(crate) async fn more(&self, count: u64) {
         let target = self.sent.load(Ordering::Relaxed) + count;
         super::eventually("the load goes on", async || {
             let sent = self.sent.load(Ordering::Relaxed);
@@ -83,7 +83,7 @@ impl Load {
     }
 
     /// Stops and counts.
-    pub async fn stop(mut self) -> Tally {
+    pub(crate) async fn stop(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut total = Tally::default();
         while let Some(tally) = self.tasks.join_next().await {
