@@ -5,7 +5,7 @@
 //! removed, fields that somebody else set stay.
 
 use kube::Client;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, ValidationDirective};
 use kube::core::GroupVersionKind;
 use kube::discovery::{ApiResource, Discovery, Scope};
 use serde_json::{Map, Value, json};
@@ -96,13 +96,7 @@ async fn apply_one(
     let refused = |error: kube::Error| problems(manifest, &error);
     let wanted = annotated(&manifest.object);
     let Some(live) = api.get_opt(name).await.map_err(refused)? else {
-        let params = PostParams {
-            field_manager: Some(MANAGER.to_owned()),
-            ..PostParams::default()
-        };
-        let object: DynamicObject =
-            serde_json::from_value(wanted).map_err(|error| vec![manifest.problem("", error)])?;
-        api.create(&params, &object).await.map_err(refused)?;
+        create(client, &api, &wanted).await.map_err(refused)?;
         return Ok(Outcome::Created);
     };
     let live = serde_json::to_value(live).unwrap_or_default();
@@ -133,6 +127,16 @@ async fn apply_one(
             Outcome::Configured
         },
     )
+}
+
+/// Creates an object, unknown fields being errors: the client's own call cannot ask for that.
+async fn create(client: &Client, api: &Api<DynamicObject>, object: &Value) -> kube::Result<()> {
+    let query = format!("?fieldManager={MANAGER}&fieldValidation=Strict");
+    let request = http::Request::post(format!("{}{query}", api.resource_url()))
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(object.to_string().into_bytes())
+        .map_err(kube::Error::HttpError)?;
+    client.request::<Value>(request).await.map(drop)
 }
 
 fn api(

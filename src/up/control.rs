@@ -141,7 +141,8 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         root_ca_pem: credentials.ca_pem().to_owned(),
     };
     let controllers = tokio::spawn(controllers::run(client.clone(), options, control.clone()));
-    let agent = Agent::start(&settings, &data_dir, client.clone(), network)?;
+    let token = credentials.token().to_owned();
+    let agent = Agent::start(&settings, &data_dir, client.clone(), network, token)?;
     server.set_streams(Arc::clone(&agent.agent) as Arc<dyn streams::PodStreams>);
 
     if !settings.manifests.is_empty() {
@@ -267,12 +268,14 @@ impl Agent {
         data_dir: &DataDir,
         client: kube::Client,
         network: PodNetwork,
+        token: String,
     ) -> Result<Self, Failure> {
         let addresses = settings.pod_network.addresses();
         let options = AgentOptions {
             cluster_dns: Some(addresses.dns),
             images: settings.images.clone(),
             stop_deadline: STOP_PODS,
+            api_token: Some(token),
             ..AgentOptions::new(NODE, data_dir.path(), addresses.node.into())
         };
         let agent = NodeAgent::new(client, network.clone(), options);

@@ -52,8 +52,8 @@ fn manifests_that_cannot_be_used_are_named_by_file_line_and_field() {
         ),
         (
             "an invalid value",
-            "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:\n  - name: x\n    port: 70000\n",
-            &["DIR/bad.yaml:7: Service a: spec.ports[0].port: Invalid value: 70000"],
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:\n  - port: 80\n    protocol: ICMP\n",
+            &["DIR/bad.yaml:7: Service a: spec.ports[0].protocol: Unsupported value: \"ICMP\""],
         ),
     ] {
         let error = refused(manifest);
@@ -73,7 +73,7 @@ fn a_missing_file_and_bad_flags_are_all_named() {
     let error = error_of(&output);
     for text in [
         "none.yaml: No such file",
-        "--image \"nothing\"",
+        "--image: image rule \"nothing\"",
         "--workers 0",
     ] {
         assert!(error.contains(text), "{error}");

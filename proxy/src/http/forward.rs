@@ -23,7 +23,7 @@ use crate::pool::Lease;
 use crate::{Error, ErrorKind};
 
 /// Endpoints that one request is tried on.
-const MAX_ATTEMPTS: usize = 3;
+const MAX_ATTEMPTS: usize = 5;
 
 /// What decides whether a request is tried again.
 struct Attempts {

@@ -69,6 +69,10 @@ impl Connection {
         host: &str,
         path: &str,
     ) -> Result<Answer, Failed> {
+        self.sender
+            .ready()
+            .await
+            .map_err(|e| format!("closed: {e}"))?;
         let request = request(method, host, path);
         let response = self.sender.send_request(request);
         read(response.await.map_err(|e| format!("request: {e:?}"))?).await

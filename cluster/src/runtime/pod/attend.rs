@@ -17,6 +17,12 @@ use crate::runtime::probe::{self, Kind, Target};
 /// What is left for the program when a hook took all of the grace period.
 const LAST_CHANCE: Duration = Duration::from_secs(2);
 
+/// How long a deleted pod goes on before TERM, unless a hook takes care of that: proxies learn from
+/// the EndpointSlice that it is leaving, and most programs take no more connections from TERM on. A
+/// kubelet has such a pause by its own slowness (tens to hundreds of milliseconds); without one every
+/// rollout would race its own clients.
+const ENDPOINT_LEAD: Duration = Duration::from_millis(200);
+
 /// Verdicts of probes that can wait.
 const VERDICTS: usize = 4;
 
@@ -191,6 +197,12 @@ impl Supervisor {
                     "FailedPreStopHook",
                     format!("PreStopHook failed: {message}"),
                 );
+            }
+        } else if own.is_none() && self.pod.borrow().metadata.deletion_timestamp.is_some() {
+            tokio::select! {
+                () = sleep(ENDPOINT_LEAD) => {}
+                exit = container.wait() => return exit,
+                () = self.expired(own, None) => {}
             }
         }
         container.signal(Signal::TERM);
