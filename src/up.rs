@@ -12,6 +12,7 @@ mod console;
 mod control;
 mod data_dir;
 mod preflight;
+mod served;
 mod status;
 mod system;
 mod workers;

@@ -54,20 +54,14 @@ pub(crate) fn bind(settings: &Settings) -> Result<HostListeners, Failure> {
     let http = keep(http, "--http", settings.http, &mut problems);
     let https = shared(settings.https, settings.workers, tcp_listener);
     let https = keep(https, "--https", settings.https, &mut problems);
-    let udp = shared(settings.dns, settings.workers, udp_socket);
-    let udp = keep(udp, "--dns", settings.dns, &mut problems);
-    let dns = udp.as_ref().map_or(settings.dns, |(addr, _)| *addr);
-    let tcp = shared(dns, settings.workers, tcp_listener);
-    let tcp = keep(tcp, "--dns", dns, &mut problems);
+    let names = keep(dns(settings), "--dns", settings.dns, &mut problems);
     let api = shared(settings.api, 1, |addr| unshared(addr));
     let api = keep(api, "--api", settings.api, &mut problems);
-    let (Some(http), Some(https), Some(udp), Some(tcp), Some(mut api)) =
-        (http, https, udp, tcp, api)
-    else {
+    let (Some(http), Some(https), Some(names), Some(mut api)) = (http, https, names, api) else {
         return Err(Failure::Input(problems));
     };
-    let workers = http.1.into_iter().zip(https.1).zip(udp.1).zip(tcp.1);
-    let workers = workers.map(|(((http, https), udp), tcp)| WorkerSockets {
+    let workers = http.1.into_iter().zip(https.1).zip(names.1);
+    let workers = workers.map(|((http, https), (udp, tcp))| WorkerSockets {
         http: http.into(),
         https: https.into(),
         dns_udp: udp.into(),
@@ -82,12 +76,34 @@ pub(crate) fn bind(settings: &Settings) -> Result<HostListeners, Failure> {
         api: api.into(),
         http: http.0,
         https: https.0,
-        dns,
+        dns: names.0,
         api_addr,
     })
 }
 
-type Bound = (SocketAddr, Vec<Socket>);
+type Bound<S> = (SocketAddr, Vec<S>);
+
+/// Ports that are tried for DNS where the kernel chooses: it chooses for UDP, and TCP may have the
+/// same number in use.
+const DNS_TRIES: usize = 16;
+
+/// UDP and TCP sockets of the same number, a pair for each worker.
+fn dns(settings: &Settings) -> io::Result<Bound<(Socket, Socket)>> {
+    let mut tries = if settings.dns.port() == 0 {
+        DNS_TRIES
+    } else {
+        1
+    };
+    loop {
+        let (addr, udp) = shared(settings.dns, settings.workers, udp_socket)?;
+        tries -= 1;
+        match shared(addr, settings.workers, tcp_listener) {
+            Ok((_, tcp)) => return Ok((addr, udp.into_iter().zip(tcp).collect())),
+            Err(_) if tries > 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
 
 /// One socket a worker on the same port. The first one decides the port, and it must be free: with
 /// `SO_REUSEPORT` alone a second instance of the same user would silently share it.
@@ -95,7 +111,7 @@ fn shared(
     addr: SocketAddr,
     count: usize,
     make: impl Fn(SocketAddr) -> io::Result<Socket>,
-) -> io::Result<Bound> {
+) -> io::Result<Bound<Socket>> {
     drop(probe(addr, &make)?);
     let mut sockets = Vec::with_capacity(count);
     let mut addr = addr;
@@ -152,12 +168,12 @@ pub(crate) fn udp_socket(addr: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn keep(
-    result: io::Result<Bound>,
+fn keep<S>(
+    result: io::Result<Bound<S>>,
     flag: &str,
     addr: SocketAddr,
     problems: &mut Vec<String>,
-) -> Option<Bound> {
+) -> Option<Bound<S>> {
     match result {
         Ok(bound) => Some(bound),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {

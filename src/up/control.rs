@@ -20,7 +20,7 @@ use super::console::{Console, Summary};
 use super::data_dir::DataDir;
 use super::settings::{PodNetworkMode, Settings};
 use super::workers::Workers;
-use super::{preflight, status, system};
+use super::{preflight, served, status, system};
 use crate::exit::Failure;
 use crate::signal;
 
@@ -83,7 +83,7 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         addresses,
         network,
         publisher,
-        mut reader,
+        reader,
         workers,
         mut console,
     } = parts;
@@ -151,7 +151,7 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
             .map_err(preflight::refused)?;
         console.step("manifests", &format!("{} objects applied", applied.len()));
     }
-    let ready = wait_until_ready(&client, &mut reader, &settings, &mut console);
+    let ready = wait_until_ready(&client, &reader, &settings, &mut console);
     let interrupted = tokio::select! {
         ready = ready => {
             let progress = ready?;
@@ -194,15 +194,18 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
 /// Waits until the data plane has its first state and all pods are ready, or the time is up.
 async fn wait_until_ready(
     client: &kube::Client,
-    reader: &mut Reader,
+    reader: &Reader,
     settings: &Settings,
     console: &mut Console,
 ) -> Result<status::Progress, Failure> {
     let until = Instant::now() + settings.wait;
     loop {
         let progress = status::progress(client).await.context("cannot list pods")?;
-        let synced = reader.load().synced;
-        if (synced && progress.is_complete()) || Instant::now() >= until {
+        let served = progress.is_complete()
+            && served::caught_up(client, reader)
+                .await
+                .context("cannot list what should be served")?;
+        if served || Instant::now() >= until {
             if progress.pods > 0 {
                 console.step(
                     "pods",

@@ -110,7 +110,8 @@ pub(crate) async fn progress(client: &Client) -> kube::Result<Progress> {
     Ok(progress)
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// The pod's condition `Ready`.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod
         .status
         .iter()

@@ -1,5 +1,10 @@
 //! Integration tests: the real binary, used as its users do.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends at the first surprise, and the backtrace names it"
+)]
+
 mod support;
 
 mod dns;
