@@ -55,7 +55,7 @@ pub(crate) fn bind(settings: &Settings) -> Result<HostListeners, Failure> {
     let https = shared(settings.https, settings.workers, tcp_listener);
     let https = keep(https, "--https", settings.https, &mut problems);
     let names = keep(dns(settings), "--dns", settings.dns, &mut problems);
-    let api = shared(settings.api, 1, |addr| unshared(addr));
+    let api = shared(settings.api, 1, unshared);
     let api = keep(api, "--api", settings.api, &mut problems);
     let (Some(http), Some(https), Some(names), Some(mut api)) = (http, https, names, api) else {
         return Err(Failure::Input(problems));

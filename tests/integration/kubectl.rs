@@ -1,12 +1,13 @@
 //! Unmodified kubectl, and the output that people know.
 
-use std::time::Duration;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 
 use crate::support::cluster::{Cluster, Options};
 use crate::support::{eventually, has};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_everyday_commands_work_with_their_usual_output() {
+async fn cluster_c16_the_everyday_commands_work_with_their_usual_output() {
     if !has("kubectl") {
         return;
     }
@@ -124,7 +125,7 @@ async fn the_everyday_commands_work_with_their_usual_output() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_of_its_own_comes_and_goes() {
+async fn cluster_c15_a_namespace_of_its_own_comes_and_goes() {
     if !has("kubectl") {
         return;
     }
@@ -156,18 +157,38 @@ async fn a_namespace_of_its_own_comes_and_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_secrets_and_config_maps_can_be_created_and_read() {
+async fn cluster_c1_objects_are_created_from_the_command_line() {
     if !has("kubectl") {
         return;
     }
-    let cluster = Cluster::shop().await;
-    let created = cluster.kubectl_output(&["create", "configmap", "extra", "--from-literal=a=1"]);
-    assert_eq!(created.trim(), "configmap/extra created");
-    let created =
-        cluster.kubectl_output(&["create", "secret", "generic", "token", "--from-literal=t=x"]);
-    assert_eq!(created.trim(), "secret/token created");
-    let secret = cluster.get(&["secret", "token"]);
-    assert_eq!(secret["data"]["t"], "eA==");
+    let cluster = Options::default().start().await;
+    for (args, answer) in [
+        (
+            &["configmap", "extra", "--from-literal=a=1"][..],
+            "configmap/extra created",
+        ),
+        (
+            &["secret", "generic", "token", "--from-literal=t=x"],
+            "secret/token created",
+        ),
+        (
+            &["deployment", "web", "--image=sealane/echo:1"],
+            "deployment.apps/web created",
+        ),
+        (
+            &["service", "clusterip", "web", "--tcp=80:8000"],
+            "service/web created",
+        ),
+        (
+            &["ingress", "web", "--rule=web.example/*=web:80"],
+            "ingress.networking.k8s.io/web created",
+        ),
+        (&["serviceaccount", "robot"], "serviceaccount/robot created"),
+    ] {
+        let args = [&["create"], args].concat();
+        assert_eq!(cluster.kubectl_output(&args).trim(), answer);
+    }
+    assert_eq!(cluster.get(&["secret", "token"])["data"]["t"], "eA==");
     let again = cluster
         .kubectl(&["create", "configmap", "extra"])
         .output()
@@ -177,21 +198,129 @@ async fn events_secrets_and_config_maps_can_be_created_and_read() {
         message.contains("configmaps \"extra\" already exists"),
         "{message}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_c9_get_with_watch_prints_changes_as_they_come() {
+    if !has("kubectl") {
+        return;
+    }
+    let cluster = Cluster::shop().await;
+    let mut watching = cluster
+        .kubectl(&["get", "deployment", "docs", "--watch"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert!(next().starts_with("NAME "), "the header comes once");
+    assert!(next().contains("1/1"));
+    cluster.kubectl_output(&["scale", "deployment/docs", "--replicas=2"]);
+    let ready = std::iter::from_fn(|| Some(next()))
+        .take(10)
+        .find(|line| line.contains("2/2"));
+    let _ = watching.kill();
+    let _ = watching.wait();
+    assert!(ready.is_some_and(|line| line.starts_with("docs ")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_c10_c11_get_all_and_describe_what_the_shop_has() {
+    if !has("kubectl") {
+        return;
+    }
+    let cluster = Cluster::shop().await;
+    let described = cluster.kubectl_output(&["describe", "deployment", "api"]);
+    for word in [
+        "RollingUpdateStrategy:  0 max unavailable, 1 max surge",
+        "3 desired | 3 updated | 3 total | 3 available | 0 unavailable",
+        "NewReplicaSet:   api-",
+        "ScalingReplicaSet",
+    ] {
+        assert!(
+            described.contains(word),
+            "{word:?} is missing:\n{described}"
+        );
+    }
+    let described = cluster.kubectl_output(&["describe", "service", "api"]);
+    for word in [
+        "Selector:",
+        "app=api",
+        "TargetPort:",
+        "8000/TCP",
+        "Endpoints:",
+    ] {
+        assert!(
+            described.contains(word),
+            "{word:?} is missing:\n{described}"
+        );
+    }
+    let described = cluster.kubectl_output(&["describe", "ingress", "shop"]);
+    for word in [
+        "api-tls terminates api.mycompany.com",
+        "/api",
+        "api:80 (10.244.",
+        "/docs",
+    ] {
+        assert!(
+            described.contains(word),
+            "{word:?} is missing:\n{described}"
+        );
+    }
+    let described = cluster.kubectl_output(&["describe", "node"]);
+    for word in [
+        "Ready",
+        "InternalIP:  10.244.0.1",
+        "Non-terminated Pods:",
+        "api-",
+    ] {
+        assert!(
+            described.contains(word),
+            "{word:?} is missing:\n{described}"
+        );
+    }
+    let all = cluster.kubectl_output(&["get", "all"]);
+    for word in [
+        "pod/docs-",
+        "service/kubernetes",
+        "deployment.apps/api",
+        "replicaset.apps/api-",
+    ] {
+        assert!(all.contains(word), "{word:?} is missing:\n{all}");
+    }
     let events = cluster.kubectl_output(&["get", "events"]);
     assert!(
-        events.contains("Scheduled") && events.contains("ScalingReplicaSet"),
+        events.contains("Scheduled") && events.contains("Started"),
         "{events}"
     );
-    let watching = tokio::time::timeout(
-        Duration::from_secs(30),
-        tokio::process::Command::from(cluster.kubectl(&[
-            "wait",
-            "--for=condition=Available",
-            "deployment/api",
-            "--timeout=20s",
-        ]))
-        .output(),
-    );
-    let waited = watching.await.expect("in time").unwrap();
-    assert!(waited.status.success(), "{waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_c18_wait_ends_when_the_condition_holds() {
+    if !has("kubectl") {
+        return;
+    }
+    let cluster = Cluster::shop().await;
+    let waited = cluster.kubectl_output(&[
+        "wait",
+        "--for=condition=Available",
+        "deployment/api",
+        "--timeout=20s",
+    ]);
+    assert_eq!(waited.trim(), "deployment.apps/api condition met");
+    let deletion = cluster
+        .kubectl(&["wait", "--for=delete", "deployment/docs", "--timeout=30s"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    cluster.kubectl_output(&["delete", "deployment", "docs"]);
+    assert!(deletion.wait_with_output().unwrap().status.success());
+    let late = cluster.kubectl(&[
+        "wait",
+        "--for=condition=Nothing",
+        "deployment/api",
+        "--timeout=1s",
+    ]);
+    let late = { late }.output().unwrap();
+    assert!(String::from_utf8_lossy(&late.stderr).contains("timed out waiting for the condition"));
 }

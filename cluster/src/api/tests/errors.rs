@@ -50,7 +50,7 @@ async fn cluster_e1_missing_things_are_404() {
 }
 
 #[tokio::test]
-async fn cluster_e2_e3_conflicts_and_methods() {
+async fn cluster_e2_conflicts() {
     let server = server().await;
     let created = post(&server, MAPS, config_map("a")).await;
     let path = format!("{MAPS}/a");
@@ -76,6 +76,13 @@ async fn cluster_e2_e3_conflicts_and_methods() {
         uid.message()
             .contains("metadata.uid: Invalid value: \"dead\": field is immutable")
     );
+}
+
+#[tokio::test]
+async fn cluster_e3_methods_and_media_types_that_are_refused() {
+    let server = server().await;
+    post(&server, MAPS, config_map("a")).await;
+    let path = format!("{MAPS}/a");
     for (method, path) in [
         ("POST", path.as_str()),
         ("PUT", MAPS),
@@ -106,6 +113,24 @@ async fn cluster_e2_e3_conflicts_and_methods() {
     );
     let refused = patch_with(&server, &path, "application/json", json!({})).await;
     assert_eq!(refused.code, 415);
+}
+
+#[tokio::test]
+async fn cluster_k2_protobuf_is_never_written() {
+    let server = server().await;
+    post(&server, MAPS, config_map("a")).await;
+    for (accept, code) in [
+        ("application/vnd.kubernetes.protobuf,application/json", 200),
+        ("application/vnd.kubernetes.protobuf, */*", 200),
+        ("application/vnd.kubernetes.protobuf", 406),
+    ] {
+        let answer = raw(&server, "GET", MAPS, &[("accept", accept)], "").await;
+        assert_eq!(answer.code, code, "{accept}");
+        assert_eq!(
+            answer.headers["content-type"], "application/json",
+            "{accept}"
+        );
+    }
 }
 
 #[tokio::test]
