@@ -19,10 +19,10 @@ pub(crate) struct UpOptions {
     /// Manifests to apply: a file or a directory (repeatable)
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     filename: Vec<PathBuf>,
-    /// What an image stands for: NAME[:TAG]=COMMAND ARG… (repeatable, `*` allowed)
+    /// What an image stands for: `NAME:TAG=COMMAND ARG…` (repeatable; without `:TAG` any tag; `*` allowed)
     #[arg(long = "image", value_name = "RULE")]
     image: Vec<String>,
-    /// A YAML file of image rules: `NAME[:TAG]: COMMAND ARG…` a line
+    /// A YAML file of image rules, `NAME:TAG: COMMAND ARG…` a line
     #[arg(long = "images", value_name = "FILE")]
     images: Option<PathBuf>,
     /// Where state, logs, credentials and the kubeconfig are kept [default: ~/.local/share/sealane]
