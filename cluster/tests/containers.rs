@@ -372,6 +372,11 @@ async fn cluster_b10_volumes_where_the_machine_has_nothing(world: &World) {
     let inside = container.run_probe(&ls, Duration::from_secs(5)).await;
     assert_eq!(inside, ExecOutcome::Exited(0, "a\none.conf\n".to_owned()));
     until("it wrote to the volume", || volume.join("new").exists()).await;
+    let logged = || std::fs::read_to_string(&path).unwrap_or_default();
+    until("its last line is logged", || {
+        logged().contains("nameserver")
+    })
+    .await;
     let value = std::fs::read_to_string(volume.join("key")).expect("a file");
     assert_eq!(value, "value\n", "a read-only volume was written to");
     container.kill();
