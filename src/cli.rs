@@ -15,7 +15,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 good, 1 failed, 2 wrong usage or input, 3 this machine is not able, 130 interrupted";
+Exit codes: 0 good, 1 failed, 2 wrong usage or input, 3 this machine is not able";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
