@@ -14,7 +14,7 @@ use sealane_config::{Reader, Snapshot};
 use super::status::is_ready;
 
 /// Controller name of the IngressClasses that the gateway serves.
-const CONTROLLER: &str = "sealane.dev/ingress";
+pub(crate) const CONTROLLER: &str = "sealane.dev/ingress";
 
 /// Whether the current snapshot has every Service, every ready pod behind the Services that select
 /// it, and every host of an Ingress of ours.

@@ -1,13 +1,15 @@
 //! Objects that a cluster has from its own installation and that the API server does not make:
-//! Service `kube-system/kube-dns` with its endpoint.
+//! Service `kube-system/kube-dns` with its endpoint, and the IngressClass `nginx`, so that manifests
+//! written for the most common controller are served as they are.
 
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::IngressClass;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
+use super::served;
 use super::settings::Addresses;
 
 /// Port of cluster DNS inside the cluster.
@@ -51,21 +53,23 @@ pub(crate) async fn install(client: &Client, addresses: &Addresses) -> kube::Res
         },
         "spec": {"clusterIP": addresses.dns, "ports": ports},
     });
-    put::<EndpointSlice>(client, slice).await?;
-    put::<Service>(client, service).await
+    let class = json!({
+        "metadata": {"name": "nginx"},
+        "spec": {"controller": served::CONTROLLER},
+    });
+    let namespaced = Api::namespaced(client.clone(), NAMESPACE);
+    put::<EndpointSlice>(namespaced, slice).await?;
+    let namespaced = Api::namespaced(client.clone(), NAMESPACE);
+    put::<Service>(namespaced, service).await?;
+    put::<IngressClass>(Api::all(client.clone()), class).await
 }
 
-async fn put<K>(client: &Client, object: Value) -> kube::Result<()>
+async fn put<K>(api: Api<K>, object: Value) -> kube::Result<()>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::Serialize
-        + serde::de::DeserializeOwned,
+    K: Resource + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
 {
     let object: K = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
     let name = object.name_any();
-    let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
     if api.get_opt(&name).await?.is_some() {
         let params = PatchParams::default();
         api.patch(&name, &params, &Patch::Merge(&object)).await?;

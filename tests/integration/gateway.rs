@@ -140,6 +140,7 @@ apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata: {name: outside}
 spec:
+  ingressClassName: nginx
   rules:
   - host: outside.example
     http:

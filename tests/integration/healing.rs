@@ -40,11 +40,11 @@ async fn a_killed_process_comes_back_and_only_unsafe_requests_in_flight_may_fail
     let load = Load::start(cluster.http(), HOST, "/api?delay=20", CONNECTIONS);
     load.more(500).await;
     let victim = cluster.pods("app=api").remove(0);
-    // Everything that the container has, this command included.
-    let killing = cluster
+    // Everything in the container but the shell that says so, which dies with the rest soon enough: how
+    // this command ends is a race.
+    let _ = cluster
         .kubectl(&["exec", &victim, "--", "sh", "-c", "kill -9 -1"])
         .output();
-    assert!(!killing.unwrap().status.success());
     eventually("the container is restarted and ready", async || {
         let pod = cluster.get(&["pod", &victim]);
         let status = &pod["status"]["containerStatuses"][0];
