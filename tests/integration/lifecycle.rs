@@ -34,10 +34,13 @@ fn identities(cluster: &Cluster) -> Vec<String> {
     lines
 }
 
-/// Processes of a cluster, by its data directory, which only they name.
+/// No process names the cluster's data directory any more, and nothing is mounted from it. Network
+/// namespaces and links are only held by processes.
 async fn nothing_left(data_dir: &std::path::Path) {
     let name = data_dir.to_str().unwrap();
     eventually("no process is left", async || {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(name), "{mounts}");
         let left = processes(name);
         if left.is_empty() {
             Ok(())
