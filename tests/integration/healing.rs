@@ -27,6 +27,21 @@ fn addresses(cluster: &Cluster) -> Vec<(String, String)> {
     .collect()
 }
 
+/// Waits until the new pods answer: a Deployment counts as rolled out while the last old pod is on its
+/// way out.
+async fn answered_by(cluster: &Cluster, tag: &str) {
+    eventually("the new pods answer", async || {
+        let answer = get(cluster.http(), HOST, "/api").await?;
+        let seen = answer.json()["tag"].clone();
+        if seen == tag {
+            Ok(())
+        } else {
+            Err(seen.to_string())
+        }
+    })
+    .await;
+}
+
 async fn rolled_out(cluster: &Cluster) {
     cluster.kubectl_output(&["rollout", "status", "deployment/api", "--timeout=90s"]);
 }
@@ -96,8 +111,7 @@ async fn rollouts_scaling_and_rollback_lose_no_request() {
     load.more(200).await;
     cluster.kubectl_output(&["set", "image", "deployment/api", "api=sealane/echo:2.0"]);
     rolled_out(&cluster).await;
-    let answer = get(cluster.http(), HOST, "/api").await.unwrap();
-    assert_eq!(answer.json()["tag"], "2.0");
+    answered_by(&cluster, "2.0").await;
     for replicas in ["6", "2"] {
         let replicas = format!("--replicas={replicas}");
         cluster.kubectl_output(&["scale", "deployment/api", &replicas]);
@@ -105,8 +119,7 @@ async fn rollouts_scaling_and_rollback_lose_no_request() {
     }
     cluster.kubectl_output(&["rollout", "undo", "deployment/api"]);
     rolled_out(&cluster).await;
-    let answer = get(cluster.http(), HOST, "/api").await.unwrap();
-    assert_eq!(answer.json()["tag"], "1.0");
+    answered_by(&cluster, "1.0").await;
     load.more(200).await;
     let tally = load.stop().await;
     assert_eq!(tally.failures(), 0, "{tally:?}");
