@@ -1,6 +1,6 @@
 //! The HTTP engine: a request and the Service port that it is for become a response.
 //!
-//! A connection is served by [`serve`], which lets every request through the [`gate`] before its
+//! A connection is served by [`serve()`], which lets every request through the [`gate`] before its
 //! handler sees it. The handler hands the request to [`Engine::forward`]: pick an endpoint, take a
 //! connection from the pool or make one, send, wait, retry where that is safe, record. Errors
 //! become responses in [`respond`], and nowhere else.

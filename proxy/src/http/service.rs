@@ -44,7 +44,7 @@ impl ServiceTarget {
 
 impl Engine {
     /// Serves a connection whose every request goes to one Service port, each to an endpoint of its
-    /// own. Endpoints are spoken to in the client's version of HTTP. Ends as [`serve`] does.
+    /// own. Endpoints are spoken to in the client's version of HTTP. Ends as [`serve()`] does.
     pub async fn serve_service<I>(
         &self,
         stream: I,
