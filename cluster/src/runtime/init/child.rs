@@ -174,11 +174,16 @@ fn absolute(program: &str, working_dir: &Path) -> std::path::PathBuf {
 
 fn start(mut command: Command, stdin: Stdio, program: &str) -> Result<Pid, String> {
     rustix::process::umask(UMASK);
+    let found = in_path(&command, program);
     let child = command
         .stdin(stdin)
         .spawn()
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound if !program.contains('/') => {
+            // A directory of PATH that may not be read makes the kernel say "permission denied" of a
+            // program that is nowhere.
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                if !program.contains('/') && !found =>
+            {
                 format!("exec: {program:?}: executable file not found in $PATH")
             }
             io::ErrorKind::NotFound => format!("exec: {program:?}: no such file or directory"),
@@ -188,6 +193,13 @@ fn start(mut command: Command, stdin: Stdio, program: &str) -> Result<Pid, Strin
     i32::try_from(child.id())
         .map(Pid::from_raw)
         .map_err(|_large| "the process has no number".to_owned())
+}
+
+/// Whether a directory of the command's PATH has the program.
+fn in_path(command: &Command, program: &str) -> bool {
+    let path = command.get_envs().find(|(name, _)| *name == "PATH");
+    let path = path.and_then(|(_, value)| value).unwrap_or_default();
+    std::env::split_paths(path).any(|dir| dir.join(program).is_file())
 }
 
 /// Does what the agent says; ends everything when it is gone.
