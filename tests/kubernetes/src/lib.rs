@@ -1,0 +1,17 @@
+//! A real Kubernetes control plane for tests: kube-apiserver on etcd, with kube-controller-manager
+//! and kube-scheduler if wanted, on free loopback ports.
+//!
+//! The programs are built once from the Go module beside this crate ([`programs`]); a machine
+//! without Go cannot, and [`ControlPlane::start`] says so in [`Unavailable`], which a test prints as
+//! the reason why it is skipped. Everything that was started ends with the [`ControlPlane`], and in
+//! any case with the test process.
+
+mod control_plane;
+mod kubeconfig;
+mod pki;
+mod process;
+mod programs;
+
+pub use control_plane::{ControlPlane, Options};
+pub use process::Process;
+pub use programs::{Program, Unavailable, path};
