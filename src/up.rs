@@ -11,6 +11,7 @@ mod bind;
 mod console;
 mod control;
 mod data_dir;
+mod plane;
 mod preflight;
 mod served;
 mod status;
@@ -70,7 +71,6 @@ pub(crate) fn run(options: UpOptions) -> Result<(), Failure> {
             http: listeners.http,
             https: listeners.https,
             dns: listeners.dns,
-            api: listeners.api_addr,
         },
         network: network.pods,
         publisher,

@@ -15,6 +15,7 @@ mod discovery;
 mod exec;
 mod json;
 pub mod kinds;
+pub mod kubelet;
 mod list;
 mod log;
 mod metadata;

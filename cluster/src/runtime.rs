@@ -22,11 +22,12 @@ mod resolve;
 mod runs;
 mod status;
 mod streams;
+mod tokens;
 mod volumes;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -47,6 +48,7 @@ use self::context::{Context, Machine};
 pub use self::images::ImageMap;
 use self::pod::{Handle, Worker};
 use self::streams::Request;
+use self::tokens::Tokens;
 use crate::controllers::events;
 use crate::network::PodNetwork;
 
@@ -72,8 +74,12 @@ pub struct AgentOptions {
     pub init_command: InitCommand,
     /// At shutdown all pods end within this time, however long their grace period is.
     pub stop_deadline: Duration,
-    /// Bearer token for the API server, for the service account volumes of pods.
+    /// Bearer token for the API server, for the service account volumes of pods. Without it the API
+    /// server is asked for a token of the pod's ServiceAccount (TokenRequest).
     pub api_token: Option<String>,
+    /// Where an API server reaches the node agent's own API ([`crate::api::kubelet`]), if it is not
+    /// in this process.
+    pub kubelet: Option<SocketAddr>,
 }
 
 impl AgentOptions {
@@ -89,6 +95,7 @@ impl AgentOptions {
             init_command: InitCommand::default(),
             stop_deadline: Duration::from_secs(4),
             api_token: None,
+            kubelet: None,
         }
     }
 }
@@ -139,6 +146,7 @@ impl NodeAgent {
             options: self.options.clone(),
             recorder,
             machine: Machine::detect(),
+            tokens: Tokens::default(),
             working_dir: std::env::current_dir().unwrap_or_else(|_| "/".into()),
         });
         let background = CancellationToken::new();

@@ -32,7 +32,7 @@ pub(crate) struct WorkerSockets {
 pub(crate) struct HostListeners {
     /// A set for each worker, sharing the ports by `SO_REUSEPORT`.
     pub(crate) workers: Vec<WorkerSockets>,
-    /// The Kubernetes API.
+    /// The Kubernetes API, or the node's own for a joined control plane.
     pub(crate) api: TcpListener,
     /// Gateway, plain.
     pub(crate) http: SocketAddr,
@@ -40,8 +40,6 @@ pub(crate) struct HostListeners {
     pub(crate) https: SocketAddr,
     /// DNS, UDP and TCP.
     pub(crate) dns: SocketAddr,
-    /// The Kubernetes API.
-    pub(crate) api_addr: SocketAddr,
 }
 
 /// Binds everything.
@@ -67,7 +65,6 @@ pub(crate) fn bind(settings: &Settings) -> Result<HostListeners, Failure> {
         dns_udp: udp.into(),
         dns_tcp: tcp.into(),
     });
-    let api_addr = api.0;
     let Some(api) = api.1.pop() else {
         return Err(Failure::Input(problems));
     };
@@ -77,7 +74,6 @@ pub(crate) fn bind(settings: &Settings) -> Result<HostListeners, Failure> {
         http: http.0,
         https: https.0,
         dns: names.0,
-        api_addr,
     })
 }
 

@@ -6,11 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use sealane_cluster::api::credentials::Credentials;
-use sealane_cluster::api::{self, ApiOptions, Store};
 use sealane_cluster::network::PodNetwork;
 use sealane_cluster::runtime::{AgentOptions, NodeAgent};
-use sealane_cluster::{controllers, streams};
 use sealane_config::watch::WatchOptions;
 use sealane_config::{Publisher, Reader};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::apply::apply;
 use super::console::{Console, Summary};
 use super::data_dir::DataDir;
-use super::settings::{PodNetworkMode, Settings};
+use super::plane::Plane;
+use super::settings::Settings;
 use super::workers::Workers;
 use super::{preflight, served, status, system};
 use crate::exit::Failure;
@@ -33,8 +31,8 @@ const STOP_PODS: Duration = Duration::from_millis(2000);
 /// How often the console looks at the pods while it waits for them.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Name of the one node.
-const NODE: &str = "sealane";
+/// Name of the node that this process is.
+pub(crate) const NODE: &str = "sealane";
 
 /// Addresses that the host sees.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +43,6 @@ pub(crate) struct HostAddresses {
     pub(crate) https: SocketAddr,
     /// DNS.
     pub(crate) dns: SocketAddr,
-    /// Kubernetes API.
-    pub(crate) api: SocketAddr,
 }
 
 /// Everything that was made before the control side starts.
@@ -55,7 +51,7 @@ pub(crate) struct Parts {
     pub(crate) settings: Settings,
     /// The locked data directory.
     pub(crate) data_dir: DataDir,
-    /// The API's listener.
+    /// The listener of the API, or of the node's own API.
     pub(crate) api: TcpListener,
     /// Addresses that the host sees.
     pub(crate) addresses: HostAddresses,
@@ -89,46 +85,18 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
     } = parts;
     let mut stop = std::pin::pin!(signal::terminated());
     let cluster = settings.pod_network.addresses();
-    let store = if settings.ephemeral {
-        Store::ephemeral()
-    } else {
-        Store::open(&data_dir.path().join("state.redb"))
-            .context("cannot open the cluster's state")?
-    };
-    let credentials = Credentials::load_or_create(data_dir.path(), &[cluster.node.into()])
-        .context("cannot make the API's certificates")?;
-    let inside = api_for_pods(&settings, &network, addresses.api, cluster.node.into())?;
-    let options = ApiOptions {
-        advertise: Some(inside.addr),
-        token: Some(credentials.token().to_owned()),
-        ..ApiOptions::default()
-    };
-    let server = preflight::server(&settings, store, options).await?;
-    let client = server.client();
-    let kubeconfig = data_dir.path().join("kubeconfig");
-    credentials
-        .write_kubeconfig(&kubeconfig, &format!("https://{}", addresses.api))
-        .context("cannot write the kubeconfig")?;
-    let tls = credentials.tls();
-
     // Controllers stop first: at the end of the process pods stop for reasons that no controller
     // should answer with new ones.
     let control = CancellationToken::new();
     let serving = CancellationToken::new();
-    let api = tokio::net::TcpListener::from_std(api).context("cannot listen for the API")?;
-    tokio::spawn(api::serve(
-        api,
-        Arc::clone(&tls),
-        server.clone(),
-        serving.clone(),
-    ));
-    if let Some(listener) = inside.listener {
-        tokio::spawn(api::serve(listener, tls, server.clone(), serving.clone()));
-    }
-    system::install(&client, &cluster)
+    let plane = Plane::start(&settings, data_dir.path(), api, &network, &serving).await?;
+    let client = plane.client.clone();
+    let kubeconfig = plane.kubeconfig.display().to_string();
+    let url = plane.url.clone();
+    system::install(&client, &cluster, &settings.control_plane)
         .await
         .context("cannot write the cluster's own objects")?;
-    console.step("Kubernetes API", &format!("https://{}", addresses.api));
+    console.step("Kubernetes API", &url);
 
     let watch = WatchOptions::default();
     tokio::spawn(sealane_config::watch::run(
@@ -137,13 +105,8 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         watch,
         serving.clone(),
     ));
-    let options = controllers::Options {
-        root_ca_pem: credentials.ca_pem().to_owned(),
-    };
-    let controllers = tokio::spawn(controllers::run(client.clone(), options, control.clone()));
-    let token = credentials.token().to_owned();
-    let agent = Agent::start(&settings, &data_dir, client.clone(), network, token)?;
-    server.set_streams(Arc::clone(&agent.agent) as Arc<dyn streams::PodStreams>);
+    let agent = Agent::start(&settings, &data_dir, &plane, network)?;
+    let controllers = plane.attach(Arc::clone(&agent.agent), control.clone(), serving.clone());
 
     if !settings.manifests.is_empty() {
         let applied = apply(&client, &settings.manifests)
@@ -164,9 +127,9 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
                 seconds: console.seconds(),
                 http: scheme("http", addresses.http),
                 https: scheme("https", addresses.https),
-                api: scheme("https", addresses.api),
+                api: url,
                 dns: addresses.dns.to_string(),
-                kubeconfig: kubeconfig.display().to_string(),
+                kubeconfig,
                 routes,
                 not_ready: progress.not_ready,
             });
@@ -179,7 +142,10 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
     }
     let stopping = async {
         control.cancel();
-        let _ = controllers.await;
+        if let Some(controllers) = controllers {
+            // Nothing is left to do about one that panicked.
+            let _ = controllers.await;
+        }
         workers.drain(DRAIN).await;
         agent.stop().await;
         serving.cancel();
@@ -219,44 +185,6 @@ async fn wait_until_ready(
     }
 }
 
-/// Where pods reach the API.
-struct ApiInside {
-    addr: SocketAddr,
-    listener: Option<tokio::net::TcpListener>,
-}
-
-/// In the cluster's namespace the API needs a listener of its own.
-fn api_for_pods(
-    settings: &Settings,
-    network: &PodNetwork,
-    host: SocketAddr,
-    node: std::net::IpAddr,
-) -> Result<ApiInside, Failure> {
-    if settings.pod_network == PodNetworkMode::Loopback {
-        return Ok(ApiInside {
-            addr: host,
-            listener: None,
-        });
-    }
-    let network = network.clone();
-    let listener = std::thread::spawn(move || {
-        super::enter(&network)?;
-        let addr = SocketAddr::new(node, host.port());
-        Ok::<_, anyhow::Error>(sealane_config::sockets::tcp_listener(addr)?)
-    })
-    .join()
-    .map_err(|_panicked| anyhow::anyhow!("the thread that listens for pods failed"))?
-    .context("cannot listen for pods' calls to the API")?;
-    let listener = tokio::net::TcpListener::from_std(listener.into())
-        .context("cannot listen for pods' calls to the API")?;
-    Ok(ApiInside {
-        addr: listener
-            .local_addr()
-            .context("the API's listener has no address")?,
-        listener: Some(listener),
-    })
-}
-
 /// The node agent on its own thread: it lives in the cluster's namespace, and the kernel ends
 /// containers when the thread that started them is gone.
 struct Agent {
@@ -269,19 +197,19 @@ impl Agent {
     fn start(
         settings: &Settings,
         data_dir: &DataDir,
-        client: kube::Client,
+        plane: &Plane,
         network: PodNetwork,
-        token: String,
     ) -> Result<Self, Failure> {
         let addresses = settings.pod_network.addresses();
         let options = AgentOptions {
             cluster_dns: Some(addresses.dns),
             images: settings.images.clone(),
             stop_deadline: STOP_PODS,
-            api_token: Some(token),
+            api_token: plane.token.clone(),
+            kubelet: plane.kubelet,
             ..AgentOptions::new(NODE, data_dir.path(), addresses.node.into())
         };
-        let agent = NodeAgent::new(client, network.clone(), options);
+        let agent = NodeAgent::new(plane.client.clone(), network.clone(), options);
         let shutdown = CancellationToken::new();
         let (finished, done) = tokio::sync::oneshot::channel();
         let (running, token) = (Arc::clone(&agent), shutdown.clone());

@@ -5,15 +5,17 @@ use anyhow::Context as _;
 use sealane_cluster::api::{ApiOptions, ApiServer, Store};
 
 use super::apply::{ApplyError, apply};
-use super::settings::{PodNetworkMode, Settings};
+use super::settings::{ControlPlane, PodNetworkMode, Settings};
 use crate::exit::Failure;
 
-/// Checks that the API would take all manifests.
+/// Checks that the embedded API would take all manifests. One that is joined may have more kinds and
+/// rules, and says so itself when it gets them.
 ///
 /// # Errors
 /// Every object that it refuses, with the field's line.
 pub(crate) fn check(settings: &Settings) -> Result<(), Failure> {
-    if settings.manifests.is_empty() {
+    let joined = matches!(settings.control_plane, ControlPlane::Joined(_));
+    if settings.manifests.is_empty() || joined {
         return Ok(());
     }
     // Current-thread: the process must stay single-threaded until it entered a user namespace.

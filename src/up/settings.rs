@@ -31,6 +31,9 @@ pub(crate) struct UpOptions {
     /// Keep the cluster's objects in memory only
     #[arg(long)]
     ephemeral: bool,
+    /// Be a node of the control plane that this kubeconfig names, instead of bringing one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ephemeral", "api"])]
+    kubeconfig: Option<PathBuf>,
     /// How pods are joined: network namespaces, or addresses of the loopback interface
     #[arg(long, value_enum, default_value_t = PodNetworkMode::Namespaces)]
     pod_network: PodNetworkMode,
@@ -79,6 +82,19 @@ pub(crate) enum Output {
     Json,
 }
 
+/// Where the Kubernetes API comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ControlPlane {
+    /// This process has its own.
+    Embedded {
+        /// Objects are kept in memory only.
+        ephemeral: bool,
+    },
+    /// An API server that is there already, with its own controllers and scheduler: the file says
+    /// where and as whom.
+    Joined(PathBuf),
+}
+
 /// Options checked.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -88,8 +104,8 @@ pub(crate) struct Settings {
     pub(crate) images: ImageMap,
     /// State, logs, credentials, kubeconfig.
     pub(crate) data_dir: PathBuf,
-    /// Keep objects in memory.
-    pub(crate) ephemeral: bool,
+    /// Where the Kubernetes API comes from.
+    pub(crate) control_plane: ControlPlane,
     /// How pods are joined.
     pub(crate) pod_network: PodNetworkMode,
     /// Gateway, plain.
@@ -98,7 +114,7 @@ pub(crate) struct Settings {
     pub(crate) https: SocketAddr,
     /// DNS.
     pub(crate) dns: SocketAddr,
-    /// Kubernetes API.
+    /// Kubernetes API, or the node's own API for a joined control plane.
     pub(crate) api: SocketAddr,
     /// Data-plane threads.
     pub(crate) workers: usize,
@@ -135,16 +151,26 @@ impl UpOptions {
         if !problems.is_empty() {
             return Err(Failure::Input(problems));
         }
+        // A joined control plane learns the node's port from the Node object.
+        let api = match &self.kubeconfig {
+            Some(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            None => self.api,
+        };
         Ok(Settings {
             manifests,
             images,
             data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
-            ephemeral: self.ephemeral,
+            control_plane: match self.kubeconfig {
+                Some(file) => ControlPlane::Joined(std::path::absolute(&file).unwrap_or(file)),
+                None => ControlPlane::Embedded {
+                    ephemeral: self.ephemeral,
+                },
+            },
             pod_network: self.pod_network,
             http: self.http,
             https: self.https,
             dns: self.dns,
-            api: self.api,
+            api,
             workers,
             wait: std::time::Duration::from_secs(self.wait),
             quiet: self.quiet,

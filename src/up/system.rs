@@ -1,6 +1,7 @@
 //! Objects that a cluster has from its own installation and that the API server does not make:
 //! Service `kube-system/kube-dns` with its endpoint, and the IngressClass `nginx`, so that manifests
-//! written for the most common controller are served as they are.
+//! written for the most common controller are served as they are. A control plane that was joined
+//! gets the IngressClass `sealane` as well, which our own has from the start.
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -10,10 +11,13 @@ use kube::{Client, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::served;
-use super::settings::Addresses;
+use super::settings::{Addresses, ControlPlane};
 
 /// Port of cluster DNS inside the cluster.
 pub(crate) const DNS_PORT: u16 = 53;
+
+/// Makes a class the one of Ingresses that name none.
+const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 
 /// Where they are.
 const NAMESPACE: &str = "kube-system";
@@ -23,7 +27,11 @@ const NAMESPACE: &str = "kube-system";
 ///
 /// # Errors
 /// The API refused one of them.
-pub(crate) async fn install(client: &Client, addresses: &Addresses) -> kube::Result<()> {
+pub(crate) async fn install(
+    client: &Client,
+    addresses: &Addresses,
+    plane: &ControlPlane,
+) -> kube::Result<()> {
     let ports = json!([
         {"name": "dns", "port": DNS_PORT, "protocol": "UDP"},
         {"name": "dns-tcp", "port": DNS_PORT, "protocol": "TCP"},
@@ -53,15 +61,18 @@ pub(crate) async fn install(client: &Client, addresses: &Addresses) -> kube::Res
         },
         "spec": {"clusterIP": addresses.dns, "ports": ports},
     });
-    let class = json!({
-        "metadata": {"name": "nginx"},
-        "spec": {"controller": served::CONTROLLER},
-    });
+    let class =
+        |metadata: Value| json!({"metadata": metadata, "spec": {"controller": served::CONTROLLER}});
     let namespaced = Api::namespaced(client.clone(), NAMESPACE);
     put::<EndpointSlice>(namespaced, slice).await?;
     let namespaced = Api::namespaced(client.clone(), NAMESPACE);
     put::<Service>(namespaced, service).await?;
-    put::<IngressClass>(Api::all(client.clone()), class).await
+    if matches!(plane, ControlPlane::Joined(_)) {
+        let metadata = json!({"name": "sealane", "annotations": {DEFAULT_CLASS: "true"}});
+        put::<IngressClass>(Api::all(client.clone()), class(metadata)).await?;
+    }
+    let nginx = class(json!({"name": "nginx"}));
+    put::<IngressClass>(Api::all(client.clone()), nginx).await
 }
 
 async fn put<K>(api: Api<K>, object: Value) -> kube::Result<()>

@@ -119,7 +119,9 @@ async fn without_user_namespaces_the_error_names_the_way_on() {
     }
     let dir = tempfile::tempdir().unwrap();
     // A user that is not mapped in its namespace may not make another one.
-    let up = Options::default().command(dir.path());
+    let up = Options::default()
+        .args(&["--api", "127.0.0.1:0"])
+        .command(dir.path());
     let mut unmapped = Command::new("unshare");
     unmapped
         .arg("--user")

@@ -209,20 +209,52 @@ fn server_config(
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, authority)?;
 
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes())?)?;
+    let root = CertificateDer::from_pem_slice(ca_pem.as_bytes())?;
+    let mut config = verifying_config([root], certificate.der(), &key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// TLS for [`super::kubelet::serve`]: callers show certificates of the cluster's `roots`; the own
+/// certificate is signed by itself, which an API server does not look at unless told to.
+///
+/// # Errors
+/// The roots cannot be used.
+pub fn kubelet_tls(
+    roots: impl IntoIterator<Item = CertificateDer<'static>>,
+    address: IpAddr,
+) -> Result<Arc<rustls::ServerConfig>, CredentialsError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "sealane");
+    params.subject_alt_names.push(SanType::IpAddress(address));
+    let key = KeyPair::generate()?;
+    let certificate = params.self_signed(&key)?;
+    Ok(Arc::new(verifying_config(roots, certificate.der(), &key)?))
+}
+
+/// TLS that verifies the client certificates it is shown, and takes clients that show none.
+fn verifying_config(
+    roots: impl IntoIterator<Item = CertificateDer<'static>>,
+    certificate: &CertificateDer<'static>,
+    key: &KeyPair,
+) -> Result<rustls::ServerConfig, CredentialsError> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root)?;
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let clients =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider))
             .allow_unauthenticated()
             .build()?;
     let private = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+    Ok(rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(clients)
-        .with_single_cert(vec![certificate.der().clone()], private)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+        .with_single_cert(vec![certificate.clone()], private)?)
 }
 
 /// 256 random bits.

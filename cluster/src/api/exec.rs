@@ -12,6 +12,7 @@ use http::header::{SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
+use serde_json::Value;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::body::ApiBody;
@@ -20,7 +21,7 @@ use super::query::Query;
 use super::server::{ApiServer, Call};
 use super::status::ApiError;
 use super::watch::shutdown_of;
-use crate::streams::ExecOptions;
+use crate::streams::{ExecOptions, PodStreams};
 use protocol::Protocol;
 
 impl ApiServer {
@@ -30,35 +31,44 @@ impl ApiServer {
             .store()
             .get(&call.path.key())
             .ok_or_else(|| ApiError::not_found(call.path.resource, name))?;
-        let key = check_upgrade(&call.parts)?;
-        let offered = call.parts.headers.get_all(SEC_WEBSOCKET_PROTOCOL);
-        let protocol = Protocol::choose(offered.iter().filter_map(|value| value.to_str().ok()))?;
-        let options = exec_options(
-            &call.query,
-            container(name, &pod, call.query.non_empty("container"))?,
-        )?;
+        let flags = ["stdin", "stdout", "stderr"];
+        let asked = call.query.non_empty("container");
+        let options = exec_options(&call.query, flags, container(name, &pod, asked)?)?;
         let streams = self.streams().ok_or_else(no_agent)?;
-        let session = streams
-            .exec(pod_key(&pod), options.clone())
-            .await
-            .map_err(stream_failed)?;
-
-        let shutdown = shutdown_of(&call.parts);
-        let upgrade = hyper::upgrade::on(Request::from_parts(call.parts, ()));
-        tokio::spawn(async move {
-            match upgrade.await {
-                Ok(upgraded) => {
-                    let relay = session::run(upgraded, protocol, &options, session);
-                    tokio::select! {
-                        () = relay => {}
-                        () = shutdown.cancelled() => {}
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "exec connection was not upgraded"),
-            }
-        });
-        switching_protocols(protocol, &key)
+        answer(call.parts, &pod, options, &*streams).await
     }
+}
+
+/// Starts the command and turns the connection into its WebSocket.
+pub(super) async fn answer(
+    parts: Parts,
+    pod: &Value,
+    options: ExecOptions,
+    streams: &dyn PodStreams,
+) -> Result<Response<ApiBody>, ApiError> {
+    let key = check_upgrade(&parts)?;
+    let offered = parts.headers.get_all(SEC_WEBSOCKET_PROTOCOL);
+    let protocol = Protocol::choose(offered.iter().filter_map(|value| value.to_str().ok()))?;
+    let session = streams
+        .exec(pod_key(pod), options.clone())
+        .await
+        .map_err(stream_failed)?;
+
+    let shutdown = shutdown_of(&parts);
+    let upgrade = hyper::upgrade::on(Request::from_parts(parts, ()));
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(upgraded) => {
+                let relay = session::run(upgraded, protocol, &options, session);
+                tokio::select! {
+                    () = relay => {}
+                    () = shutdown.cancelled() => {}
+                }
+            }
+            Err(error) => tracing::debug!(%error, "exec connection was not upgraded"),
+        }
+    });
+    switching_protocols(protocol, &key)
 }
 
 /// Checks that the request is a WebSocket handshake on a connection that can be upgraded; gives
@@ -89,14 +99,22 @@ fn check_upgrade(parts: &Parts) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-fn exec_options(query: &Query, container: String) -> Result<ExecOptions, ApiError> {
+/// Names of the query's parameters for the three streams: the API server and the kubelet differ.
+pub(super) type StreamFlags = [&'static str; 3];
+
+/// Reads the query of an exec request.
+pub(super) fn exec_options(
+    query: &Query,
+    [stdin, stdout, stderr]: StreamFlags,
+    container: String,
+) -> Result<ExecOptions, ApiError> {
     let tty = query.flag("tty");
     let options = ExecOptions {
         container,
         command: query.all("command").map(str::to_owned).collect(),
-        stdin: query.flag("stdin"),
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr") && !tty,
+        stdin: query.flag(stdin),
+        stdout: query.flag(stdout),
+        stderr: query.flag(stderr) && !tty,
         tty,
     };
     if !(options.stdin || options.stdout || options.stderr) {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::header::CONTENT_TYPE;
+use http::request::Parts;
 use http::{HeaderValue, Response};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -13,7 +14,7 @@ use super::query::Query;
 use super::server::{ApiServer, Call};
 use super::status::{ApiError, Cause};
 use super::watch::shutdown_of;
-use crate::streams::{LogOptions, PodKey, StreamError};
+use crate::streams::{LogOptions, PodKey, PodStreams, StreamError};
 
 /// Names the container that kubectl and the server choose among several.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -24,20 +25,31 @@ impl ApiServer {
             .store()
             .get(&call.path.key())
             .ok_or_else(|| ApiError::not_found(call.path.resource, call.path.name()))?;
-        let options = log_options(call.path.name(), &pod, &call.query)?;
+        let asked = call.query.non_empty("container");
+        let options = log_options(&pod, asked, &call.query)?;
         let streams = self.streams().ok_or_else(no_agent)?;
-        let lines = streams
-            .logs(pod_key(&pod), options)
-            .await
-            .map_err(stream_failed)?;
-        let until = shutdown_of(&call.parts).cancelled_owned();
-        let body: futures_util::stream::BoxStream<'static, Bytes> = lines.take_until(until).boxed();
-        let mut response = Response::new(ApiBody::stream(body));
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        Ok(response)
+        answer(&call.parts, &pod, options, &*streams).await
     }
+}
+
+/// The log as the answer to a request.
+pub(super) async fn answer(
+    parts: &Parts,
+    pod: &Value,
+    options: LogOptions,
+    streams: &dyn PodStreams,
+) -> Result<Response<ApiBody>, ApiError> {
+    let lines = streams
+        .logs(pod_key(pod), options)
+        .await
+        .map_err(stream_failed)?;
+    let until = shutdown_of(parts).cancelled_owned();
+    let body: futures_util::stream::BoxStream<'static, Bytes> = lines.take_until(until).boxed();
+    let mut response = Response::new(ApiBody::stream(body));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(response)
 }
 
 /// The Pod as the node agent knows it.
@@ -98,7 +110,13 @@ pub(super) fn container(name: &str, pod: &Value, asked: Option<&str>) -> Result<
     Ok(asked.to_owned())
 }
 
-fn log_options(name: &str, pod: &Value, query: &Query) -> Result<LogOptions, ApiError> {
+/// Reads the query of a log request for a container, if one was asked for.
+pub(super) fn log_options(
+    pod: &Value,
+    asked: Option<&str>,
+    query: &Query,
+) -> Result<LogOptions, ApiError> {
+    let name = metadata::text(pod, "name");
     let refuse = |cause| ApiError::invalid("", "PodLogOptions", name, &[cause]);
     let number = |parameter: &'static str, least: i64| {
         let Some(text) = query.non_empty(parameter) else {
@@ -138,7 +156,7 @@ fn log_options(name: &str, pod: &Value, query: &Query) -> Result<LogOptions, Api
     };
     let unsigned = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
     Ok(LogOptions {
-        container: container(name, pod, query.non_empty("container"))?,
+        container: container(name, pod, asked)?,
         follow: query.flag("follow"),
         previous: query.flag("previous"),
         tail_lines: unsigned(tail_lines),

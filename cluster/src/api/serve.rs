@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls_pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -52,6 +53,23 @@ pub async fn serve(
     server: ApiServer,
     shutdown: CancellationToken,
 ) {
+    let handler = move |request, certificate: Option<_>| {
+        authorized(server.clone(), request, certificate.is_some())
+    };
+    accept(listener, tls, handler, shutdown).await;
+}
+
+/// Accepts TLS connections until `shutdown` and hands their requests to `handler`, with the
+/// client's certificate if it has shown one that `tls` has verified.
+pub(super) async fn accept<H, F>(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    handler: H,
+    shutdown: CancellationToken,
+) where
+    H: Fn(Request<Incoming>, Option<CertificateDer<'static>>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<ApiBody>> + Send + 'static,
+{
     let acceptor = TlsAcceptor::from(tls);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
@@ -66,7 +84,7 @@ pub async fn serve(
         match accepted {
             (Ok(permit), Ok((stream, _))) => {
                 let connection =
-                    connection(stream, acceptor.clone(), server.clone(), shutdown.clone());
+                    connection(stream, acceptor.clone(), handler.clone(), shutdown.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -88,12 +106,15 @@ pub async fn serve(
     }
 }
 
-async fn connection(
+async fn connection<H, F>(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    server: ApiServer,
+    handler: H,
     shutdown: CancellationToken,
-) {
+) where
+    H: Fn(Request<Incoming>, Option<CertificateDer<'static>>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<ApiBody>> + Send + 'static,
+{
     let keep_alive = TcpKeepalive::new()
         .with_time(KEEP_ALIVE)
         .with_interval(KEEP_ALIVE);
@@ -111,16 +132,13 @@ async fn connection(
         }
         Err(_) => return,
     };
-    let has_certificate = stream.get_ref().1.peer_certificates().is_some();
+    let certificates = stream.get_ref().1.peer_certificates();
+    let certificate = certificates.and_then(|chain| Some(chain.first()?.clone().into_owned()));
     let closing = shutdown.clone();
-    let service = service_fn(move |request| {
-        let server = server.clone();
-        let shutdown = shutdown.clone();
-        async move {
-            Ok::<_, std::convert::Infallible>(
-                authorized(server, request, has_certificate, shutdown).await,
-            )
-        }
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Shutdown(shutdown.clone()));
+        let response = handler(request, certificate.clone());
+        async move { Ok::<_, std::convert::Infallible>(response.await) }
     });
 
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -154,13 +172,11 @@ async fn authorized(
     server: ApiServer,
     mut request: Request<Incoming>,
     has_certificate: bool,
-    shutdown: CancellationToken,
 ) -> Response<ApiBody> {
     if !has_certificate && !has_token(&server, &request) {
         return error_response(&ApiError::unauthorized());
     }
     request.headers_mut().remove(AUTHORIZATION);
-    request.extensions_mut().insert(Shutdown(shutdown));
     server.respond(request).await
 }
 

@@ -8,6 +8,7 @@ use kube::Client;
 use super::AgentOptions;
 use super::env::Place;
 use super::resolve::ClusterDns;
+use super::tokens::Tokens;
 use crate::controllers::events::Recorder;
 use crate::network::PodNetwork;
 
@@ -18,6 +19,7 @@ pub(super) struct Context {
     pub(super) options: AgentOptions,
     pub(super) recorder: Recorder,
     pub(super) machine: Machine,
+    pub(super) tokens: Tokens,
     /// Where `sealane up` was started: relative programs of images count from here.
     pub(super) working_dir: PathBuf,
 }

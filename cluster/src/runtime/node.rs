@@ -108,11 +108,16 @@ fn status(ctx: &Context, since: Timestamp) -> Value {
     });
     let system = rustix::system::uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+    let kubelet = ctx.options.kubelet;
+    // An API server takes a node's host name before its addresses
+    // (--kubelet-preferred-address-types), and pods' addresses may be out of its reach.
+    let host = kubelet.map_or_else(|| ctx.options.node_name.clone(), |at| at.ip().to_string());
     json!({
         "addresses": [
             { "type": "InternalIP", "address": ctx.options.node_ip },
-            { "type": "Hostname", "address": ctx.options.node_name },
+            { "type": "Hostname", "address": host },
         ],
+        "daemonEndpoints": kubelet.map(|at| json!({ "kubeletEndpoint": { "Port": at.port() } })),
         "capacity": capacity,
         "allocatable": capacity,
         "conditions": [

@@ -7,6 +7,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use sealane_test_kubernetes::{
+    ControlPlane as Kubernetes, Options as KubernetesOptions, Unavailable,
+};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -25,6 +28,26 @@ pub(crate) async fn place() -> OwnedSemaphorePermit {
         .expect("never closed")
 }
 
+/// The control plane under the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ControlPlane {
+    /// The embedded one.
+    Embedded,
+    /// A real kube-apiserver with its controllers and scheduler; `sealane up` joins it.
+    Kubernetes,
+}
+
+impl ControlPlane {
+    /// What `SEALANE_TEST_API` asks for: `embedded`, which is the default, or `kubernetes`.
+    pub(crate) fn asked() -> Self {
+        match std::env::var("SEALANE_TEST_API").as_deref() {
+            Err(_) | Ok("" | "embedded") => Self::Embedded,
+            Ok("kubernetes") => Self::Kubernetes,
+            Ok(other) => panic!("SEALANE_TEST_API={other}: give embedded or kubernetes"),
+        }
+    }
+}
+
 /// A running `sealane up`. Dropping it stops it.
 pub(crate) struct Cluster {
     child: Child,
@@ -32,6 +55,8 @@ pub(crate) struct Cluster {
     pub(crate) summary: Value,
     log: Arc<Mutex<String>>,
     data: Data,
+    /// Ends after the process that has joined it.
+    _kubernetes: Option<Kubernetes>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -86,7 +111,7 @@ impl Options {
         command
             .arg("up")
             .args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
-            .args(["--dns", "127.0.0.1:0", "--api", "127.0.0.1:0"])
+            .args(["--dns", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(data_dir)
             .args(&self.args)
@@ -98,6 +123,10 @@ impl Options {
     /// Starts the cluster and waits for its summary.
     pub(crate) async fn start(self) -> Cluster {
         let place = place().await;
+        let kubernetes = match ControlPlane::asked() {
+            ControlPlane::Embedded => None,
+            ControlPlane::Kubernetes => Some(kubernetes().await),
+        };
         let data = match &self.data_dir {
             Some(dir) => Data::Kept(dir.clone()),
             None => Data::Own(tempfile::tempdir().expect("a temporary directory")),
@@ -109,8 +138,13 @@ impl Options {
             Data::Own(dir) => dir.path(),
             Data::Kept(dir) => dir,
         };
-        let mut child = self
-            .command(path)
+        let mut command = self.command(path);
+        if let Some(kubernetes) = &kubernetes {
+            command.arg("--kubeconfig").arg(kubernetes.kubeconfig());
+        } else {
+            command.args(["--api", "127.0.0.1:0"]);
+        }
+        let mut child = command
             .args(["-o", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -140,6 +174,7 @@ impl Options {
             summary,
             log,
             data,
+            _kubernetes: kubernetes,
             _place: place,
         }
     }
@@ -147,9 +182,18 @@ impl Options {
     /// Runs a command that is expected to end by itself.
     pub(crate) fn run(&self, data_dir: &Path) -> Output {
         self.command(data_dir)
+            .args(["--api", "127.0.0.1:0"])
             .stdin(Stdio::null())
             .output()
             .expect("sealane starts")
+    }
+}
+
+async fn kubernetes() -> Kubernetes {
+    match Kubernetes::start(KubernetesOptions::default()).await {
+        Ok(Ok(kubernetes)) => kubernetes,
+        Ok(Err(Unavailable(reason))) => panic!("SEALANE_TEST_API=kubernetes, but {reason}"),
+        Err(error) => panic!("{error:#}"),
     }
 }
 
@@ -229,7 +273,7 @@ impl Cluster {
     pub(crate) fn kubectl(&self, args: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command
-            .env("KUBECONFIG", self.data_dir().join("kubeconfig"))
+            .env("KUBECONFIG", self.summary["kubeconfig"].as_str().expect("a path"))
             .env("HOME", self.data_dir())
             .args(args)
             .current_dir(root())

@@ -90,8 +90,12 @@ impl ControlPlane {
         let [etcd_addr, peer, api_addr] = free_addresses()?;
         let server = format!("https://{api_addr}");
         let kubeconfig = directory.path().join("admin.kubeconfig");
-        let admin = pki.client("admin", &["system:masters"])?;
+        let admin = pki.client("admin", Some("system:masters"))?;
         let user = kubeconfig::certificate_user(&admin);
+        pki.write_pair(
+            "kubelet-client",
+            &pki.client("kube-apiserver", Some("system:masters"))?,
+        )?;
         write(
             &kubeconfig,
             &kubeconfig::document(&server, &pki.ca_pem, &user),
@@ -155,8 +159,8 @@ impl ControlPlane {
     ///
     /// # Errors
     /// The certificate cannot be made or the file not be written.
-    pub fn user_kubeconfig(&self, user: &str, groups: &[&str]) -> anyhow::Result<PathBuf> {
-        let pair = self.pki.client(user, groups)?;
+    pub fn user_kubeconfig(&self, user: &str, group: Option<&str>) -> anyhow::Result<PathBuf> {
+        let pair = self.pki.client(user, group)?;
         self.write_kubeconfig(user, &kubeconfig::certificate_user(&pair))
     }
 
@@ -276,6 +280,10 @@ impl ControlPlane {
             format!("--client-ca-file={}", pki("ca.crt")),
             format!("--service-account-key-file={}", pki("sa.pub")),
             format!("--service-account-signing-key-file={}", pki("sa.key")),
+            format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")),
+            format!("--kubelet-client-key={}", pki("kubelet-client.key")),
+            // Exec reaches the node as the WebSocket that it is, not translated to SPDY.
+            "--feature-gates=TranslateStreamCloseWebsocketRequests=false".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--allow-privileged=true".to_owned(),

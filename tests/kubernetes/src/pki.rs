@@ -58,22 +58,27 @@ impl Pki {
             .push(DnType::CommonName, "kube-apiserver");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let pair = self.sign(params)?;
-        self.write("apiserver.crt", &pair.certificate)?;
-        self.write("apiserver.key", &pair.key)
+        self.write_pair("apiserver", &pair)
     }
 
-    /// A client certificate: Kubernetes takes the common name for the user and the organisations
-    /// for its groups (X.509 client certificates, "Authenticating").
-    pub(crate) fn client(&self, user: &str, groups: &[&str]) -> anyhow::Result<Pair> {
+    /// A client certificate: Kubernetes takes the common name for the user and the organisation
+    /// for its group (X.509 client certificates, "Authenticating").
+    pub(crate) fn client(&self, user: &str, group: Option<&str>) -> anyhow::Result<Pair> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, user);
-        for group in groups {
+        if let Some(group) = group {
             params
                 .distinguished_name
-                .push(DnType::OrganizationName, *group);
+                .push(DnType::OrganizationName, group);
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(params)
+    }
+
+    /// Writes `name.crt` and `name.key`.
+    pub(crate) fn write_pair(&self, name: &str, pair: &Pair) -> anyhow::Result<()> {
+        self.write(&format!("{name}.crt"), &pair.certificate)?;
+        self.write(&format!("{name}.key"), &pair.key)
     }
 
     fn sign(&self, params: CertificateParams) -> anyhow::Result<Pair> {

@@ -87,7 +87,10 @@ impl Maker<'_> {
             self.fields(payload, s.items.as_deref(), mode)?;
         }
         if let Some(s) = &source.service_account_token {
-            let token = self.ctx.options.api_token.clone().unwrap_or_default();
+            let token = match &self.ctx.options.api_token {
+                Some(token) => token.clone(),
+                None => Box::pin(self.ctx.tokens.get(&self.ctx.client, self.pod, s)).await?,
+            };
             let file = File {
                 contents: token.into_bytes(),
                 mode: 0o600,
