@@ -36,3 +36,6 @@ pub const CHANGE_QUEUE: usize = 1024;
 /// How long the first snapshot waits for certificates once everything else is there: one that
 /// cannot be read must not keep everything from starting.
 pub const CERTIFICATE_WAIT: Duration = Duration::from_secs(2);
+
+/// Name under which the API server keeps book of the fields that we write.
+pub const FIELD_MANAGER: &str = "sealane-gateway";
