@@ -57,3 +57,13 @@ pub const CERTIFICATE_WAIT: Duration = Duration::from_secs(2);
 
 /// Name under which the API server keeps book of the fields that we write.
 pub const FIELD_MANAGER: &str = "sealane-gateway";
+
+/// How long a connection to the API server may take, with name lookup, proxy and TLS.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A PING is sent to the API server after this time without a frame from it.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long its answer may take. Together with [`KEEP_ALIVE_INTERVAL`] below the 30 seconds in which
+/// a connection that died silently has to be noticed.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
