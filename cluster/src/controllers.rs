@@ -34,6 +34,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use endpointslice::preview_slices;
 use informer::{Store, follow};
 
 /// What the controllers need to know besides the API.

@@ -13,6 +13,7 @@ mod host;
 mod host_certificate;
 mod host_routes;
 mod ingress;
+mod ingress_status;
 mod names;
 mod path;
 mod problems;
@@ -30,7 +31,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
 pub use gateway::GatewayOptions;
-pub use ingress::{ClassRecord, IngressRecord};
+pub use ingress::{ClassRecord, IngressRecord, ingress_class};
+pub use ingress_status::StatusRecord;
 pub use names::Names;
 pub use secret::SecretRecord;
 pub use service::ServiceRecord;

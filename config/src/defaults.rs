@@ -46,3 +46,6 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long its answer may take. Together with [`KEEP_ALIVE_INTERVAL`] below the 30 seconds in which
 /// a connection that died silently has to be noticed.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Name under which the API server keeps book of the fields that we write.
+pub const FIELD_MANAGER: &str = "sealane-gateway";

@@ -8,6 +8,7 @@ pub mod client;
 pub mod compile;
 pub mod defaults;
 pub mod model;
+pub mod report;
 pub mod snapshot;
 pub mod sockets;
 pub mod watch;

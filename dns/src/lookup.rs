@@ -14,7 +14,9 @@ use crate::name::Name;
 use crate::rcode::{LocalFailure, local_failure};
 use crate::record::{RData, Record};
 use crate::settings::DnsSettings;
-use crate::zone::{Found, Lookup, Zone};
+use crate::zone::{Found, Lookup};
+
+pub use crate::zone::Zone;
 
 /// Aliases followed one after another.
 pub const MAX_ALIASES: usize = 10;
@@ -37,8 +39,40 @@ pub enum Outcome {
     NotMine,
 }
 
+/// A zone was asked for a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The zone.
+    pub zone: Zone,
+    /// The name.
+    pub name: &'a Name,
+    /// What it said.
+    pub said: Said<'a>,
+}
+
+/// What a zone says of a name.
+#[derive(Clone, Copy, Debug)]
+pub enum Said<'a> {
+    /// The answer.
+    Answer(&'a Answer),
+    /// The name stands for this one.
+    Alias(&'a Name),
+    /// The name is of another zone.
+    NotMine,
+}
+
 /// Answers a question from the snapshot.
 pub fn answer(snapshot: &Snapshot, settings: &DnsSettings, question: &Question) -> Outcome {
+    answer_observed(snapshot, settings, question, |_| {})
+}
+
+/// As [`answer`]; every zone that is asked is shown to `seen`.
+pub fn answer_observed(
+    snapshot: &Snapshot,
+    settings: &DnsSettings,
+    question: &Question,
+    mut seen: impl FnMut(Step<'_>),
+) -> Outcome {
     let mut aliases: Vec<Record> = Vec::new();
     let mut name = question.name.clone();
     loop {
@@ -48,7 +82,7 @@ pub fn answer(snapshot: &Snapshot, settings: &DnsSettings, question: &Question) 
             name: &name,
             record_type: question.record_type,
         };
-        match first_found(&lookup) {
+        match first_found(&lookup, &mut seen) {
             Found::NotMine if aliases.is_empty() => return Outcome::NotMine,
             Found::NotMine => {
                 let mut answer = Answer::local(ResponseCode::NoError);
@@ -91,12 +125,23 @@ pub fn answer(snapshot: &Snapshot, settings: &DnsSettings, question: &Question) 
     }
 }
 
-fn first_found(lookup: &Lookup<'_>) -> Found {
-    Zone::CHAIN
-        .into_iter()
-        .map(|zone| zone.find(lookup))
-        .find(|found| *found != Found::NotMine)
-        .unwrap_or(Found::NotMine)
+fn first_found(lookup: &Lookup<'_>, seen: &mut impl FnMut(Step<'_>)) -> Found {
+    for zone in Zone::CHAIN {
+        let found = zone.find(lookup);
+        seen(Step {
+            zone,
+            name: lookup.name,
+            said: match &found {
+                Found::Done(answer) | Found::Stop(answer) => Said::Answer(answer),
+                Found::Alias(target) => Said::Alias(target),
+                Found::NotMine => Said::NotMine,
+            },
+        });
+        if found != Found::NotMine {
+            return found;
+        }
+    }
+    Found::NotMine
 }
 
 #[cfg(test)]

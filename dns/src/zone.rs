@@ -38,8 +38,8 @@ pub(crate) enum Found {
 }
 
 /// A zone, in the order in which they are asked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Zone {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zone {
     /// Services and pods below the cluster's domain.
     Cluster,
     /// Names of addresses.

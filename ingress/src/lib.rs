@@ -2,8 +2,9 @@
 //! them is the engine's business ([`sealane_proxy::http`]).
 //!
 //! A request's way: accept ([`listen`]), TLS by SNI ([`tls`]), the engine's message gate, canonical
-//! path, host and path rules ([`matching`]), filters ([`filters`]), backend, engine.
+//! path, host and path rules ([`matching`]), filters ([`filters`]), backend ([`decide`]), engine.
 
+pub mod decide;
 mod filters;
 mod gateway;
 mod handle;

@@ -27,9 +27,23 @@ pub struct Matched {
 /// # Errors
 /// [`ErrorKind::NoRoute`]; [`ErrorKind::InvalidRoute`] if a rule's pattern took too many steps.
 pub fn find(table: &RouteTable, host: &str, path: &str) -> Result<Matched, Error> {
+    find_observed(table, host, path, |_, _| {})
+}
+
+/// As [`find`]; every rule that the request is compared with is shown to `seen`, in order, with
+/// whether it takes the request.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_observed(
+    table: &RouteTable,
+    host: &str,
+    path: &str,
+    mut seen: impl FnMut(&Arc<RouteRule>, bool),
+) -> Result<Matched, Error> {
     let routes = table.host(host);
     let rule = match routes {
-        Some(routes) => find_rule(routes, path)?.or(routes.fallback.as_ref()),
+        Some(routes) => find_rule(routes, path, &mut seen)?.or(routes.fallback.as_ref()),
         None => None,
     };
     let rule = rule
@@ -41,9 +55,15 @@ pub fn find(table: &RouteTable, host: &str, path: &str) -> Result<Matched, Error
     })
 }
 
-fn find_rule<'a>(routes: &'a HostRoutes, path: &str) -> Result<Option<&'a Arc<RouteRule>>, Error> {
+fn find_rule<'a>(
+    routes: &'a HostRoutes,
+    path: &str,
+    seen: &mut impl FnMut(&Arc<RouteRule>, bool),
+) -> Result<Option<&'a Arc<RouteRule>>, Error> {
     for rule in &routes.rules {
-        if takes(&rule.path, path)? {
+        let taken = takes(&rule.path, path)?;
+        seen(rule, taken);
+        if taken {
             return Ok(Some(rule));
         }
     }

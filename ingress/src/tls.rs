@@ -9,6 +9,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use sealane_config::Reader;
+use sealane_config::model::{Certificate, CertificateTable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -88,14 +89,21 @@ struct Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let snapshot = self.reader.load();
-        let table = &snapshot.certificates;
-        let named = hello.server_name().and_then(|name| {
-            let name = name.to_ascii_lowercase();
-            table.find(name.strip_suffix('.').unwrap_or(&name))
-        });
-        let found = named.or(table.default.as_ref());
+        let found = certificate(&snapshot.certificates, hello.server_name());
         Some(found.map_or_else(|| Arc::clone(&self.fallback), |c| Arc::clone(&c.key)))
     }
+}
+
+/// The certificate for a server name (SNI): the host's own, or else the default one if there is one.
+pub fn certificate<'a>(
+    table: &'a CertificateTable,
+    server_name: Option<&str>,
+) -> Option<&'a Arc<Certificate>> {
+    let named = server_name.and_then(|name| {
+        let name = name.to_ascii_lowercase();
+        table.find(name.strip_suffix('.').unwrap_or(&name))
+    });
+    named.or(table.default.as_ref())
 }
 
 /// A TLS session on an accepted connection; `None` if there was none to be had.

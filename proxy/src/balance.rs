@@ -33,6 +33,18 @@ use crate::clock;
 /// What a failed request counts for in the round-trip estimate.
 const FAILURE_PENALTY: Duration = Duration::from_secs(5);
 
+pub use eject::State as Ejection;
+
+/// Whether an endpoint takes traffic now, as far as its own failures go.
+pub fn ejection(endpoint: &Endpoint) -> Ejection {
+    eject::state(&endpoint.stats, clock::now())
+}
+
+/// So many endpoints are ejected that ejection is ignored.
+pub fn ignores_ejection(endpoints: &[Arc<Endpoint>]) -> bool {
+    eject::in_panic(endpoints, clock::now())
+}
+
 /// Picks endpoints. One for each worker; it holds nothing but a random number generator.
 #[derive(Debug)]
 pub struct Balancer {

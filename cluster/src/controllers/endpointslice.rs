@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,32 @@ use super::queue::{Queue, work};
 
 use plan::{CONTROLLER, MANAGED_BY, SERVICE_NAME, View};
 use write::{Writer, Written};
+
+/// The slices that a Service would have if these were its pods: one for each pod and family, for dry
+/// runs without a cluster.
+pub fn preview_slices(service: &Service, pods: &[Pod], node: &Node) -> Vec<EndpointSlice> {
+    let mut slices = Vec::new();
+    for family in endpoint::families(service) {
+        for pod in pods.iter().filter(|pod| endpoint::is_candidate(pod)) {
+            let name = format!("{}-preview-{}", service.name_any(), slices.len());
+            slices.extend(endpoint::endpoint(service, pod, node, family).map(|it| {
+                let labels = [(SERVICE_NAME.to_owned(), service.name_any())];
+                EndpointSlice {
+                    metadata: ObjectMeta {
+                        name: Some(name),
+                        namespace: service.namespace(),
+                        labels: Some(BTreeMap::from(labels)),
+                        ..ObjectMeta::default()
+                    },
+                    address_type: family.as_str().to_owned(),
+                    endpoints: vec![it],
+                    ports: Some(endpoint::ports(service, pod)),
+                }
+            }));
+        }
+    }
+    slices
+}
 
 /// The controller; [`Controller::run`] it after its stores were filled.
 pub(super) struct Controller {

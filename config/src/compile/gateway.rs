@@ -42,6 +42,7 @@ pub(super) struct Gateway {
     by_secret: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     dirty_hosts: HashSet<HostMatch>,
     dirty_default: bool,
+    dirty_status: HashSet<ObjectKey>,
     /// When the validity of certificates was last looked at, seconds since the Unix epoch.
     checked_at: i64,
 }
@@ -82,6 +83,7 @@ impl Gateway {
             by_secret: HashMap::new(),
             dirty_hosts: HashSet::new(),
             dirty_default: false,
+            dirty_status: HashSet::new(),
             checked_at: 0,
         }
     }
@@ -91,8 +93,13 @@ impl Gateway {
     }
 
     pub(super) fn apply_ingresses(&mut self, delta: Delta<IngressRecord>, problems: &mut Problems) {
-        for Changed { key, .. } in self.ingresses.apply(delta, problems) {
-            self.index(&key, problems);
+        for Changed { key, old } in self.ingresses.apply(delta, problems) {
+            let new = self.ingresses.get(&key);
+            if old.zip(new).is_some_and(|(old, new)| old.routes_like(new)) {
+                self.dirty_status.insert(key);
+            } else {
+                self.index(&key, problems);
+            }
         }
     }
 
@@ -192,10 +199,35 @@ impl Gateway {
                 problems.set(Unit::DefaultCertificate, found);
             }
         }
+        let status = self.build_status(snapshot);
         GatewayWork {
             hosts: dirty.len(),
-            is_changed: default || !dirty.is_empty(),
+            is_changed: default || status || !dirty.is_empty(),
         }
+    }
+
+    /// Brings the statuses in `snapshot` up to date; returns whether one changed.
+    fn build_status(&mut self, snapshot: &mut Snapshot) -> bool {
+        let mut is_changed = false;
+        for key in std::mem::take(&mut self.dirty_status) {
+            let record = self.ingresses.get(&key);
+            let status = record.and_then(|record| {
+                record
+                    .status
+                    .build(record, self.is_ours(record))
+                    .map(Arc::new)
+            });
+            let object = key.of_kind("Ingress");
+            if snapshot.ingresses.get(&object) == status.as_ref() {
+                continue;
+            }
+            is_changed = true;
+            match status {
+                Some(status) => snapshot.ingresses.insert_mut(object, status),
+                None => drop(snapshot.ingresses.remove_mut(&object)),
+            }
+        }
+        is_changed
     }
 
     fn build_host(
@@ -252,6 +284,7 @@ impl Gateway {
     /// Brings the indexes up to date with an Ingress, and marks what depends on it.
     fn index(&mut self, key: &ObjectKey, problems: &mut Problems) {
         let old_secrets = self.unindex(key);
+        self.dirty_status.insert(key.clone());
         let record = self
             .ingresses
             .get(key)

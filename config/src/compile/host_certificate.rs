@@ -33,7 +33,7 @@ impl HostCompiler<'_> {
         let good = state.good.as_ref();
         let invalid = good.and_then(|loaded| loaded.invalid_at(self.epoch_seconds));
         let found = state.problem.as_ref().map(|p| (p.kind, p.message.clone()));
-        let found = found.or_else(|| Some((ProblemKind::BadCertificate, invalid?.into())));
+        let found = found.or_else(|| Some((ProblemKind::CertificateTime, invalid?.into())));
         let problem = found.map(|(kind, message)| Problem {
             object: secret.of_kind("Secret"),
             field: String::new(),
@@ -80,16 +80,14 @@ impl HostCompiler<'_> {
             return (keep, true);
         };
         if *host != HostMatch::Any && !good.covers(host) {
-            let message = format!(
-                "the certificate in Secret {secret} is not for this host: {}",
-                name_of(host)
-            );
-            problem(ProblemKind::BadCertificate, message);
+            let message =
+                format!("the certificate in Secret {secret} is not for this host: {host}");
+            problem(ProblemKind::CertificateHost, message);
             return (keep, true);
         }
         if let Some(why) = good.invalid_at(self.epoch_seconds) {
             problem(
-                ProblemKind::BadCertificate,
+                ProblemKind::CertificateTime,
                 format!("Secret {secret}: {why}"),
             );
         }
@@ -118,13 +116,5 @@ impl HostCompiler<'_> {
             .or_else(|| entries().find(covers))
             .or_else(|| entries().find(|tls| tls.hosts.is_empty()))
             .or_else(|| entries().find(certificate_covers))
-    }
-}
-
-fn name_of(host: &HostMatch) -> String {
-    match host {
-        HostMatch::Exact(name) => name.to_string(),
-        HostMatch::Wildcard(suffix) => format!("*.{suffix}"),
-        HostMatch::Any => "any".into(),
     }
 }

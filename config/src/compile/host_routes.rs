@@ -181,8 +181,8 @@ impl HostCompiler<'_> {
                 }
             }
         };
-        let field = format!("{field}.backend");
-        let mut rule = self.rule(key, record, matcher, &path.backend, &field, problems);
+        let place = (field, format!("{field}.backend"));
+        let mut rule = self.rule(key, record, matcher, &path.backend, &place, problems);
         if let Some(reason) = invalid {
             rule.invalid = Some(reason);
             rule.backends.clear();
@@ -205,7 +205,8 @@ impl HostCompiler<'_> {
         let (winner, record, backend) = with_default.next()?;
         let field = "spec.defaultBackend";
         let everything = PathMatch::Prefix("".into());
-        let rule = self.rule(winner, record, everything, backend, field, problems);
+        let place = (field, field.to_owned());
+        let rule = self.rule(winner, record, everything, backend, &place, problems);
         for (loser, ..) in with_default {
             problems.push(Problem {
                 object: loser.of_kind("Ingress"),
@@ -223,14 +224,14 @@ impl HostCompiler<'_> {
         record: &IngressRecord,
         path: PathMatch,
         backend: &BackendRecord,
-        field: &str,
+        (field, backend_field): &(&str, String),
         problems: &mut Vec<Problem>,
     ) -> RouteRule {
         let policy = &record.policy;
         let resolved = self.backend(key, backend).map_err(|bad| {
             problems.push(Problem {
                 object: key.of_kind("Ingress"),
-                field: field.into(),
+                field: backend_field.clone(),
                 kind: bad.kind,
                 message: bad.message,
             });
@@ -244,6 +245,7 @@ impl HostCompiler<'_> {
             .filter(|_| matches!(path, PathMatch::Regex(_)));
         RouteRule {
             source: key.of_kind("Ingress"),
+            field: (*field).into(),
             filters: Filters {
                 rewrite: rewrite.map(|target| Rewrite::Template(Arc::clone(target))),
                 ssl_redirect: policy.ssl_redirect,

@@ -82,7 +82,7 @@ fn load(
     let type_ = secret.type_.as_deref().unwrap_or("Opaque");
     if type_ != TLS_TYPE {
         return Err(SecretProblem {
-            kind: ProblemKind::MissingSecret,
+            kind: ProblemKind::WrongSecretType,
             message: format!("Secret {key} has the type {type_}, a certificate needs {TLS_TYPE}"),
         });
     }

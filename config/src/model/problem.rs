@@ -44,10 +44,16 @@ pub enum ProblemKind {
     MissingService,
     /// The Service exists but has no such port.
     MissingPort,
-    /// A Secret that is referred to does not exist or has the wrong type.
+    /// A Secret that is referred to does not exist.
     MissingSecret,
+    /// A Secret that is referred to is not of the type that a certificate needs.
+    WrongSecretType,
     /// The certificate or key in a Secret cannot be used.
     BadCertificate,
+    /// The certificate is for other hosts.
+    CertificateHost,
+    /// The certificate has expired or is not valid yet.
+    CertificateTime,
     /// An annotation's value cannot be used.
     BadAnnotation,
     /// An annotation that we do not support.
@@ -60,11 +66,14 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::MissingService,
         Self::MissingPort,
         Self::MissingSecret,
+        Self::WrongSecretType,
         Self::BadCertificate,
+        Self::CertificateHost,
+        Self::CertificateTime,
         Self::BadAnnotation,
         Self::UnknownAnnotation,
         Self::Conflict,
@@ -77,7 +86,10 @@ impl ProblemKind {
             Self::MissingService => "missing_service",
             Self::MissingPort => "missing_port",
             Self::MissingSecret => "missing_secret",
+            Self::WrongSecretType => "wrong_secret_type",
             Self::BadCertificate => "bad_certificate",
+            Self::CertificateHost => "certificate_host",
+            Self::CertificateTime => "certificate_time",
             Self::BadAnnotation => "bad_annotation",
             Self::UnknownAnnotation => "unknown_annotation",
             Self::Conflict => "conflict",

@@ -2,6 +2,7 @@
 //!
 //! General enough for Gateway API: an Ingress path is a [`RouteRule`] with one backend.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
@@ -29,11 +30,14 @@ impl RouteTable {
     pub fn host(&self, host: &str) -> Option<&Arc<HostRoutes>> {
         self.exact
             .get(host)
-            .or_else(|| {
-                let (label, rest) = host.split_once('.')?;
-                (!label.is_empty()).then(|| self.wildcard.get(rest))?
-            })
+            .or_else(|| self.wildcard_host(host))
             .or(self.any.as_ref())
+    }
+
+    /// The routes of the wildcard that stands for a host, which is as for [`Self::host`].
+    pub fn wildcard_host(&self, host: &str) -> Option<&Arc<HostRoutes>> {
+        let (label, rest) = host.split_once('.')?;
+        (!label.is_empty()).then(|| self.wildcard.get(rest))?
     }
 
     /// The entry for exactly this host.
@@ -74,6 +78,16 @@ pub enum HostMatch {
     Any,
 }
 
+impl fmt::Display for HostMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Wildcard(suffix) => write!(f, "*.{suffix}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
 /// The rules of one host, best match first.
 #[derive(Clone, Debug)]
 pub struct HostRoutes {
@@ -94,6 +108,8 @@ pub struct HostRoutes {
 pub struct RouteRule {
     /// The object that it comes from.
     pub source: ObjectRef,
+    /// The field of that object, for people: `spec.rules[0].http.paths[1]`.
+    pub field: Arc<str>,
     /// Which paths.
     pub path: PathMatch,
     /// What is done to request and response.

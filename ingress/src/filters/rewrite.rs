@@ -14,13 +14,11 @@ use sealane_proxy::{Error, ErrorKind};
 pub(crate) fn apply(
     request: &mut Request<Body>,
     rule: &RouteRule,
-    path: Option<Path>,
+    path: Option<&Path>,
 ) -> Result<(), Error> {
-    let rewritten = match (&rule.filters.rewrite, &path) {
+    let rewritten = match (&rule.filters.rewrite, path) {
         (Some(Rewrite::Template(template)), path) => {
-            let matched = path
-                .as_ref()
-                .map_or(request.uri().path(), |p| p.matched.as_str());
+            let matched = path.map_or(request.uri().path(), |p| p.matched.as_str());
             Some(expand(template, &rule.path, matched)?)
         }
         (None, Some(path)) => path.forwarded.clone(),

@@ -11,6 +11,7 @@ fn rule(path: PathMatch, name: &str) -> Arc<RouteRule> {
             namespace: Arc::from("default"),
             name: Arc::from(name),
         },
+        field: Arc::from("spec.rules[0].http.paths[0]"),
         path,
         filters: Filters::default(),
         backends: Vec::new(),

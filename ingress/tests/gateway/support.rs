@@ -110,6 +110,7 @@ pub(crate) fn prefix(path: &str, service: &str) -> RouteRule {
             namespace: Arc::from("default"),
             name: Arc::from("test"),
         },
+        field: Arc::from("spec.rules[0].http.paths[0]"),
         path: PathMatch::Prefix(Arc::from(path.trim_end_matches('/'))),
         filters: Filters::default(),
         backends: vec![WeightedBackend {

@@ -39,7 +39,7 @@ const PROBING: u64 = 1;
 
 /// Whether an endpoint takes traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub enum State {
     /// It does.
     Open,
     /// It does not.

@@ -273,7 +273,10 @@ impl Cluster {
     pub(crate) fn kubectl(&self, args: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command
-            .env("KUBECONFIG", self.summary["kubeconfig"].as_str().expect("a path"))
+            .env(
+                "KUBECONFIG",
+                self.summary["kubeconfig"].as_str().expect("a path"),
+            )
             .env("HOME", self.data_dir())
             .args(args)
             .current_dir(root())
@@ -332,6 +335,12 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
+        }
+        if std::thread::panicking() {
+            let seen = self.kubectl(&["get", "nodes,pods,events", "-A", "-o", "wide"]);
+            if let Ok(seen) = { seen }.output() {
+                eprintln!("{}", String::from_utf8_lossy(&seen.stdout));
+            }
         }
         let _ = Command::new("kill").arg(self.pid().to_string()).status();
         let until = Instant::now() + Duration::from_secs(10);

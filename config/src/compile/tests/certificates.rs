@@ -136,7 +136,7 @@ fn ingress_i18_bad_secrets_are_reported() {
         (
             "type",
             secret("1", "Opaque", good()),
-            ProblemKind::MissingSecret,
+            ProblemKind::WrongSecretType,
             "Opaque",
         ),
         (
@@ -160,7 +160,7 @@ fn ingress_i18_bad_secrets_are_reported() {
         (
             "host",
             tls("1", &["other.test"]),
-            ProblemKind::BadCertificate,
+            ProblemKind::CertificateHost,
             "not for this host",
         ),
     ];
@@ -200,10 +200,15 @@ fn ingress_i18_the_last_good_certificate_stays() {
         (
             "bad PEM",
             secret("2", "kubernetes.io/tls", ("x".into(), "y".into())),
+            ProblemKind::BadCertificate,
         ),
-        ("other host", tls("3", &["other.test"])),
+        (
+            "other host",
+            tls("3", &["other.test"]),
+            ProblemKind::CertificateHost,
+        ),
     ];
-    for (name, secret) in bad {
+    for (name, secret, kind) in bad {
         world.secret("s", secret);
         let snapshot = world.build();
         assert_eq!(
@@ -211,11 +216,7 @@ fn ingress_i18_the_last_good_certificate_stays() {
             Some(first.clone()),
             "{name}"
         );
-        assert_eq!(
-            problems(&snapshot, ProblemKind::BadCertificate).len(),
-            1,
-            "{name}"
-        );
+        assert_eq!(problems(&snapshot, kind).len(), 1, "{name}");
     }
     world.delete_secret("s");
     let snapshot = world.build();
@@ -248,7 +249,7 @@ fn ingress_i18_expiry_is_a_problem_but_no_reason_to_serve_another() {
         let snapshot = world.build();
         assert!(served(&snapshot, "shop.test").is_some(), "{name}");
         assert_eq!(
-            problems(&snapshot, ProblemKind::BadCertificate).len(),
+            problems(&snapshot, ProblemKind::CertificateTime).len(),
             1,
             "{name}"
         );
@@ -268,7 +269,7 @@ fn ingress_i18_a_certificate_that_expires_without_an_event_is_noticed() {
     world.epoch += 20 * 365 * 86_400;
     assert!(world.compiler.check_validity(world.epoch));
     let snapshot = world.build();
-    assert_eq!(problems(&snapshot, ProblemKind::BadCertificate).len(), 1);
+    assert_eq!(problems(&snapshot, ProblemKind::CertificateTime).len(), 1);
     assert!(!world.compiler.check_validity(world.epoch + 5));
 }
 

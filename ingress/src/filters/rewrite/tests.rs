@@ -19,6 +19,7 @@ fn rewritten(
             namespace: Arc::from("default"),
             name: Arc::from("a"),
         },
+        field: Arc::from("spec.rules[0].http.paths[0]"),
         path,
         filters: Filters {
             rewrite: template.map(|t| Rewrite::Template(Arc::from(t))),
@@ -30,7 +31,7 @@ fn rewritten(
     let mut request = Request::builder().uri(target).body(Body::empty()).unwrap();
     let canonical = CanonicalPath::parse(request.uri().path()).unwrap();
     let path = Path::of(&canonical);
-    apply(&mut request, &rule, path).map_err(|e| e.kind())?;
+    apply(&mut request, &rule, path.as_ref()).map_err(|e| e.kind())?;
     Ok(request.uri().to_string())
 }
 

@@ -1,0 +1,165 @@
+//! What happens to a request that passed the gate, decided from one snapshot: canonical path, rule,
+//! filters, backend. Nothing here waits or changes anything, so that the same decision can be asked
+//! for without a request (`sealane explain`).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::{Request, Response};
+use sealane_config::Snapshot;
+use sealane_config::model::{BackendProtocol, RouteRule, ServicePort, WeightedBackend};
+use sealane_proxy::balance::Balancer;
+use sealane_proxy::http::path::CanonicalPath;
+use sealane_proxy::http::{Body, Target, Upstream};
+use sealane_proxy::{Error, ErrorKind};
+
+use crate::filters::{redirect, rewrite};
+use crate::matching;
+
+/// What happens to a request, taken from one snapshot.
+#[derive(Debug)]
+pub struct Decision {
+    /// The rule that takes it.
+    pub rule: Arc<RouteRule>,
+    /// What the rule comes to.
+    pub next: Next,
+    path: Option<rewrite::Path>,
+}
+
+/// What happens to a request whose rule is known.
+#[derive(Debug)]
+pub enum Next {
+    /// It is sent elsewhere with this answer.
+    Redirect(Response<Body>),
+    /// It goes to an endpoint of this Service port.
+    Forward(Target),
+    /// It is answered with this error.
+    Fail(Error),
+}
+
+impl Decision {
+    /// Writes the path that the backend gets into a request that is forwarded.
+    ///
+    /// # Errors
+    /// The result is not a path, or the rule's pattern took too many steps.
+    pub fn rewrite(&self, request: &mut Request<Body>) -> Result<(), Error> {
+        match self.next {
+            Next::Forward(_) => rewrite::apply(request, &self.rule, self.path.as_ref()),
+            Next::Redirect(_) | Next::Fail(_) => Ok(()),
+        }
+    }
+}
+
+/// Host and path as rules are compared with them.
+#[derive(Clone, Debug)]
+pub struct Asked<'a> {
+    /// The host, as from [`matching::host_name`].
+    pub host: Cow<'a, str>,
+    /// The canonical path.
+    pub path: CanonicalPath<'a>,
+}
+
+impl<'a> Asked<'a> {
+    /// Of a request that passed the gate.
+    ///
+    /// # Errors
+    /// The path has no normal form ([`ErrorKind::BadRequest`]).
+    pub fn of<B>(request: &'a Request<B>) -> Result<Self, Error> {
+        let field = request.headers().get(HOST);
+        let field = field.and_then(|host| host.to_str().ok()).unwrap_or("");
+        // `OPTIONS *` is for the server as a whole: the rule for `/` takes it.
+        let path = match request.uri().path() {
+            "*" => "/",
+            path => path,
+        };
+        Ok(Self {
+            host: matching::host_name(field),
+            path: CanonicalPath::parse(path)?,
+        })
+    }
+}
+
+/// Decides on a request. The only place that looks at the snapshot's routes, and does so once.
+/// `secure` says that it came over TLS; a redirect names `https_port`.
+///
+/// # Errors
+/// The request is bad, no rule takes it, or the rules cannot be tried.
+pub fn decide<B>(
+    snapshot: &Snapshot,
+    request: &Request<B>,
+    secure: bool,
+    https_port: u16,
+    balancer: &Balancer,
+) -> Result<Decision, Error> {
+    let asked = Asked::of(request)?;
+    let matched = matching::find(&snapshot.routes, &asked.host, asked.path.matched())?;
+    let filters = &matched.rule.filters;
+    let next =
+        if !secure && redirect::wanted(filters, matched.has_certificate, asked.path.matched()) {
+            Next::Redirect(redirect::to_https(&asked.host, https_port, request.uri())?)
+        } else {
+            match draw(snapshot, &matched.rule, balancer) {
+                Ok(target) => Next::Forward(target),
+                Err(error) => Next::Fail(error),
+            }
+        };
+    Ok(Decision {
+        path: rewrite::Path::of(&asked.path),
+        rule: matched.rule,
+        next,
+    })
+}
+
+/// The Service port that takes the request, drawn by weight.
+fn draw(snapshot: &Snapshot, rule: &RouteRule, balancer: &Balancer) -> Result<Target, Error> {
+    if let Some(detail) = rule.invalid {
+        return Err(Error::new(ErrorKind::InvalidRoute, detail));
+    }
+    let backend = match rule.backends.as_slice() {
+        [only] => Some(only),
+        several => balancer
+            .pick_weighted(several.iter().map(|b| b.weight))
+            .and_then(|index| several.get(index)),
+    };
+    let Some(weighted) = backend else {
+        return Err(Error::new(
+            ErrorKind::InvalidRoute,
+            "the rule has no backend",
+        ));
+    };
+    target(snapshot, rule, weighted)
+}
+
+/// The Service port behind one backend of a rule.
+///
+/// # Errors
+/// [`ErrorKind::NoService`], [`ErrorKind::NoPort`].
+pub fn target(
+    snapshot: &Snapshot,
+    rule: &RouteRule,
+    weighted: &WeightedBackend,
+) -> Result<Target, Error> {
+    let Some(port) = snapshot.backend(&weighted.backend) else {
+        let known = snapshot.services.contains_key(&weighted.backend.service);
+        return Err(if known {
+            Error::new(ErrorKind::NoPort, "the Service has no such port")
+        } else {
+            Error::new(ErrorKind::NoService, "the Service does not exist")
+        });
+    };
+    Ok(Target {
+        port: Arc::clone(port),
+        upstream: upstream(rule.filters.backend_protocol, port),
+    })
+}
+
+/// What the rule says that its backend speaks; if it says nothing, what the Service says.
+fn upstream(protocol: BackendProtocol, port: &ServicePort) -> Upstream {
+    match protocol {
+        BackendProtocol::Http => Upstream::of(port.app_protocol),
+        BackendProtocol::Https => Upstream::Http1Tls,
+        BackendProtocol::Grpc => Upstream::Http2,
+        BackendProtocol::Grpcs => Upstream::Http2Tls,
+    }
+}
