@@ -49,3 +49,6 @@ pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Name under which the API server keeps book of the fields that we write.
 pub const FIELD_MANAGER: &str = "sealane-gateway";
+
+/// `spec.controllerName` of the GatewayClasses that are ours, and `reportingController` of our Events.
+pub const GATEWAY_CONTROLLER: &str = "sealane.dev/gateway";
