@@ -1,6 +1,7 @@
 //! The whole state path against an API server in memory, in paused time: what is waited for here
 //! takes none.
 
+mod custom;
 mod server;
 
 use std::sync::atomic::{AtomicBool, Ordering};
