@@ -13,6 +13,7 @@ mod data_dir;
 mod plan;
 mod plane;
 mod preflight;
+mod report;
 mod served;
 mod status;
 mod system;
