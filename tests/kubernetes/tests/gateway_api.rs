@@ -11,6 +11,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use sealane_config::model::PublishedAddress;
+use sealane_config::report::lease::LeaseOptions;
+use sealane_config::report::{self, Publish, ReportOptions};
 use sealane_config::snapshot;
 use sealane_config::watch::{self, WatchOptions};
 use sealane_config::{Reader, Snapshot};
@@ -45,7 +48,7 @@ fn definition((kind, plural, version, namespaced): (&str, &str, &str, bool)) -> 
             "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
             "scope": if namespaced { "Namespaced" } else { "Cluster" },
             "versions": [{"name": version, "served": true, "storage": true,
-                "schema": {"openAPIV3Schema": schema}}],
+                "subresources": {"status": {}}, "schema": {"openAPIV3Schema": schema}}],
         },
     })
 }
@@ -106,6 +109,81 @@ async fn create_route(client: &Client) {
         "parentRefs": [{"name": "edge"}], "hostnames": ["shop.test"],
         "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}});
     create(client, &v1, "HTTPRoute", route).await;
+    let bad = json!({"metadata": {"name": "bad"}, "spec": {
+        "parentRefs": [{"name": "edge"}, {"name": "edge", "sectionName": "none"}],
+        "hostnames": ["bad.test"],
+        "rules": [{"backendRefs": [{"name": "missing", "port": 80}]}]}});
+    create(client, &v1, "HTTPRoute", bad).await;
+}
+
+/// Waits until objects say what became of them.
+async fn until_conditions(client: &Client) {
+    let accepted = "/status/conditions/0";
+    let route = "/status/parents/0/conditions";
+    let cases = [
+        (
+            "GatewayClass",
+            "ours",
+            format!("{accepted}/type"),
+            "Accepted",
+        ),
+        ("GatewayClass", "ours", format!("{accepted}/status"), "True"),
+        (
+            "Gateway",
+            "edge",
+            "/status/conditions/1/type".to_owned(),
+            "Programmed",
+        ),
+        (
+            "Gateway",
+            "edge",
+            "/status/addresses/0/value".to_owned(),
+            "203.0.113.1",
+        ),
+        (
+            "HTTPRoute",
+            "it",
+            "/status/parents/0/parentRef/name".to_owned(),
+            "edge",
+        ),
+        ("HTTPRoute", "bad", format!("{route}/0/status"), "True"),
+        ("HTTPRoute", "bad", format!("{route}/1/status"), "False"),
+        (
+            "HTTPRoute",
+            "bad",
+            format!("{route}/1/reason"),
+            "BackendNotFound",
+        ),
+        (
+            "HTTPRoute",
+            "bad",
+            "/status/parents/1/conditions/0/reason".to_owned(),
+            "NoMatchingParent",
+        ),
+        ("HTTPRoute", "it", format!("{route}/0/status"), "True"),
+        (
+            "HTTPRoute",
+            "it",
+            format!("{route}/1/reason"),
+            "ResolvedRefs",
+        ),
+    ];
+    for (kind, name, pointer, expected) in cases {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", kind));
+        let api: Api<DynamicObject> = match kind {
+            "GatewayClass" => Api::all_with(client.clone(), &resource),
+            _ => Api::default_namespaced_with(client.clone(), &resource),
+        };
+        let start = Instant::now();
+        loop {
+            let object = api.get(name).await.unwrap();
+            if object.data.pointer(&pointer).and_then(Value::as_str) == Some(expected) {
+                break;
+            }
+            assert!(start.elapsed() < PATIENCE, "{kind} {pointer}: {object:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 async fn until(what: &str, reader: &mut Reader, wanted: impl Fn(&Snapshot) -> bool) -> Duration {
@@ -148,6 +226,12 @@ async fn gateway_api_comes_and_goes_with_its_definitions() {
         shutdown.clone(),
     );
     let watching = tokio::spawn(watching);
+    let options = ReportOptions {
+        lease: LeaseOptions::new("default", "gateway", "a"),
+        publish: Publish::Addresses(vec![PublishedAddress::Ip([203, 0, 113, 1].into())]),
+    };
+    let reporting = report::run(client.clone(), reader.clone(), options, shutdown.clone());
+    let reporting = tokio::spawn(reporting);
     until("synced without the kinds", &mut reader, |snapshot| {
         snapshot.synced
     })
@@ -160,6 +244,7 @@ async fn gateway_api_comes_and_goes_with_its_definitions() {
         create_route(&client).await;
         let took = until(round, &mut reader, is_routed).await;
         eprintln!("{round}: served {took:?} after it was written");
+        until_conditions(&client).await;
         remove(&client).await;
         let took = until(round, &mut reader, |s| s.routes.host("shop.test").is_none()).await;
         eprintln!("{round}: gone {took:?} after its definition");
@@ -187,4 +272,5 @@ async fn gateway_api_comes_and_goes_with_its_definitions() {
     }
     shutdown.cancel();
     watching.await.unwrap();
+    reporting.await.unwrap();
 }

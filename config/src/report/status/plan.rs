@@ -155,13 +155,25 @@ impl Written {
 mod tests {
     use super::*;
 
+    type Addresses<'a> = &'a [PublishedAddress];
+
+    /// Name, whether it is ours, its addresses and who wrote them, what is to be published, and what
+    /// is written.
+    type Case<'a> = (
+        &'a str,
+        bool,
+        Addresses<'a>,
+        StatusWriter,
+        Addresses<'a>,
+        Option<Addresses<'a>>,
+    );
+
     #[tokio::test(start_paused = true)]
     async fn ingress_i21_what_is_written_and_what_is_left_alone() {
         use StatusWriter::{Other, Unknown, Us};
         let ip = |last: u8| PublishedAddress::Ip([203, 0, 113, last].into());
         let (edge, old, none): (&[_], &[_], &[_]) = (&[ip(1)], &[ip(9)], &[]);
-        // What it is, what should be published, and what is written.
-        let cases: [(&str, bool, &[_], StatusWriter, &[_], Option<&[_]>); 10] = [
+        let cases: [Case<'_>; 10] = [
             ("new", true, none, Unknown, edge, Some(edge)),
             ("right", true, edge, Us, edge, None),
             ("right by another", true, edge, Other, edge, None),
