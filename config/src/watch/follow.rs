@@ -103,9 +103,10 @@ impl From<kube::Error> for FollowError {
 }
 
 #[derive(Deserialize)]
-struct List {
+struct List<'text> {
     metadata: ListMeta,
-    items: Option<Vec<Box<RawValue>>>,
+    #[serde(borrow)]
+    items: Option<Vec<&'text RawValue>>,
 }
 
 /// Follows one source and sends what changes.
@@ -164,7 +165,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         }
     }
 
-    /// Lists everything page by page and sends it as one change; returns the list's version.
+    /// Lists everything and sends it page by page; returns the list's version.
     async fn list<K, R>(&mut self) -> Result<String, FollowError>
     where
         K: kube::Resource<DynamicType = ()> + DeserializeOwned,
@@ -177,25 +178,27 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         params
             .field_selector
             .clone_from(&self.source.field_selector);
-        let mut objects = Vec::new();
+        self.send(Delta::ListBegin).await?;
         loop {
             let page = request.list(&params).map_err(build_error)?;
             let text = timeout(LIST_TIMEOUT, self.client.request_text(page));
             let text = text.await.map_err(|_elapsed| FollowError::Silence)??;
-            let page: List = serde_json::from_str(&text).map_err(FollowError::List)?;
+            let page: List<'_> = serde_json::from_str(&text).map_err(FollowError::List)?;
             self.contact.heard();
+            let mut objects = Vec::new();
             for item in page.items.unwrap_or_default() {
                 let decoded = serde_json::from_str::<K>(item.get());
                 let raw = || serde_json::from_str(item.get()).unwrap_or_default();
                 objects.extend(self.object(decoded, raw));
             }
+            self.send(Delta::Page(objects)).await?;
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => {
                     let version = page.metadata.resource_version;
                     let version = version.filter(|v| !v.is_empty());
                     let version = version.ok_or(FollowError::NoVersion)?;
-                    self.send(Delta::Replace(objects)).await?;
+                    self.send(Delta::ListEnd).await?;
                     return Ok(version);
                 }
             }
