@@ -26,9 +26,27 @@ pub const WATCH_SECONDS: std::ops::RangeInclusive<u32> = 45..=55;
 pub const WATCH_SILENCE: Duration = Duration::from_secs(60);
 
 /// First and longest pause between attempts to reach the API server; each is halved at most by
-/// jitter.
+/// jitter. The longest is for a server that answers with errors, which attempts make worse.
 pub const RETRY_PAUSE: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(30);
+
+/// Longest pause while nobody answers at all. Such an attempt costs no server anything, and a short
+/// pause ends the outage soon: with this one the state is current within 2 s of the server's return.
+pub const UNREACHABLE_PAUSE: Duration = Duration::from_millis(1_500);
+
+/// Longest pause while requests are refused for want of permission: cheap to refuse, and whoever has
+/// corrected a role looks whether that has helped.
+pub const DENIED_PAUSE: Duration = Duration::from_secs(4);
+
+/// A server that wants to be asked again later than this is asked after this.
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
+
+/// The longest line of a watch: etcd takes no object above 1.5 MB, whose JSON may be some times as
+/// long.
+pub const LONGEST_EVENT: usize = 16 * 1024 * 1024;
+
+/// How often the number of objects is compared with the server's, at the end of a watch.
+pub const COUNT_PERIOD: Duration = Duration::from_secs(600);
 
 /// Changes that wait for the compiler; then the watches wait.
 pub const CHANGE_QUEUE: usize = 1024;
@@ -37,5 +55,18 @@ pub const CHANGE_QUEUE: usize = 1024;
 /// cannot be read must not keep everything from starting.
 pub const CERTIFICATE_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a connection to the API server may take, with name lookup, proxy and TLS.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A PING is sent to the API server after this time without a frame from it.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long its answer may take. Together with [`KEEP_ALIVE_INTERVAL`] below the 30 seconds in which
+/// a connection that died silently has to be noticed.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Name under which the API server keeps book of the fields that we write.
 pub const FIELD_MANAGER: &str = "sealane-gateway";
+
+/// `spec.controllerName` of the GatewayClasses that are ours, and `reportingController` of our Events.
+pub const GATEWAY_CONTROLLER: &str = "sealane.dev/gateway";
