@@ -1,5 +1,6 @@
 //! Kubernetes objects in, snapshot out.
 
+mod any_order;
 mod certificates;
 mod gateway_api;
 mod incremental;
