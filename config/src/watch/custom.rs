@@ -44,14 +44,14 @@ struct Kind {
     plural: &'static str,
     version: &'static str,
     follow: fn(&Custom) -> AbortOnDropHandle<()>,
-    /// There are no objects of it.
-    none: fn() -> ApiChange,
+    /// A list without objects of it.
+    none: fn() -> [ApiChange; 2],
 }
 
 impl Kind {
     const fn of<S: Spec>(
         follow: fn(&Custom) -> AbortOnDropHandle<()>,
-        none: fn() -> ApiChange,
+        none: fn() -> [ApiChange; 2],
     ) -> Self {
         Self {
             kind: S::KIND,
@@ -70,23 +70,23 @@ impl Kind {
 const KINDS: [Kind; 5] = [
     Kind::of::<GatewayClassSpec>(
         |custom| custom.follow(ApiChange::Classes),
-        || ApiChange::Classes(Delta::Replace(Vec::new())),
+        || [Delta::ListBegin, Delta::ListEnd].map(ApiChange::Classes),
     ),
     Kind::of::<GatewaySpec>(
         |custom| custom.follow(ApiChange::Gateways),
-        || ApiChange::Gateways(Delta::Replace(Vec::new())),
+        || [Delta::ListBegin, Delta::ListEnd].map(ApiChange::Gateways),
     ),
     Kind::of::<HttpRouteSpec>(
         |custom| custom.follow(ApiChange::HttpRoutes),
-        || ApiChange::HttpRoutes(Delta::Replace(Vec::new())),
+        || [Delta::ListBegin, Delta::ListEnd].map(ApiChange::HttpRoutes),
     ),
     Kind::of::<GrpcRouteSpec>(
         |custom| custom.follow(ApiChange::GrpcRoutes),
-        || ApiChange::GrpcRoutes(Delta::Replace(Vec::new())),
+        || [Delta::ListBegin, Delta::ListEnd].map(ApiChange::GrpcRoutes),
     ),
     Kind::of::<ReferenceGrantSpec>(
         |custom| custom.follow(ApiChange::Grants),
-        || ApiChange::Grants(Delta::Replace(Vec::new())),
+        || [Delta::ListBegin, Delta::ListEnd].map(ApiChange::Grants),
     ),
 ];
 
@@ -216,8 +216,10 @@ impl Custom {
     }
 
     async fn none(&self, kind: &Kind) {
-        // Nobody is left to tell at the end.
-        let _ = self.sender.send(Change::GatewayApi((kind.none)())).await;
+        for change in (kind.none)() {
+            // Nobody is left to tell at the end.
+            let _ = self.sender.send(Change::GatewayApi(change)).await;
+        }
     }
 
     /// Whether our role lets us list a kind; `None` if that cannot be found out.
