@@ -13,6 +13,7 @@ mod control;
 mod data_dir;
 mod plane;
 mod preflight;
+mod report;
 mod served;
 mod status;
 mod system;

@@ -9,6 +9,7 @@ mod annotations;
 mod claims;
 mod endpoints;
 mod gateway;
+pub mod gateway_api;
 mod host;
 mod host_certificate;
 mod host_routes;
@@ -57,6 +58,8 @@ pub enum Change {
     Ingresses(Delta<IngressRecord>),
     /// IngressClasses.
     Classes(Delta<ClassRecord>),
+    /// Objects of Gateway API.
+    GatewayApi(gateway_api::ApiChange),
     /// One Secret that is referred to.
     Secret(ObjectKey, Delta<SecretRecord>),
 }
@@ -129,6 +132,7 @@ impl Compiler {
             }
             Change::Ingresses(delta) => self.gateway.apply_ingresses(delta, problems),
             Change::Classes(delta) => self.gateway.apply_classes(delta, problems),
+            Change::GatewayApi(change) => self.gateway.apply_gateway_api(change, problems),
             Change::Secret(key, delta) => self.gateway.apply_secret(&key, delta),
         }
     }

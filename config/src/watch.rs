@@ -281,6 +281,7 @@ fn listed_kind(change: &Change) -> Option<&'static str> {
         Change::Namespaces(Delta::Replace(_)) => Some("Namespace"),
         Change::Ingresses(Delta::Replace(_)) => Some("Ingress"),
         Change::Classes(Delta::Replace(_)) => Some("IngressClass"),
+        Change::GatewayApi(change) => change.listed_kind(),
         Change::Services(_)
         | Change::Slices(_)
         | Change::Namespaces(_)

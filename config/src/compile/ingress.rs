@@ -33,9 +33,10 @@ impl ClassRecord {
     }
 }
 
-/// The fields of an Ingress that are used.
+/// The fields of an Ingress that are used, or what a Gateway or an HTTPRoute comes to in their terms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IngressRecord {
+    pub(super) origin: Origin,
     pub(super) created: i64,
     pub(super) class: Option<Arc<str>>,
     pub(super) policy: Policy,
@@ -46,6 +47,14 @@ pub struct IngressRecord {
     pub(super) tls: Vec<TlsRecord>,
     pub(super) status: StatusRecord,
     pub(super) problems: Vec<Problem>,
+}
+
+/// Which kind of object a record was made of; its problems name that kind's fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Ingress,
+    Gateway,
+    HttpRoute,
 }
 
 /// A rule: a host and its paths.
@@ -84,6 +93,20 @@ pub(super) enum BackendRecord {
     },
     /// A backend that is not a Service.
     Resource,
+    /// Several, by weight.
+    Weighted(Arc<[BackendRefRecord]>),
+    /// Nothing, for this reason, which is a problem of its own.
+    Refused(&'static str),
+}
+
+/// A backend of an HTTPRoute.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct BackendRefRecord {
+    pub(super) service: ObjectKey,
+    pub(super) port: i32,
+    pub(super) weight: u32,
+    /// Why it is not to be used, if that is so.
+    pub(super) refused: Option<String>,
 }
 
 /// A Service port by number or name.
@@ -115,6 +138,7 @@ impl IngressRecord {
         let annotations = ingress.metadata.annotations.unwrap_or_default();
         let spec = ingress.spec.unwrap_or_default();
         Self {
+            origin: Origin::Ingress,
             created: super::created(ingress.metadata.creation_timestamp.as_ref()),
             class,
             policy: Policy::read(key, &annotations, &mut reader.problems),
@@ -134,6 +158,7 @@ impl IngressRecord {
     /// Whether only the status differs, on which no route depends.
     pub(super) fn routes_like(&self, other: &Self) -> bool {
         let Self {
+            origin: _,
             created,
             class,
             policy,
@@ -150,11 +175,40 @@ impl IngressRecord {
                 == (&other.default_backend, &other.tls, &other.problems)
     }
 
+    /// The field that a path comes from.
+    pub(super) fn path_field(&self, rule: &RuleRecord, path: &PathRecord) -> String {
+        let (rule, path) = (rule.index, path.index);
+        match self.origin {
+            Origin::Ingress => format!("spec.rules[{rule}].http.paths[{path}]"),
+            Origin::Gateway | Origin::HttpRoute => format!("spec.rules[{rule}].matches[{path}]"),
+        }
+    }
+
+    /// The field with the backend of the path from `path_field`.
+    pub(super) fn backend_field(&self, path_field: &str) -> String {
+        match (self.origin, path_field.split_once(".matches")) {
+            (Origin::HttpRoute, Some((rule, _))) => format!("{rule}.backendRefs"),
+            (Origin::Ingress | Origin::Gateway | Origin::HttpRoute, _) => {
+                format!("{path_field}.backend")
+            }
+        }
+    }
+
+    /// The field that names the Secret of `tls`.
+    pub(super) fn secret_field(&self, tls: &TlsRecord) -> String {
+        match self.origin {
+            Origin::Gateway => format!("spec.listeners[{}].tls.certificateRefs", tls.index),
+            Origin::Ingress | Origin::HttpRoute => format!("spec.tls[{}].secretName", tls.index),
+        }
+    }
+
     /// Names of the Services that it routes to, sorted.
     pub(super) fn service_names(&self) -> Arc<[Arc<str>]> {
         let name = |backend: &BackendRecord| match backend {
             BackendRecord::Service { name, .. } => Some(Arc::clone(name)),
-            BackendRecord::Resource => None,
+            BackendRecord::Resource | BackendRecord::Weighted(_) | BackendRecord::Refused(_) => {
+                None
+            }
         };
         let names: BTreeSet<Arc<str>> = self.backends().filter_map(name).collect();
         names.into_iter().collect()

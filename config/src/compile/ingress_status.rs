@@ -10,7 +10,7 @@ use crate::defaults::FIELD_MANAGER;
 use crate::model::{IngressStatus, PublishedAddress, StatusWriter};
 
 /// The fields that are used.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StatusRecord {
     /// `metadata.uid`.
     pub uid: Arc<str>,

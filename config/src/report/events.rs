@@ -32,12 +32,9 @@ use self::ledger::{Due, Ledger};
 use super::lease::Leadership;
 use super::notices::{self, Notice};
 use super::refusal;
-use crate::defaults::FIELD_MANAGER;
+use crate::defaults::{FIELD_MANAGER, GATEWAY_CONTROLLER};
 use crate::model::ObjectRef;
 use crate::{Reader, Snapshot};
-
-/// `reportingController` of our Events.
-const CONTROLLER: &str = "sealane.dev/gateway";
 
 /// `action` of our Events: what we were about to do.
 const ACTION: &str = "Configure";
@@ -194,7 +191,7 @@ impl Writer {
                 ..ObjectMeta::default()
             },
             event_time: Some(now),
-            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_controller: Some(GATEWAY_CONTROLLER.to_owned()),
             reporting_instance: Some(self.instance.clone()),
             action: Some(ACTION.to_owned()),
             reason: Some(due.notice.reason.clone()),
