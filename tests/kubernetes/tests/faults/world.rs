@@ -55,7 +55,8 @@ impl World {
             context: None,
         };
         let config = client::configuration(&address).await.expect("a kubeconfig");
-        let client = client::connect(config, "test").await.expect("a client");
+        let client = Box::pin(client::connect(config, "test"));
+        let client = client.await.expect("a client");
         let (publisher, reader) = snapshot::channel();
         let shutdown = CancellationToken::new();
         tokio::spawn(watch::run(client, publisher, options, shutdown.clone()));
