@@ -63,10 +63,17 @@ impl From<&ObjectKey> for ServiceKey {
 pub type Decoded<R> = Result<Option<R>, String>;
 
 /// What a list or a watch event says.
+///
+/// A list comes page by page: a beginning, any number of pages, an end. Nothing of it counts before
+/// the end; a list that breaks off is followed by the beginning of another.
 #[derive(Debug)]
 pub enum Delta<R> {
-    /// These are all objects of the kind: the result of a complete list.
-    Replace(Vec<(ObjectKey, Decoded<R>)>),
+    /// A list begins.
+    ListBegin,
+    /// Some of the objects in the list.
+    Page(Vec<(ObjectKey, Decoded<R>)>),
+    /// The list is complete: what was in none of its pages does not exist.
+    ListEnd,
     /// An object was added or changed.
     Set(ObjectKey, Decoded<R>),
     /// An object was deleted.
@@ -91,6 +98,17 @@ pub(super) struct Store<R> {
     records: HashMap<ObjectKey, R>,
     /// Objects whose last version could not be decoded.
     undecodable: HashSet<ObjectKey>,
+    stage: Option<Stage<R>>,
+}
+
+/// The pages of a list that is not complete.
+///
+/// Most lists say what is known already, so only what differs is kept: a list of everything again
+/// costs no more memory than the names of the objects.
+#[derive(Debug)]
+struct Stage<R> {
+    listed: HashSet<ObjectKey>,
+    differing: Vec<(ObjectKey, Decoded<R>)>,
 }
 
 impl<R: PartialEq> Store<R> {
@@ -99,6 +117,7 @@ impl<R: PartialEq> Store<R> {
             kind,
             records: HashMap::new(),
             undecodable: HashSet::new(),
+            stage: None,
         }
     }
 
@@ -115,28 +134,54 @@ impl<R: PartialEq> Store<R> {
         match delta {
             Delta::Set(key, decoded) => self.set(key, decoded, problems).into_iter().collect(),
             Delta::Remove(key) => self.remove(key, problems).into_iter().collect(),
-            Delta::Replace(objects) => self.replace(objects, problems),
+            Delta::ListBegin => {
+                self.stage = Some(Stage {
+                    listed: HashSet::new(),
+                    differing: Vec::new(),
+                });
+                Vec::new()
+            }
+            Delta::Page(objects) => {
+                self.stage(objects);
+                Vec::new()
+            }
+            Delta::ListEnd => self.replace(problems),
         }
     }
 
-    fn replace(
-        &mut self,
-        objects: Vec<(ObjectKey, Decoded<R>)>,
-        problems: &mut Problems,
-    ) -> Vec<Changed<R>> {
-        let listed: HashSet<ObjectKey> = objects.iter().map(|(key, _)| key.clone()).collect();
+    fn stage(&mut self, objects: Vec<(ObjectKey, Decoded<R>)>) {
+        let Some(stage) = &mut self.stage else {
+            return;
+        };
+        for (key, decoded) in objects {
+            let known = self.records.get_key_value(&key);
+            let is_same = known.is_some_and(|(_, old)| {
+                matches!(&decoded, Ok(Some(new)) if new == old) && !self.undecodable.contains(&key)
+            });
+            let known = known.map_or(&key, |(known, _)| known);
+            stage.listed.insert(known.clone());
+            if !is_same {
+                stage.differing.push((key, decoded));
+            }
+        }
+    }
+
+    fn replace(&mut self, problems: &mut Problems) -> Vec<Changed<R>> {
+        let Some(stage) = self.stage.take() else {
+            return Vec::new();
+        };
         let gone: Vec<ObjectKey> = self
             .records
             .keys()
             .chain(&self.undecodable)
-            .filter(|key| !listed.contains(*key))
+            .filter(|key| !stage.listed.contains(*key))
             .cloned()
             .collect();
         let mut changed: Vec<_> = gone
             .into_iter()
             .filter_map(|key| self.remove(key, problems))
             .collect();
-        for (key, decoded) in objects {
+        for (key, decoded) in stage.differing {
             changed.extend(self.set(key, decoded, problems));
         }
         changed

@@ -6,5 +6,6 @@ mod incremental;
 mod ingresses;
 mod moves;
 mod paths;
+mod policies;
 mod services;
 mod world;

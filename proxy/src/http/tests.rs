@@ -53,6 +53,7 @@ impl Front {
         let target = ServiceTarget {
             reader: front.world.reader.clone(),
             backend: backend("api"),
+            by_cluster_ip: true,
         };
         let (engine, shutdown) = (front.engine.clone(), front.shutdown.clone());
         let connections = front.connections.clone();

@@ -46,7 +46,9 @@ fn proxy_s27_work_does_not_grow_with_the_number_of_services() {
             work,
             Work {
                 services: count,
-                hosts: count
+                slices: count,
+                endpoints: count,
+                hosts: count,
             }
         );
 
@@ -60,7 +62,9 @@ fn proxy_s27_work_does_not_grow_with_the_number_of_services() {
             work,
             Work {
                 services: 1,
-                hosts: 0
+                slices: 1,
+                endpoints: 2,
+                hosts: 0,
             },
             "one slice of {count}"
         );
@@ -82,7 +86,9 @@ fn proxy_s27_work_does_not_grow_with_the_number_of_services() {
             work,
             Work {
                 services: 1,
-                hosts: 1
+                slices: 1,
+                endpoints: 1,
+                hosts: 1,
             },
             "ports of one Service of {count}"
         );
@@ -93,8 +99,8 @@ fn proxy_s27_work_does_not_grow_with_the_number_of_services() {
         assert_eq!(
             work,
             Work {
-                services: 0,
-                hosts: 2
+                hosts: 2,
+                ..Work::default()
             },
             "one Ingress of {count}"
         );
