@@ -4,6 +4,7 @@
 //! long it took is printed, so `cargo test -- --nocapture` is a report.
 
 mod access;
+mod clock;
 mod compaction;
 mod kinds;
 mod objects;
