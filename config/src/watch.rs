@@ -424,6 +424,7 @@ impl Watches {
             wrap,
             sender: self.sender.clone(),
             names: Names::default(),
+            streams: true,
         };
         self.tasks.spawn(follower.run());
     }
@@ -478,6 +479,7 @@ impl Watches {
             wrap: move |delta| Change::Secret(key.clone(), delta),
             sender: self.sender.clone(),
             names: Names::default(),
+            streams: true,
         };
         self.tasks.spawn(follower.run())
     }
