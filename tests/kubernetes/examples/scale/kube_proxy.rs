@@ -16,6 +16,9 @@ use anyhow::{Context as _, bail};
 use nix::sched::{CloneFlags, unshare};
 use sealane_test_kubernetes::{ControlPlane, Process, Program};
 
+/// Name of the Node that it believes to be on.
+pub(crate) const NODE: &str = "measured";
+
 const METRICS: &str = "http://127.0.0.1:10249/metrics";
 
 /// How long a first sync may take.
@@ -42,7 +45,7 @@ impl KubeProxy {
             program.display().to_string(),
             format!("--kubeconfig={}", plane.kubeconfig().display()),
             "--proxy-mode=nftables".to_owned(),
-            "--hostname-override=measured".to_owned(),
+            format!("--hostname-override={NODE}"),
             "--cluster-cidr=10.0.0.0/8".to_owned(),
             "--metrics-bind-address=127.0.0.1:10249".to_owned(),
             "--healthz-bind-address=127.0.0.1:10256".to_owned(),
@@ -80,17 +83,9 @@ impl KubeProxy {
     pub(crate) fn synced(&mut self) -> anyhow::Result<Duration> {
         loop {
             self.process.check()?;
-            let count = |text: String| {
-                let name = "kubeproxy_sync_proxy_rules_last_timestamp_seconds ";
-                let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-                line.parse::<f64>().ok()
-            };
-            if self
-                .metrics()
-                .ok()
-                .and_then(count)
-                .is_some_and(|at| at > 0.0)
-            {
+            let text = self.metrics().unwrap_or_default();
+            let mut samples = samples(&text, "kubeproxy_sync_proxy_rules_last_timestamp_seconds");
+            if samples.any(|(_, at)| at > 0.0) {
                 return Ok(self.started.elapsed());
             }
             if self.started.elapsed() > PATIENCE {
@@ -103,13 +98,24 @@ impl KubeProxy {
     /// How long changes took from their trigger to the kernel, so far.
     pub(crate) fn programming(&self) -> anyhow::Result<Histogram> {
         let text = self.metrics()?;
-        let name = "kubeproxy_network_programming_duration_seconds_bucket{le=\"";
-        let buckets = text
-            .lines()
-            .filter_map(|line| line.strip_prefix(name)?.split_once("\"} "))
-            .filter_map(|(bound, count)| Some((bound.parse().ok()?, count.parse().ok()?)));
+        let name = "kubeproxy_network_programming_duration_seconds_bucket";
+        let buckets = samples(&text, name).filter_map(|(labels, count)| {
+            let bound = labels.split_once("le=\"")?.1.split_once('"')?.0;
+            Some((bound.parse().ok()?, count as u64))
+        });
         Ok(Histogram(buckets.collect()))
     }
+}
+
+/// Labels and values of a metric, for IPv4 where it says for which family.
+fn samples<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item = (&'t str, f64)> {
+    let lines = text.lines().filter_map(move |line| line.strip_prefix(name));
+    lines
+        .filter(|rest| !rest.contains("ip_family=\"IPv6\""))
+        .filter_map(|rest| {
+            let (labels, value) = rest.rsplit_once(' ')?;
+            Some((labels, value.parse().ok()?))
+        })
 }
 
 /// Upper bounds in seconds, and how many are below each.

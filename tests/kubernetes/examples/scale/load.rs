@@ -40,6 +40,21 @@ pub(crate) async fn objects(client: &Client, size: Size) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Creates the Node that kube-proxy believes to be on.
+pub(crate) async fn node(client: &Client, name: &str) -> anyhow::Result<()> {
+    let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    create(client, "/api/v1/nodes", &object).await?;
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}});
+    let request = http::Request::patch(format!("/api/v1/nodes/{name}/status"))
+        .header("content-type", "application/merge-patch+json");
+    let request = request.body(status.to_string().into_bytes())?;
+    client
+        .request_text(request)
+        .await
+        .context("the node's status")?;
+    Ok(())
+}
+
 async fn create(client: &Client, path: &str, object: &Value) -> anyhow::Result<()> {
     let request = http::Request::post(path).header("content-type", "application/json");
     let request = request.body(object.to_string().into_bytes())?;

@@ -39,6 +39,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Changes a second.
 const RATE: u32 = 100;
 
+/// Kinds that the state path watches here.
+const KINDS: u64 = 3;
+
 /// How long memory may settle before it is called steady.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -76,18 +79,19 @@ async fn measure_state_path(
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     for start in ["first", "second", "third"] {
-        let mut path = StatePath::start(plane.kubeconfig(), plane.directory(), size)?;
+        let mut path = StatePath::start(plane.kubeconfig(), size)?;
         let synced = path.synced()?;
         figures.seconds(
             &format!("sealane: first snapshot, {start} start"),
             synced.first_snapshot,
         );
+        figures.seconds("sealane: CPU for it", Usage::of(path.pid())?.cpu);
         // The API server's own Service is there as well.
         if synced.services <= size.services || synced.endpoints <= size.endpoints() {
             bail!("the snapshot is not complete: {synced:?}");
         }
     }
-    let mut path = StatePath::start(plane.kubeconfig(), plane.directory(), size)?;
+    let mut path = StatePath::start(plane.kubeconfig(), size)?;
     path.synced()?;
     tokio::time::sleep(SETTLE).await;
     let usage = Usage::of(path.pid())?;
@@ -104,7 +108,7 @@ async fn measure_state_path(
     plane.start_api_server().await?;
     figures.seconds("API server: restart until ready", begun.elapsed());
     let until = Instant::now() + Duration::from_secs(120);
-    while path.status()?.relists < before.relists + 2 {
+    while path.status()?.relists < before.relists + KINDS {
         if Instant::now() > until {
             bail!("nothing was listed again");
         }
@@ -155,6 +159,8 @@ async fn measure_kube_proxy(
     size: Size,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
+    let changer = client(plane.kubeconfig()).await?;
+    load::node(&changer, kube_proxy::NODE).await?;
     let mut proxy = match KubeProxy::start(plane) {
         Ok(proxy) => proxy,
         Err(error) => {
@@ -172,7 +178,6 @@ async fn measure_kube_proxy(
     let before = proxy.programming()?;
     let begun = Usage::of(proxy.pid())?;
     let started = Instant::now();
-    let changer = client(plane.kubeconfig()).await?;
     let changes = load::changes(&changer, size, RATE, size.services / 2).await?;
     let took = started.elapsed();
     let until = Instant::now() + Duration::from_secs(120);

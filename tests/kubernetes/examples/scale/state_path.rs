@@ -24,6 +24,10 @@ const WINDOW: usize = 256;
 /// The process: runs the state path, tells when the first snapshot and each change is there, and
 /// answers a line on standard input with its status. Ends with its standard input.
 pub(crate) async fn run(kubeconfig: &Path, size: Size) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(std::io::stderr)
+        .init();
     let begun = Instant::now();
     let recorder = PrometheusBuilder::new().install_recorder()?;
     let address = ClusterAddress {
@@ -128,8 +132,7 @@ pub(crate) struct Status {
 }
 
 impl StatePath {
-    pub(crate) fn start(kubeconfig: &Path, directory: &Path, size: Size) -> anyhow::Result<Self> {
-        let log = std::fs::File::create(directory.join("statepath.log"))?;
+    pub(crate) fn start(kubeconfig: &Path, size: Size) -> anyhow::Result<Self> {
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(std::env::current_exe()?)
@@ -138,7 +141,6 @@ impl StatePath {
             .args(size.arguments())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(log)
             .spawn()
             .context("cannot start the state path")?;
         let input = child.stdin.take().context("its input")?;

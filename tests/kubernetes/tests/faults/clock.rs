@@ -4,7 +4,7 @@
 //! monotonic clock is left alone, as by a real jump.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Lines};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -55,7 +55,9 @@ async fn state_path() {
             "interrupted": world.log.count(&["watch interrupted"]),
             "age": world.reader.staleness().oldest().as_secs_f64(),
         });
-        println!("\nstate {state}");
+        let mut output = std::io::stdout().lock();
+        writeln!(output, "\nstate {state}").expect("the test reads");
+        drop(output);
         world.reader.changed().await;
     }
 }

@@ -54,4 +54,9 @@ async fn reliability_f27_compaction_while_away_forgets_what_vanished() {
     assert!(took <= Duration::from_secs(5), "{took:?}");
     assert_eq!(world.metric(lists), Some(2.0), "listed again, once");
     assert!(operator.has(&world.reader.load(), "stays"));
+    operator.move_slice("stays", &["10.1.0.3"]).await;
+    let took = world
+        .until("the new watch", |s| operator.targets(s, "stays").len() == 1)
+        .await;
+    assert!(took <= Duration::from_secs(2), "{took:?}");
 }
