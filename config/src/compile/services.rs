@@ -34,7 +34,7 @@ pub(super) struct Services {
     /// Sorted by name.
     slices_of: HashMap<ObjectKey, Vec<ObjectKey>>,
     holds: HashMap<ObjectKey, Holds>,
-    compiled: HashMap<ObjectKey, Compiled>,
+    compiled: HashMap<ObjectKey, Box<Compiled>>,
     vips: Claims<Vip, Arc<ServicePort>>,
     node_ports: Claims<(Protocol, u16), Arc<ServicePort>>,
     cluster_ips: Claims<IpAddr, ServiceKey>,
@@ -110,7 +110,7 @@ impl Services {
         for Changed { key, old } in self.records.apply(delta, problems) {
             let new = self.records.get(&key);
             let interface = |record: &ServiceRecord| (record.kind.clone(), record.ports.clone());
-            if old.as_ref().map(interface) != new.map(interface) {
+            if old.as_deref().map(interface) != new.map(interface) {
                 interface_changed.push(key.clone());
             }
             problems.set(
@@ -251,7 +251,7 @@ impl Services {
         let owners = &mut snapshot.endpoint_ips;
         exchange_endpoint_ips(&service_key, &endpoints_before, &endpoints, owners);
         if exists {
-            self.compiled.insert(key.clone(), next);
+            self.compiled.insert(key.clone(), Box::new(next));
         }
     }
 

@@ -62,6 +62,7 @@ impl StatsTable {
 
     /// Ends the compilation that `next` comes from: marks the endpoints that are gone for good.
     pub(super) fn replace(&mut self, mut next: Self) {
+        next.ports.shrink_to_fit();
         for port in &mut next.ports {
             port.known.shrink_to_fit();
         }

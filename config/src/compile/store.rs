@@ -86,7 +86,7 @@ pub(super) struct Changed<R> {
     /// Which.
     pub(super) key: ObjectKey,
     /// Its record before.
-    pub(super) old: Option<R>,
+    pub(super) old: Option<Box<R>>,
 }
 
 /// The records of one kind.
@@ -95,7 +95,8 @@ pub(super) struct Changed<R> {
 #[derive(Debug)]
 pub(super) struct Store<R> {
     kind: &'static str,
-    records: HashMap<ObjectKey, R>,
+    /// Boxed, since the table has room for up to twice as many.
+    records: HashMap<ObjectKey, Box<R>>,
     /// Objects whose last version could not be decoded.
     undecodable: HashSet<ObjectKey>,
     stage: Option<Stage<R>>,
@@ -108,7 +109,7 @@ pub(super) struct Store<R> {
 #[derive(Debug)]
 struct Stage<R> {
     listed: HashSet<ObjectKey>,
-    differing: Vec<(ObjectKey, Decoded<R>)>,
+    differing: Vec<(ObjectKey, Decoded<Box<R>>)>,
 }
 
 impl<R: PartialEq> Store<R> {
@@ -122,17 +123,20 @@ impl<R: PartialEq> Store<R> {
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&R> {
-        self.records.get(key)
+        self.records.get(key).map(AsRef::as_ref)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &R)> {
-        self.records.iter()
+        self.records.iter().map(|(key, record)| (key, &**record))
     }
 
     /// Takes an event in. An object that is the same as before is not reported.
     pub(super) fn apply(&mut self, delta: Delta<R>, problems: &mut Problems) -> Vec<Changed<R>> {
         match delta {
-            Delta::Set(key, decoded) => self.set(key, decoded, problems).into_iter().collect(),
+            Delta::Set(key, decoded) => {
+                let changed = self.set(key, boxed(decoded), problems);
+                changed.into_iter().collect()
+            }
             Delta::Remove(key) => self.remove(key, problems).into_iter().collect(),
             Delta::ListBegin => {
                 self.stage = Some(Stage {
@@ -156,12 +160,13 @@ impl<R: PartialEq> Store<R> {
         for (key, decoded) in objects {
             let known = self.records.get_key_value(&key);
             let is_same = known.is_some_and(|(_, old)| {
-                matches!(&decoded, Ok(Some(new)) if new == old) && !self.undecodable.contains(&key)
+                matches!(&decoded, Ok(Some(new)) if new == &**old)
+                    && !self.undecodable.contains(&key)
             });
             let known = known.map_or(&key, |(known, _)| known);
             stage.listed.insert(known.clone());
             if !is_same {
-                stage.differing.push((key, decoded));
+                stage.differing.push((key, boxed(decoded)));
             }
         }
     }
@@ -190,7 +195,7 @@ impl<R: PartialEq> Store<R> {
     fn set(
         &mut self,
         key: ObjectKey,
-        decoded: Decoded<R>,
+        decoded: Decoded<Box<R>>,
         problems: &mut Problems,
     ) -> Option<Changed<R>> {
         match decoded {
@@ -233,4 +238,8 @@ impl<R: PartialEq> Store<R> {
             problems.set(Unit::Decode(self.kind, key.clone()), Vec::new());
         }
     }
+}
+
+fn boxed<R>(decoded: Decoded<R>) -> Decoded<Box<R>> {
+    decoded.map(|record| record.map(Box::new))
 }

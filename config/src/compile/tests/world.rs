@@ -76,7 +76,7 @@ impl World {
         self.now += Duration::from_millis(millis);
     }
 
-    fn apply(&mut self, change: Change) {
+    pub(super) fn apply(&mut self, change: Change) {
         self.compiler.apply(change, self.now);
     }
 
