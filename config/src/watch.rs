@@ -434,6 +434,7 @@ impl Watches {
             wrap,
             sender: self.sender.clone(),
             names: Names::default(),
+            streams: true,
         };
         self.tasks.spawn(follower.run());
     }
@@ -488,6 +489,7 @@ impl Watches {
             wrap: move |delta| Change::Secret(key.clone(), delta),
             sender: self.sender.clone(),
             names: Names::default(),
+            streams: true,
         };
         self.tasks.spawn(follower.run())
     }

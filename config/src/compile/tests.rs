@@ -1,6 +1,7 @@
 //! Kubernetes objects in, snapshot out.
 
 mod any_order;
+mod backends;
 mod certificates;
 mod gateway_api;
 mod incremental;

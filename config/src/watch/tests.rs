@@ -93,8 +93,9 @@ impl Running {
     }
 
     fn watches(&self, path: &str) -> Vec<Seen> {
-        let seen = self.server.seen(path);
-        seen.into_iter().filter(Seen::is_watch).collect()
+        let seen = self.server.seen(path).into_iter();
+        seen.filter(|seen| seen.is_watch() && !seen.is_stream())
+            .collect()
     }
 }
 
@@ -448,6 +449,51 @@ async fn proxy_o9_lost_events_are_found_by_counting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reliability_f28_lists_are_streamed_where_the_server_can() {
+    let server = Server::default();
+    server.stream_lists(None);
+    let count = LIST_PAGE as usize + 20;
+    for index in 0..count {
+        server.put(SERVICES, service(&format!("s{index}")));
+    }
+    let mut running = Running::synced(&server).await;
+    assert_eq!(running.services(), count);
+    sleep(COUNT_PERIOD + Duration::from_secs(60)).await;
+    assert_eq!(running.lists(SERVICES), 0, "streamed, and counted right");
+    server.fault(SERVICES, Some(Fault::Unreachable));
+    server.end_watches();
+    sleep(Duration::from_secs(1)).await;
+    server.delete(SERVICES, "shop", "s7");
+    server.compact();
+    server.fault(SERVICES, None);
+    running
+        .until("relisted", |snapshot| !has(snapshot, "s7"))
+        .await;
+    assert_eq!(running.services(), count - 1);
+    let streams = server.seen(SERVICES);
+    let streams = streams.iter().filter(|seen| seen.is_stream()).count();
+    assert_eq!((streams, running.lists(SERVICES)), (2, 0));
+    server.put(SERVICES, service("later"));
+    running
+        .until("later", |snapshot| has(snapshot, "later"))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn reliability_f28_half_a_stream_is_no_list() {
+    let server = Server::default();
+    server.stream_lists(Some(3));
+    for name in ["a", "b", "c", "d", "e"] {
+        server.put(SERVICES, service(name));
+    }
+    let mut running = Running::start(&server);
+    running.until("synced", |snapshot| snapshot.synced).await;
+    assert_eq!(running.services(), 5, "all at once, from a list");
+    assert_eq!(running.reader.load().generation, 1);
+    assert_eq!(running.lists(SERVICES), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_that_panics_starts_over() {
     let server = Server::default();
     server.put(SERVICES, service("web"));
@@ -465,6 +511,7 @@ async fn a_watch_that_panics_starts_over() {
         wrap: Change::Namespaces,
         sender,
         names: Names::default(),
+        streams: true,
     };
     let task = tokio::spawn(follower.run());
     loop {
@@ -639,4 +686,42 @@ async fn shutdown_ends_everything() {
     assert_eq!(running.reader.changed().await, None);
     sleep(Duration::from_millis(10)).await;
     assert_eq!(server.open_watches(SERVICES), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxy_s13_the_own_node_is_watched_and_no_other() {
+    const NODES: &str = "/api/v1/nodes";
+    let node = |name: &str, zone: &str| json!({"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}});
+    let server = Server::default();
+    server.put(NODES, node("here", "a"));
+    server.put(NODES, node("there", "b"));
+    server.put(SERVICES, service("web"));
+    let mut hinted = slice("web-1", "web", &["10.1.0.1", "10.1.0.2"]);
+    for (index, zone) in ["a", "b"].into_iter().enumerate() {
+        hinted["endpoints"][index]["hints"] = json!({"forZones": [{"name": zone}]});
+    }
+    server.put(SLICES, hinted);
+    let options = WatchOptions {
+        node: Some("here".into()),
+        ..WatchOptions::services_only()
+    };
+    let mut running = Running::with(&server, options);
+    let chosen = |snapshot: &Snapshot| -> Vec<String> {
+        let web = snapshot.services.values().next();
+        let port = web.and_then(|web| web.ports.first());
+        let endpoints = port.iter().flat_map(|port| port.endpoints.iter());
+        endpoints.map(|e| e.addr.0.ip().to_string()).collect()
+    };
+    let first = running.until("first", |snapshot| snapshot.synced).await;
+    assert_eq!(chosen(&running.reader.load()), ["10.1.0.1"], "{first:?}");
+    server.put(NODES, node("there", "a"));
+    server.put(NODES, node("here", "b"));
+    running
+        .until("moved", |snapshot| chosen(snapshot) == ["10.1.0.2"])
+        .await;
+    let seen = server.seen(NODES);
+    let is_own = |seen: &Seen| {
+        seen.query.get("fieldSelector").map(String::as_str) == Some("metadata.name=here")
+    };
+    assert!(!seen.is_empty() && seen.iter().all(is_own));
 }

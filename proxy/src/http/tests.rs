@@ -2,6 +2,7 @@
 
 mod connections;
 mod messages;
+mod policies;
 mod retries;
 mod versions;
 

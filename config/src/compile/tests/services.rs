@@ -165,7 +165,7 @@ fn proxy_s3_families_fall_back_independently() {
 }
 
 #[test]
-fn proxy_s10_s11_addresses_and_who_has_none() {
+fn proxy_s11_s10_addresses_and_who_has_none() {
     let mut world = World::new();
     let mut object = json!({"metadata": {"name": "web", "namespace": "shop"},
         "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "externalIPs": ["203.0.113.1"],

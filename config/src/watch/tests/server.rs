@@ -59,9 +59,14 @@ impl Seen {
         self.query.contains_key("watch")
     }
 
+    /// A watch that asks to begin with what there is.
+    pub(super) fn is_stream(&self) -> bool {
+        self.query.contains_key("sendInitialEvents")
+    }
+
     /// Asks only how many objects there are.
     pub(super) fn is_count(&self) -> bool {
-        self.query.contains_key("resourceVersionMatch")
+        !self.is_watch() && self.query.contains_key("resourceVersionMatch")
     }
 }
 
@@ -93,6 +98,10 @@ struct Inner {
     custom: Vec<(String, String)>,
     faults: HashMap<String, Fault>,
     seen: Vec<Seen>,
+    /// Watches may begin with what there is; otherwise that is refused, as by older servers.
+    streams: bool,
+    /// Such watches end after so many objects, without having come to their end.
+    breaks_after: Option<usize>,
 }
 
 /// The server; clones are the same one.
@@ -111,6 +120,13 @@ impl Server {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap()
+    }
+
+    /// Lets watches begin with what there is.
+    pub(super) fn stream_lists(&self, breaks_after: Option<usize>) {
+        let mut inner = self.lock();
+        inner.streams = true;
+        inner.breaks_after = breaks_after;
     }
 
     /// Creates or replaces an object.
@@ -331,6 +347,9 @@ impl Inner {
     }
 
     fn watch(&mut self, seen: &Seen, is_silent: bool) -> Answer {
+        if seen.is_stream() {
+            return self.stream(seen);
+        }
         let from: u64 = seen.query["resourceVersion"].parse().unwrap();
         let seconds: u64 = seen.query["timeoutSeconds"].parse().unwrap();
         let (sender, lines) = mpsc::channel(4096);
@@ -353,6 +372,43 @@ impl Inner {
                 lines: sender,
             });
         }
+        stream_body(lines, None, Duration::from_secs(seconds))
+    }
+}
+
+impl Inner {
+    /// What there is, one change that happened meanwhile, and the bookmark that ends it.
+    fn stream(&mut self, seen: &Seen) -> Answer {
+        if !self.streams {
+            return refuse(422);
+        }
+        let seconds: u64 = seen.query["timeoutSeconds"].parse().unwrap();
+        let (sender, lines) = mpsc::channel(4096);
+        let name = selected(seen);
+        let wanted = self.objects.iter().filter(|((path, _, of), _)| {
+            *path == seen.path && name.as_ref().is_none_or(|name| name == of)
+        });
+        let mut last = None;
+        for (index, (_, object)) in wanted.enumerate() {
+            if self.breaks_after == Some(index) {
+                return stream_body(lines, None, Duration::from_secs(seconds));
+            }
+            let _ = sender.try_send(line("ADDED", object));
+            last = Some(object);
+        }
+        if let Some(last) = last {
+            let _ = sender.try_send(line("MODIFIED", last));
+        }
+        let end = json!({"kind": "Bookmark", "apiVersion": "v1", "metadata": {
+            "resourceVersion": self.version.to_string(),
+            "annotations": {"k8s.io/initial-events-end": "true"},
+        }});
+        let _ = sender.try_send(line("BOOKMARK", &end));
+        self.watchers.push(Watcher {
+            path: seen.path.clone(),
+            name,
+            lines: sender,
+        });
         stream_body(lines, None, Duration::from_secs(seconds))
     }
 }
