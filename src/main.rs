@@ -1,10 +1,17 @@
 //! The `sealane` command: picks the subcommand, sets up what all of them share, and turns the
 //! outcome into an exit code.
 
+mod admin;
 mod cli;
+mod cluster_client;
+mod dns;
 mod echo;
 mod exit;
+mod gateway;
 mod manifests;
+mod mode;
+mod node;
+mod serve;
 mod signal;
 mod up;
 
@@ -37,11 +44,18 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
-    let outcome = match cli.command {
-        Command::Up(options) => up::run(*options),
+    exit::report(run(cli.command))
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let metrics = admin::install_metrics;
+    match command {
+        Command::Up(options) => up::run(*options, metrics()?),
+        Command::Node(options) => node::run(*options, metrics()?),
+        Command::Gateway(options) => gateway::run(*options, metrics()?),
+        Command::Dns(options) => dns::run(*options, metrics()?),
         Command::Echo(options) => block_on(echo::run(options)),
-    };
-    exit::report(outcome)
+    }
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failure> {

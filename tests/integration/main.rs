@@ -12,5 +12,6 @@ mod gateway;
 mod healing;
 mod input;
 mod kubectl;
+mod leader;
 mod lifecycle;
 mod rootless;

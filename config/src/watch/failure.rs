@@ -159,14 +159,16 @@ impl FollowError {
 pub(super) fn log(source: &Source, error: &FollowError, is_repeated: bool) {
     let kind = source.kind();
     let advice = error.advice(source);
-    let mut cause = String::new();
-    let mut next = std::error::Error::source(error);
-    while let Some(error) = next {
-        cause = format!("{cause}: {error}");
-        next = error.source();
-    }
+    // The innermost says what happened; those around it repeat it.
+    let cause = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    let cause = cause.last().map(|cause| format!(": {cause}"));
+    let cause = cause.unwrap_or_default();
     if is_repeated {
         tracing::debug!(kind, "watch still interrupted: {error}{cause}");
+    } else if error.label() == "not served" {
+        // Kinds of CustomResourceDefinitions come and go, and a server that has just started does
+        // not know them yet.
+        tracing::info!(kind, "watch interrupted, trying again: {advice}");
     } else if advice.is_empty() {
         tracing::warn!(kind, "watch interrupted, trying again: {error}{cause}");
     } else {

@@ -47,6 +47,8 @@ pub(super) struct Source {
     /// As RBAC and kubectl name it: `endpointslices.discovery.k8s.io`.
     resource: String,
     field_selector: Option<String>,
+    /// Whether the server begins a watch with what there is; unless it refuses, it does.
+    streams: bool,
 }
 
 impl Source {
@@ -57,6 +59,7 @@ impl Source {
             path: K::url_path(&(), None),
             resource: resource::<K>(),
             field_selector: None,
+            streams: true,
         }
     }
 
@@ -70,6 +73,7 @@ impl Source {
             path: K::url_path(&(), Some(&*key.namespace).filter(|name| !name.is_empty())),
             resource: resource::<K>(),
             field_selector: Some(format!("metadata.name={}", key.name)),
+            streams: true,
         }
     }
 
@@ -168,8 +172,6 @@ pub(super) struct Follower<Read, Wrap> {
     pub(super) wrap: Wrap,
     pub(super) sender: mpsc::Sender<Change>,
     pub(super) names: Names,
-    /// Whether the server sends initial objects on a watch; unless it refuses, it does.
-    pub(super) streams: bool,
 }
 
 impl<Read, Wrap> Follower<Read, Wrap> {
@@ -207,7 +209,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         let mut failing = None;
         loop {
             let begun = Instant::now();
-            let done = if position.is_none() && !self.streams {
+            let done = if position.is_none() && !self.source.streams {
                 self.list(&mut failing).await.map(|at| position = Some(at))
             } else {
                 self.watch(&mut position, backoff, &mut failing).await
@@ -299,7 +301,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
             Err(FollowError::Refused { status, .. })
                 if position.is_none() && is_unknown(&status) =>
             {
-                self.streams = false;
+                self.source.streams = false;
                 return Ok(());
             }
             events => events?,
@@ -312,7 +314,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
             // A server, or a proxy before it, that accepts such a watch and does not go through with
             // it may still be good for a list.
             if let Err(FollowError::Short | FollowError::Silence | FollowError::Endless) = initial {
-                self.streams = false;
+                self.source.streams = false;
             }
             *position = Some(initial?);
             *failing = None;

@@ -1,6 +1,7 @@
 //! The whole state path against an API server in memory, in paused time: what is waited for here
 //! takes none.
 
+mod custom;
 mod server;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -510,7 +511,6 @@ async fn a_watch_that_panics_starts_over() {
         wrap: Change::Namespaces,
         sender,
         names: Names::default(),
-        streams: true,
     };
     let task = tokio::spawn(follower.run());
     loop {

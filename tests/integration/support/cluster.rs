@@ -111,7 +111,7 @@ impl Options {
         command
             .arg("up")
             .args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
-            .args(["--dns", "127.0.0.1:0"])
+            .args(["--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(data_dir)
             .args(&self.args)

@@ -94,6 +94,8 @@ struct Inner {
     /// Watches from an older version than this get 410.
     compacted: u64,
     watchers: Vec<Watcher>,
+    /// Version and resource name of the kinds that came with CRDs.
+    custom: Vec<(String, String)>,
     faults: HashMap<String, Fault>,
     seen: Vec<Seen>,
     /// Watches may begin with what there is; otherwise that is refused, as by older servers.
@@ -149,6 +151,15 @@ impl Server {
         let mut object = inner.objects.remove(&id).unwrap();
         object["metadata"]["resourceVersion"] = json!(inner.version.to_string());
         inner.record(path, "DELETED", &object);
+    }
+
+    /// Serves these kinds of Gateway API, and no others: version and resource name.
+    pub(super) fn serve_custom(&self, kinds: &[(&str, &str)]) {
+        let mut inner = self.lock();
+        let owned = |(version, plural): &(&str, &str)| ((*version).into(), (*plural).into());
+        inner.custom = kinds.iter().map(owned).collect();
+        let is_custom = |path: &str| path.starts_with("/apis/gateway.networking.k8s.io/");
+        inner.watchers.retain(|watcher| !is_custom(&watcher.path));
     }
 
     pub(super) fn bookmark(&self, path: &str) {
@@ -241,6 +252,9 @@ impl Server {
             }
             _ => {}
         }
+        if let Some(answer) = inner.custom(&seen.path) {
+            return Some(answer);
+        }
         Some(if seen.is_watch() {
             inner.watch(&seen, fault == Some(Fault::SilentWatch))
         } else {
@@ -271,6 +285,30 @@ impl Inner {
             // A watcher that went away is cleaned up later.
             let _ = watcher.lines.try_send(line.clone());
         }
+    }
+
+    /// The answer to what concerns kinds that come with CRDs, unless it is a list or watch of one
+    /// that is served.
+    fn custom(&self, path: &str) -> Option<Answer> {
+        let mut parts = path
+            .strip_prefix("/apis/gateway.networking.k8s.io/")?
+            .split('/');
+        let version = parts.next()?;
+        let served = self.custom.iter().filter(|(of, _)| of == version);
+        let mut plurals = served.map(|(_, plural)| plural);
+        if let Some(wanted) = parts.next() {
+            let is_served = plurals.any(|plural| plural == wanted);
+            return (!is_served).then(|| refuse(404));
+        }
+        let resources: Vec<Value> = plurals
+            .map(|plural| json!({"name": plural, "singularName": "", "namespaced": true, "kind": "K", "verbs": ["list", "watch"]}))
+            .collect();
+        if resources.is_empty() {
+            return Some(refuse(404));
+        }
+        let group_version = format!("gateway.networking.k8s.io/{version}");
+        let document = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources});
+        Some(whole(StatusCode::OK, &document))
     }
 
     fn list(&self, seen: &Seen) -> Answer {

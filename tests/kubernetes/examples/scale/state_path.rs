@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -20,6 +21,9 @@ use crate::{fail, now, say};
 
 /// Changes arrive nearly in order: this many are looked for at once.
 const WINDOW: usize = 256;
+
+/// How long the last change may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The process: runs the state path, tells when the first snapshot and each change is there, and
 /// answers a line on standard input with its status. Ends with its standard input.
@@ -53,7 +57,8 @@ pub(crate) async fn run(kubeconfig: &Path, size: Size) -> anyhow::Result<()> {
         "services": reader.load().services.size(),
         "endpoints": endpoints,
     }));
-    tokio::spawn(tell_changes(reader.clone(), size));
+    let changes = Arc::default();
+    tokio::spawn(note_changes(reader.clone(), size, Arc::clone(&changes)));
     let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
     while lines.next_line().await?.is_some() {
         let text = recorder.render();
@@ -62,7 +67,8 @@ pub(crate) async fn run(kubeconfig: &Path, size: Size) -> anyhow::Result<()> {
             .filter(|line| line.starts_with("sealane_config_relists_total{"))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum();
-        say(&json!({"relists": relists, "generation": reader.load().generation}));
+        let changes: &Vec<(usize, u64)> = &changes.lock().unwrap_or_else(PoisonError::into_inner);
+        say(&json!({"relists": relists, "changes": changes}));
     }
     Ok(())
 }
@@ -75,7 +81,11 @@ fn endpoints(snapshot: &Snapshot) -> usize {
     ports.map(|port| port.endpoints.len()).sum()
 }
 
-async fn tell_changes(mut reader: Reader, size: Size) {
+/// Which change was seen when. Only told when asked: writing each at once would block on a parent that
+/// does not read meanwhile.
+type Changes = Arc<Mutex<Vec<(usize, u64)>>>;
+
+async fn note_changes(mut reader: Reader, size: Size, changes: Changes) {
     let mut seen = vec![false; size.services];
     let mut first = 0;
     while reader.changed().await.is_some() {
@@ -85,7 +95,8 @@ async fn tell_changes(mut reader: Reader, size: Size) {
         for (index, seen) in unseen {
             if !*seen && has_changed(&snapshot, index) {
                 *seen = true;
-                say(&json!({"change": index, "at": at}));
+                let mut changes = changes.lock().unwrap_or_else(PoisonError::into_inner);
+                changes.push((index, at));
             }
         }
         while seen.get(first) == Some(&true) {
@@ -123,12 +134,6 @@ pub(crate) struct Synced {
     pub(crate) first_snapshot: Duration,
     pub(crate) services: usize,
     pub(crate) endpoints: usize,
-}
-
-/// What the process answers.
-#[derive(Debug)]
-pub(crate) struct Status {
-    pub(crate) relists: u64,
 }
 
 impl StatePath {
@@ -178,23 +183,34 @@ impl StatePath {
         })
     }
 
-    pub(crate) fn status(&mut self) -> anyhow::Result<Status> {
+    fn ask(&mut self) -> anyhow::Result<Value> {
         writeln!(self.input)?;
-        let relists = self.next()?["relists"].as_f64().unwrap_or_default();
-        Ok(Status {
-            relists: relists as u64,
-        })
+        self.next()
     }
 
-    /// Waits for the first `count` changes; returns when each was in the snapshot.
+    /// How often kinds were listed.
+    pub(crate) fn relists(&mut self) -> anyhow::Result<u64> {
+        let relists = self.ask()?["relists"].as_f64().unwrap_or_default();
+        Ok(relists as u64)
+    }
+
+    /// Waits until `count` changes were seen; returns when each was in the snapshot.
     pub(crate) fn seen(&mut self, count: usize) -> anyhow::Result<Vec<u64>> {
-        let mut seen = vec![0; count];
-        for _ in 0..count {
-            let value = self.next()?;
-            let index = usize::try_from(value["change"].as_u64().context("a change")?)?;
-            seen[index] = value["at"].as_u64().context("a time")?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let changes: Vec<(usize, u64)> = serde_json::from_value(self.ask()?["changes"].take())?;
+            if changes.len() >= count {
+                let mut seen = vec![0; count];
+                for (index, at) in changes {
+                    *seen.get_mut(index).context("a change of ours")? = at;
+                }
+                return Ok(seen);
+            }
+            if Instant::now() > until {
+                bail!("{} of {count} changes were seen", changes.len());
+            }
+            std::thread::park_timeout(Duration::from_millis(200));
         }
-        Ok(seen)
     }
 }
 

@@ -49,7 +49,7 @@ async fn reliability_f30_a_kind_comes_and_goes() {
         world.until(&name, |s| operator.has(s, &name)).await;
         sleep(Duration::from_secs(3)).await;
     }
-    let loud = world.log.count(&["watch interrupted"]) + world.log.count(&["ERROR"]);
+    let loud = world.log.count(&["WARN", "watch interrupted"]) + world.log.count(&["ERROR"]);
     assert_eq!(loud, 0, "{}", world.log.text());
     let relists = world.metric("sealane_config_relists_total{kind=\"Service\"}");
     assert_eq!(relists, Some(1.0), "others are not disturbed");
