@@ -89,7 +89,14 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
     // should answer with new ones.
     let control = CancellationToken::new();
     let serving = CancellationToken::new();
-    let plane = Plane::start(&settings, data_dir.path(), api, &network, &serving).await?;
+    let plane = Box::pin(Plane::start(
+        &settings,
+        data_dir.path(),
+        api,
+        &network,
+        &serving,
+    ))
+    .await?;
     let client = plane.client.clone();
     let kubeconfig = plane.kubeconfig.display().to_string();
     let url = plane.url.clone();
