@@ -86,6 +86,9 @@ impl Pages {
         for problem in snapshot.problems.iter() {
             *problems.entry(problem.kind.label()).or_default() += 1;
         }
+        let ages = self.reader.staleness().ages().into_iter();
+        let staleness: BTreeMap<&str, f64> =
+            ages.map(|(kind, age)| (kind, age.as_secs_f64())).collect();
         let (routes, certificates) = (&snapshot.routes, &snapshot.certificates);
         json!({
             "generation": snapshot.generation,
@@ -100,6 +103,7 @@ impl Pages {
             "certificates": certificates.exact.size() + certificates.wildcard.size(),
             "defaultCertificate": certificates.default.is_some(),
             "problems": problems,
+            "stalenessSeconds": staleness,
         })
     }
 }
