@@ -81,7 +81,7 @@ async fn proxy_o6_o9_a_gateway_keeps_what_it_has_and_drains() {
     let _echo = pod.echo();
     let account = kubernetes.deploy("gateway").await;
     kubernetes.apply(&shop(pod.ip));
-    let within = kubernetes.from_within(&node, &account).await;
+    let within = kubernetes.kubeconfig_within(&node, &account).await;
     let mut gateway = Mode::start(Some(&node), &within, &GATEWAY);
     let addr = SocketAddr::new(NODE_IP.into(), gateway.address("http").port());
     gateway.ready(Some(&node)).await;
@@ -187,7 +187,7 @@ async fn node_serves_services_of_a_real_cluster() {
     let _echo = server.echo();
     let account = kubernetes.deploy("node").await;
     kubernetes.apply(&shop(server.ip)[..2]);
-    let within = kubernetes.from_within(&node, &account).await;
+    let within = kubernetes.kubeconfig_within(&node, &account).await;
     let args = [
         "node",
         "--node-name",
@@ -297,7 +297,7 @@ async fn node_needs_every_rule_of_its_role_and_no_more() {
         return;
     };
     let account = kubernetes.deploy("node").await;
-    let within = kubernetes.from_within(&node, &account).await;
+    let within = kubernetes.kubeconfig_within(&node, &account).await;
     let start = || Mode::start(Some(&node), &within, &["node", "--node-name", "here"]);
     let proxy = start();
     proxy.ready(Some(&node)).await;

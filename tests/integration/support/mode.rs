@@ -86,7 +86,7 @@ impl Kubernetes {
 
     /// An account of the cluster, from a namespace that does not have the API server: through a relay
     /// that listens in that namespace.
-    pub(crate) async fn from_within(&self, node: &Node, kubeconfig: &Path) -> PathBuf {
+    pub(crate) async fn kubeconfig_within(&self, node: &Node, kubeconfig: &Path) -> PathBuf {
         let listener = node.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         let relay = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
