@@ -186,7 +186,20 @@ async fn node_serves_services_of_a_real_cluster() {
     let (client, server) = (node.pod("client").await, node.pod("server").await);
     let _echo = server.echo();
     let account = kubernetes.deploy("node").await;
-    kubernetes.apply(&shop(server.ip)[..2]);
+    let mut objects = shop(server.ip);
+    objects[0]["spec"]["type"] = "NodePort".into();
+    objects[0]["spec"]["ports"][0]["nodePort"] = 30080.into();
+    kubernetes.apply(&objects[..2]);
+    // The part of the role for --dns, which deploy/ does not bind.
+    kubernetes.apply(&[json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "sealane-node-dns"},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole", "name": "sealane-node-dns",
+        },
+        "subjects": [{"kind": "ServiceAccount", "name": "node", "namespace": "sealane"}],
+    })]);
     let within = kubernetes.kubeconfig_within(&node, &account).await;
     let args = [
         "node",
@@ -196,16 +209,29 @@ async fn node_serves_services_of_a_real_cluster() {
         "10.96.0.0/16",
         "--pod-cidr",
         "10.244.0.0/16",
+        "--dns",
+        "10.244.0.1:53",
         "--drain-delay",
         "0",
     ];
     let mut proxy = Mode::start(Some(&node), &within, &args);
     proxy.ready(Some(&node)).await;
+    let log = proxy.process.log();
+    assert!(!log.contains("forbidden"), "{log}");
     let vip = SocketAddr::new(cluster_ip(&kubernetes), 80);
     let ask = |pod: &Pod, addr| pod.run(move || get(addr, "shop", "/"));
     until_served("the Service", || ask(&client, vip)).await;
+    let node_port = SocketAddr::new(NODE_IP.into(), 30080);
+    until_served("the node port", || ask(&client, node_port)).await;
     let direct = SocketAddr::new(server.ip.into(), 8000);
     assert_eq!(ask(&client, direct).unwrap().0, 200, "pods are left alone");
+    if has("dig") {
+        let name = "shop.default.svc.cluster.local";
+        let mut dig = Command::new("dig");
+        dig.args(["+short", "@10.244.0.1", "A", name]);
+        let found = client.run(move || output(&mut dig));
+        assert_eq!(found.trim(), vip.ip().to_string());
+    }
     assert!(tables(&node).contains("table inet sealane"));
 
     proxy.process.signal("TERM");
