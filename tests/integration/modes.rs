@@ -126,6 +126,76 @@ async fn proxy_o6_o9_a_gateway_keeps_what_it_has_and_drains() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn proxy_o5_o6_ready_with_its_certificate_silent_about_keys_and_cut_off_after_the_grace() {
+    const CANARY: &str = "canary-in-a-key";
+    let Some(node) = Node::new() else { return };
+    let Some(kubernetes) = Kubernetes::start().await else {
+        return;
+    };
+    let pod = node.pod("shop").await;
+    let _echo = pod.echo();
+    let account = kubernetes.deploy("gateway").await;
+    let mut objects = shop(pod.ip);
+    objects[2]["spec"]["tls"] = json!([{"hosts": [HOST], "secretName": "broken"}]);
+    // One more host, without TLS and therefore without a redirect.
+    let mut plain = objects[2]["spec"]["rules"][0].clone();
+    plain["host"] = "plain.test".into();
+    objects[2]["spec"]["rules"]
+        .as_array_mut()
+        .unwrap()
+        .push(plain);
+    kubernetes.apply(&objects);
+    kubernetes.apply(&[tls_secret("broken", "no certificate", CANARY)]);
+    let within = kubernetes.kubeconfig_within(&node, &account).await;
+    let own = ["--default-ssl-certificate", "default/own", "--grace", "1"];
+    let mut gateway = Mode::start(Some(&node), &within, &[&GATEWAY[..], &own].concat());
+    let pending = "[-] certificate loaded\n";
+    eventually("only the certificate is missing", async || {
+        match gateway.admin(Some(&node), "/readyz") {
+            (503, missing) if missing == pending => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let made = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();
+    let key = made.signing_key.serialize_pem();
+    kubernetes.apply(&[tls_secret("own", &made.cert.pem(), &key)]);
+    gateway.ready(Some(&node)).await;
+    let (_, snapshot) = gateway.admin(Some(&node), "/debug/snapshot");
+    let snapshot: Value = serde_json::from_str(&snapshot).unwrap();
+    assert_eq!(snapshot["defaultCertificate"], true, "{snapshot}");
+    assert_eq!(snapshot["problems"]["bad_certificate"], 1, "{snapshot}");
+    for path in ["/debug/snapshot", "/metrics", "/readyz", "/version"] {
+        let (_, page) = gateway.admin(Some(&node), path);
+        assert!(!page.contains(CANARY), "{path}: {page}");
+    }
+    assert!(!gateway.process.log().contains(CANARY));
+
+    let addr = SocketAddr::new(NODE_IP.into(), gateway.address("http").port());
+    let status = std::thread::scope(|scope| {
+        let slow = scope.spawn(|| node.run(move || get(addr, "plain.test", "/?delay=50s")));
+        // Time for the request to arrive; if it is late, it comes within the drain delay.
+        std::thread::park_timeout(Duration::from_millis(300));
+        gateway.process.signal("TERM");
+        let status = gateway.process.wait(Duration::from_secs(8));
+        let cut = slow.join().unwrap();
+        assert!(!matches!(cut, Ok((200, _))), "{cut:?}");
+        status
+    });
+    assert!(status.success(), "{status}\n{}", gateway.process.log());
+    let log = gateway.process.log();
+    assert!(log.contains("still in flight"), "{log}");
+}
+
+fn tls_secret(name: &str, certificate: &str, key: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": "default"},
+        "stringData": {"tls.crt": certificate, "tls.key": key},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn proxy_o6_a_second_signal_ends_at_once() {
     let Some(kubernetes) = Kubernetes::start().await else {
         return;
