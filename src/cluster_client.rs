@@ -37,7 +37,9 @@ impl ClusterOptions {
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
         };
-        client::configuration(&address).await.map_err(failed)
+        // Boxed, because configurations are large and are moved from state to state.
+        let found = Box::pin(client::configuration(&address)).await;
+        found.map_err(failed)
     }
 
     /// A client that says it is `sealane/VERSION (MODE)`. The API server need not be there yet.
@@ -54,7 +56,8 @@ impl ClusterOptions {
 /// # Errors
 /// The credentials cannot be used.
 pub(crate) async fn connect(config: Config, mode: &str) -> Result<Client, Failure> {
-    client::connect(config, mode).await.map_err(failed)
+    let made = Box::pin(client::connect(config, mode)).await;
+    made.map_err(failed)
 }
 
 fn failed(error: ClientError) -> Failure {
