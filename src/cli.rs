@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::dns::DnsOptions;
 use crate::echo::EchoOptions;
+use crate::gateway::GatewayOptions;
+use crate::node::NodeOptions;
 use crate::up::settings::UpOptions;
 
 /// Kubernetes services, ingress and DNS in one program; `up` brings its own cluster
@@ -23,6 +26,15 @@ pub(crate) enum Command {
     /// Run a cluster on this machine: Kubernetes API, pods as processes, Services, Ingress, DNS
     #[command(after_help = UP_EXAMPLES)]
     Up(Box<UpOptions>),
+    /// Serve a cluster's Services on the node that this runs on
+    #[command(after_help = NODE_EXAMPLES)]
+    Node(Box<NodeOptions>),
+    /// Serve a cluster's Ingresses
+    #[command(after_help = GATEWAY_EXAMPLES)]
+    Gateway(Box<GatewayOptions>),
+    /// Answer the names of a cluster's Services
+    #[command(after_help = DNS_EXAMPLES)]
+    Dns(Box<DnsOptions>),
     /// The demo workload: an HTTP server that says who it is and what it saw
     #[command(after_help = ECHO_EXAMPLES)]
     Echo(EchoOptions),
@@ -41,6 +53,31 @@ Examples:
 
 Pods are processes, not containers: `command:` in a pod runs as it stands, and an image without one
 needs an --image rule (or an entry in --images FILE) that says which program it stands for.";
+
+const NODE_EXAMPLES: &str = "\
+Examples:
+  sealane node --node-name \"$(hostname)\" --service-cidr 10.96.0.0/16 --pod-cidr 10.244.0.0/16
+      Intercepts pods' connections to Services on this node. Takes CAP_NET_ADMIN.
+  kubectl apply -f deploy/node.yaml
+      On every node of a cluster, with the role that it needs.
+
+Connections that start on the node itself, and UDP, are left to what else serves Services there.";
+
+const GATEWAY_EXAMPLES: &str = "\
+Examples:
+  sealane gateway --kubeconfig ~/.kube/config --http 127.0.0.1:8080 --https 127.0.0.1:8443
+      Serves the Ingresses of class `sealane` of that cluster on this machine.
+  sealane gateway --publish-service sealane/gateway --default-ssl-certificate sealane/default
+      In a pod: the Service's addresses become the Ingresses' status.
+  kubectl apply -f deploy/gateway.yaml
+      On a cluster, with the role that it needs.";
+
+const DNS_EXAMPLES: &str = "\
+Examples:
+  sealane dns --kubeconfig ~/.kube/config --dns 127.0.0.1:1053
+  dig @127.0.0.1 -p 1053 kubernetes.default.svc.cluster.local
+  kubectl apply -f deploy/dns.yaml
+      On a cluster, with the role that it needs.";
 
 const ECHO_EXAMPLES: &str = "\
 Examples:

@@ -1,13 +1,21 @@
 //! The `sealane` command: picks the subcommand, sets up what all of them share, and turns the
 //! outcome into an exit code.
 
+mod admin;
 mod cli;
+mod cluster_client;
+mod dns;
 mod echo;
 mod exit;
+mod gateway;
 mod manifests;
+mod mode;
+mod node;
+mod serve;
 mod signal;
 mod up;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -35,13 +43,21 @@ fn main() -> ExitCode {
             EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(DEFAULT_LOG)),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    let outcome = match cli.command {
-        Command::Up(options) => up::run(*options),
+    exit::report(run(cli.command))
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let metrics = admin::install_metrics;
+    match command {
+        Command::Up(options) => up::run(*options, metrics()?),
+        Command::Node(options) => node::run(*options, metrics()?),
+        Command::Gateway(options) => gateway::run(*options, metrics()?),
+        Command::Dns(options) => dns::run(*options, metrics()?),
         Command::Echo(options) => block_on(echo::run(options)),
-    };
-    exit::report(outcome)
+    }
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failure> {

@@ -14,13 +14,13 @@ use sealane_cluster::controllers;
 use sealane_cluster::network::PodNetwork;
 use sealane_cluster::runtime::NodeAgent;
 use sealane_cluster::streams::PodStreams;
-use sealane_config::client::{self, ClientError, ClusterAddress};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::control::NODE;
 use super::preflight;
 use super::settings::{ControlPlane, PodNetworkMode, Settings};
+use crate::cluster_client::{self, ClusterOptions};
 use crate::exit::Failure;
 
 /// A control plane that takes requests.
@@ -123,21 +123,16 @@ impl Plane {
     }
 
     async fn joined(file: &Path, listener: TcpListener) -> Result<Self, Failure> {
-        let address = ClusterAddress {
-            kubeconfig: Some(file.to_owned()),
-            context: None,
-        };
-        let unusable = |error: ClientError| Failure::Input(vec![error.to_string()]);
-        let config = client::configuration(&address).await.map_err(unusable)?;
+        let config = ClusterOptions::of_file(file).config().await?;
         let roots = config.root_cert.clone().filter(|roots| !roots.is_empty());
         let roots = roots.ok_or_else(|| {
             Failure::Input(vec![format!(
-                "kubeconfig {}: it names no certificate authority, by which the API server's calls are told from others'",
+                "kubeconfig {}: it names no certificate authority, by which calls of the API server are told from others'",
                 file.display()
             )])
         })?;
         let url = config.cluster_url.to_string();
-        let client = client::connect(config, "up").await.map_err(unusable)?;
+        let client = cluster_client::connect(config, "up").await?;
         client
             .apiserver_version()
             .await

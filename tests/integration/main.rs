@@ -13,4 +13,5 @@ mod healing;
 mod input;
 mod kubectl;
 mod lifecycle;
+mod modes;
 mod rootless;
