@@ -12,6 +12,7 @@ mod gateway;
 mod healing;
 mod input;
 mod kubectl;
+mod leader;
 mod lifecycle;
 mod modes;
 mod rootless;
