@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::check::CheckOptions;
 use crate::echo::EchoOptions;
+use crate::explain::ExplainOptions;
 use crate::up::settings::UpOptions;
 
 /// Kubernetes services, ingress and DNS in one program; `up` brings its own cluster
@@ -15,7 +17,8 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 good, 1 failed, 2 wrong usage or input, 3 this machine is not able";
+Exit codes: 0 good, 1 failed, 2 wrong usage or input, 3 this machine or cluster is not able, or
+errors were found, 4 warnings were found (with --strict), 5 not found";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
@@ -23,6 +26,12 @@ pub(crate) enum Command {
     /// Run a cluster on this machine: Kubernetes API, pods as processes, Services, Ingress, DNS
     #[command(after_help = UP_EXAMPLES)]
     Up(Box<UpOptions>),
+    /// Find what is wrong with manifests or with the objects of a cluster
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckOptions),
+    /// Say why a request, a connection or a name goes where it goes, decision by decision
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(Box<ExplainOptions>),
     /// The demo workload: an HTTP server that says who it is and what it saw
     #[command(after_help = ECHO_EXAMPLES)]
     Echo(EchoOptions),
@@ -41,6 +50,48 @@ Examples:
 
 Pods are processes, not containers: `command:` in a pod runs as it stands, and an image without one
 needs an --image rule (or an entry in --images FILE) that says which program it stands for.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  sealane check -f k8s/
+      Manifests in a directory, without a cluster.
+  sealane check -A
+      All namespaces of the cluster of your kubeconfig.
+  sealane check -f k8s/ --strict -o json
+      For a pipeline.
+  sealane explain SL0301
+      What a code means.
+
+Exit codes:
+  0  nothing worse than a warning
+  1  the check itself failed
+  2  wrong usage
+  3  errors were found, or the cluster does not answer or refuses
+  4  warnings were found, with --strict
+  5  a path, context or namespace does not exist";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  sealane explain https://shop.example.com/cart -f k8s/
+      Which certificate, rule, Service and endpoints take a request, and why no other.
+  sealane explain http://10.0.0.7/ -H 'Host: shop.example.com' -X POST
+      The same for a request with a field and a method of its own.
+  sealane explain default/api:80
+      Where connections to a Service go.
+  sealane explain api --from-namespace shop -t AAAA
+      What a pod in namespace shop gets for a name, search path and all.
+  sealane explain SL0301
+      The page of a code that `sealane check` printed.
+
+The state comes from files (-f), a cluster (--kubeconfig, --context) or a running instance (--admin).
+Without any of these: a running `sealane up`, or else the cluster of your kubeconfig.
+
+Exit codes:
+  0  it would be served, redirected or forwarded
+  1  the explanation failed
+  2  wrong usage
+  3  it would be answered with an error, or the cluster or instance does not answer
+  5  nothing takes it, or the Service, name or code does not exist";
 
 const ECHO_EXAMPLES: &str = "\
 Examples:

@@ -6,16 +6,16 @@
 
 pub(crate) mod settings;
 
-mod apply;
+pub(crate) mod apply;
 mod bind;
 mod console;
 mod control;
 mod data_dir;
 mod plane;
 mod preflight;
-mod served;
+pub(crate) mod served;
 mod status;
-mod system;
+pub(crate) mod system;
 mod workers;
 
 use std::time::Instant;

@@ -273,7 +273,10 @@ impl Cluster {
     pub(crate) fn kubectl(&self, args: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command
-            .env("KUBECONFIG", self.summary["kubeconfig"].as_str().expect("a path"))
+            .env(
+                "KUBECONFIG",
+                self.summary["kubeconfig"].as_str().expect("a path"),
+            )
             .env("HOME", self.data_dir())
             .args(args)
             .current_dir(root())
