@@ -13,6 +13,7 @@ mod control;
 mod data_dir;
 mod plane;
 mod preflight;
+mod report;
 pub(crate) mod served;
 mod status;
 pub(crate) mod system;

@@ -9,10 +9,12 @@ mod annotations;
 mod claims;
 mod endpoints;
 mod gateway;
+pub mod gateway_api;
 mod host;
 mod host_certificate;
 mod host_routes;
 mod ingress;
+mod ingress_status;
 mod names;
 mod path;
 mod problems;
@@ -30,7 +32,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
 pub use gateway::GatewayOptions;
-pub use ingress::{ClassRecord, IngressRecord};
+pub use ingress::{ClassRecord, IngressRecord, ingress_class};
+pub use ingress_status::StatusRecord;
 pub use names::Names;
 pub use secret::SecretRecord;
 pub use service::ServiceRecord;
@@ -55,6 +58,8 @@ pub enum Change {
     Ingresses(Delta<IngressRecord>),
     /// IngressClasses.
     Classes(Delta<ClassRecord>),
+    /// Objects of Gateway API.
+    GatewayApi(gateway_api::ApiChange),
     /// One Secret that is referred to.
     Secret(ObjectKey, Delta<SecretRecord>),
 }
@@ -127,6 +132,7 @@ impl Compiler {
             }
             Change::Ingresses(delta) => self.gateway.apply_ingresses(delta, problems),
             Change::Classes(delta) => self.gateway.apply_classes(delta, problems),
+            Change::GatewayApi(change) => self.gateway.apply_gateway_api(change, problems),
             Change::Secret(key, delta) => self.gateway.apply_secret(&key, delta),
         }
     }

@@ -36,3 +36,19 @@ pub const CHANGE_QUEUE: usize = 1024;
 /// How long the first snapshot waits for certificates once everything else is there: one that
 /// cannot be read must not keep everything from starting.
 pub const CERTIFICATE_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a connection to the API server may take, with name lookup, proxy and TLS.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A PING is sent to the API server after this time without a frame from it.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long its answer may take. Together with [`KEEP_ALIVE_INTERVAL`] below the 30 seconds in which
+/// a connection that died silently has to be noticed.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Name under which the API server keeps book of the fields that we write.
+pub const FIELD_MANAGER: &str = "sealane-gateway";
+
+/// `spec.controllerName` of the GatewayClasses that are ours, and `reportingController` of our Events.
+pub const GATEWAY_CONTROLLER: &str = "sealane.dev/gateway";

@@ -4,9 +4,11 @@
 //! `proxy`, `dns` and `ingress` read a [`Snapshot`] through a [`Reader`] and know no Kubernetes
 //! types; only [`watch`] and [`compile`] do.
 
+pub mod client;
 pub mod compile;
 pub mod defaults;
 pub mod model;
+pub mod report;
 pub mod snapshot;
 pub mod sockets;
 pub mod watch;

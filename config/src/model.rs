@@ -2,6 +2,7 @@
 
 mod addr;
 mod endpoint;
+mod ingress;
 mod problem;
 mod route;
 mod service;
@@ -9,6 +10,7 @@ mod tls;
 
 pub use addr::{ClientAddr, EndpointAddr, ListenAddr, VipAddr};
 pub use endpoint::{Endpoint, EndpointStats};
+pub use ingress::{IngressStatus, PublishedAddress, StatusWriter};
 pub use problem::{ObjectRef, Problem, ProblemKind};
 pub use route::{
     Backend, BackendProtocol, Filters, HostMatch, HostRoutes, PathMatch, Rewrite, RouteRule,

@@ -12,8 +12,8 @@ use rpds::HashTrieMapSync;
 use tokio::sync::watch;
 
 use crate::model::{
-    Backend, CertificateTable, Problem, Protocol, RouteTable, Service, ServiceKey, ServicePort,
-    VipAddr,
+    Backend, CertificateTable, IngressStatus, ObjectRef, Problem, Protocol, RouteTable, Service,
+    ServiceKey, ServicePort, VipAddr,
 };
 
 /// One consistent state of the world.
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub cluster_ips: HashTrieMapSync<IpAddr, ServiceKey>,
     /// Services that have this address as an endpoint, for reverse DNS; sorted by key.
     pub endpoint_ips: HashTrieMapSync<IpAddr, Arc<[ServiceKey]>>,
+    /// Ingresses whose status is ours to keep or to clear.
+    pub ingresses: HashTrieMapSync<ObjectRef, Arc<IngressStatus>>,
     /// Routes of the gateway.
     pub routes: RouteTable,
     /// Certificates of the gateway.

@@ -40,32 +40,71 @@ use follow::{Follower, Source};
 /// How often staleness is measured and certificates are checked.
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(5);
 
-/// Kinds that are listed completely. All of them have to be there before anything is published.
-const KINDS: [&str; 5] = [
-    "Service",
-    "EndpointSlice",
-    "Namespace",
-    "Ingress",
-    "IngressClass",
-];
-
-/// What to watch, and which of it is ours.
+/// What to watch, and which of it is ours. A process watches no more kinds than it uses, so that it
+/// can run with a role that allows no more.
+///
+/// Services and EndpointSlices are always watched. The first snapshot waits for exactly the kinds that
+/// are watched; the tables of all others stay empty.
 #[derive(Clone, Debug)]
 pub struct WatchOptions {
+    /// Name of the Node that this process runs on: watched for its topology labels.
+    pub node: Option<String>,
+    /// Watch Namespaces, of which DNS has to know whether they exist.
+    pub namespaces: bool,
+    /// Watch Ingresses, IngressClasses and the Secrets that Ingresses name.
+    pub ingress: Option<IngressWatch>,
+}
+
+/// Which Ingresses are ours.
+#[derive(Clone, Debug)]
+pub struct IngressWatch {
     /// `spec.controller` of the IngressClasses that are ours.
-    pub ingress_controller: String,
+    pub controller: String,
     /// Serve Ingresses that name no class.
-    pub watch_ingress_without_class: bool,
+    pub watch_without_class: bool,
     /// Namespace and name of the Secret with the default certificate.
     pub default_certificate: Option<(String, String)>,
 }
 
+/// Everything, but no Node: what `sealane up` watches.
 impl Default for WatchOptions {
     fn default() -> Self {
         Self {
-            ingress_controller: "sealane.dev/ingress".into(),
-            watch_ingress_without_class: false,
+            node: None,
+            namespaces: true,
+            ingress: Some(IngressWatch::default()),
+        }
+    }
+}
+
+impl Default for IngressWatch {
+    fn default() -> Self {
+        Self {
+            controller: "sealane.dev/ingress".into(),
+            watch_without_class: false,
             default_certificate: None,
+        }
+    }
+}
+
+impl WatchOptions {
+    /// Services and their endpoints, nothing else.
+    pub fn services_only() -> Self {
+        Self {
+            node: None,
+            namespaces: false,
+            ingress: None,
+        }
+    }
+
+    /// What the compiler's gateway half serves: without Ingresses it has nothing to do.
+    fn gateway(&self) -> GatewayOptions {
+        let ingress = self.ingress.clone().unwrap_or_default();
+        let default = ingress.default_certificate;
+        GatewayOptions {
+            controller: ingress.controller,
+            watch_without_class: ingress.watch_without_class,
+            default_certificate: default.map(|(namespace, name)| ObjectKey::new(&namespace, &name)),
         }
     }
 }
@@ -80,18 +119,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     describe_metrics();
-    let default = options.default_certificate;
-    let gateway = GatewayOptions {
-        controller: options.ingress_controller,
-        watch_without_class: options.watch_ingress_without_class,
-        default_certificate: default.map(|(namespace, name)| ObjectKey::new(&namespace, &name)),
-    };
     let (sender, mut changes) = mpsc::channel(CHANGE_QUEUE);
+    let watches = Watches::start(client, sender, &options);
     let mut state = State {
-        watches: Watches::start(client, sender),
-        compiler: Compiler::new(gateway),
+        unlisted: watches.kinds(),
+        watches,
+        compiler: Compiler::new(options.gateway()),
         publisher,
-        unlisted: KINDS.into_iter().collect(),
         give_up_certificates: None,
         has_published: false,
     };
@@ -238,6 +272,7 @@ fn listed_kind(change: &Change) -> Option<&'static str> {
         Change::Namespaces(Delta::Replace(_)) => Some("Namespace"),
         Change::Ingresses(Delta::Replace(_)) => Some("Ingress"),
         Change::Classes(Delta::Replace(_)) => Some("IngressClass"),
+        Change::GatewayApi(change) => change.listed_kind(),
         Change::Services(_)
         | Change::Slices(_)
         | Change::Namespaces(_)
@@ -253,7 +288,10 @@ struct Watches {
     sender: mpsc::Sender<Change>,
     tasks: JoinSet<()>,
     contacts: Contacts,
-    secret_contact: Arc<Contact>,
+    /// Made with the first watch on a Secret: what is not watched is not stale.
+    secret_contact: Option<Arc<Contact>>,
+    /// The kinds that are listed completely.
+    kinds: Vec<&'static str>,
     /// The watch of each Secret, by the number of its reference.
     secrets: HashMap<ObjectKey, (u64, AbortHandle)>,
     secrets_version: Option<u64>,
@@ -261,15 +299,15 @@ struct Watches {
 }
 
 impl Watches {
-    fn start(client: Client, sender: mpsc::Sender<Change>) -> Self {
-        let mut contacts = Contacts::default();
-        let secret_contact = contacts.add("Secret");
+    /// Starts the watches on whole kinds. Those on Secrets follow references as they come.
+    fn start(client: Client, sender: mpsc::Sender<Change>, options: &WatchOptions) -> Self {
         let mut watches = Self {
             client,
             sender,
             tasks: JoinSet::new(),
-            contacts,
-            secret_contact,
+            contacts: Contacts::default(),
+            secret_contact: None,
+            kinds: Vec::new(),
             secrets: HashMap::new(),
             secrets_version: None,
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
@@ -282,25 +320,38 @@ impl Watches {
         );
         let source = Source::all::<EndpointSlice>;
         watches.follow(source("EndpointSlice"), SliceRecord::read, Change::Slices);
-        let source = Source::all::<Namespace>;
-        watches.follow(
-            source("Namespace"),
-            |_, _: Namespace, _| Some(()),
-            Change::Namespaces,
-        );
+        if options.namespaces {
+            let source = Source::all::<Namespace>;
+            watches.follow(
+                source("Namespace"),
+                |_, _: Namespace, _| Some(()),
+                Change::Namespaces,
+            );
+        }
+        if options.ingress.is_some() {
+            watches.follow_ingresses();
+        }
+        watches
+    }
+
+    /// The kinds that are listed completely.
+    fn kinds(&self) -> HashSet<&'static str> {
+        self.kinds.iter().copied().collect()
+    }
+
+    fn follow_ingresses(&mut self) {
         let source = Source::all::<Ingress>;
-        watches.follow(
+        self.follow(
             source("Ingress"),
             |key, ingress, _| Some(IngressRecord::read(key, ingress)),
             Change::Ingresses,
         );
         let source = Source::all::<IngressClass>;
-        watches.follow(
+        self.follow(
             source("IngressClass"),
             |_, class, _| Some(ClassRecord::read(class)),
             Change::Classes,
         );
-        watches
     }
 
     fn follow<K, R>(
@@ -312,6 +363,7 @@ impl Watches {
         K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Send + 'static,
         R: Send + 'static,
     {
+        self.kinds.push(source.kind());
         let follower = Follower {
             contact: self.contacts.add(source.kind()),
             client: self.client.clone(),
@@ -355,8 +407,11 @@ impl Watches {
 
     fn follow_secret(&mut self, key: ObjectKey) -> AbortHandle {
         let provider = Arc::clone(&self.provider);
+        let contact = self
+            .secret_contact
+            .get_or_insert_with(|| self.contacts.add("Secret"));
         let follower = Follower {
-            contact: Arc::clone(&self.secret_contact),
+            contact: Arc::clone(contact),
             client: self.client.clone(),
             source: Source::one::<Secret>("Secret", &key),
             read: move |key: &ObjectKey, secret: Secret, _: &mut Names| {

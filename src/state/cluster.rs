@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{Api, ListParams};
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config, Resource, ResourceExt as _};
+use sealane_config::client::{self, ClientError, ClusterAddress};
 use serde::de::DeserializeOwned;
 
 use super::{Objects, Origin, Places, Scope, SourceOptions, State, compile};
@@ -30,8 +30,8 @@ pub(super) async fn load(options: &SourceOptions, scope: &Scope) -> Result<State
         Scope::One(Some(name)) => Some(name.clone()),
         Scope::One(None) => Some(config.default_namespace.clone()),
     };
-    let client = Client::try_from(config)
-        .map_err(|error| Failure::Machine(format!("{url}: {}", chain(&error.into()))))?;
+    let client = client::connect(config, "check").await;
+    let client = client.map_err(|error| Failure::Machine(error.to_string()))?;
     let objects = fetch(&client, namespace.as_deref(), &url).await?;
     Ok(State {
         snapshot: compile::compile(&objects),
@@ -42,35 +42,22 @@ pub(super) async fn load(options: &SourceOptions, scope: &Scope) -> Result<State
 }
 
 async fn config(options: &SourceOptions) -> Result<Config, Failure> {
-    let which = KubeConfigOptions {
+    if let Some(file) = options.kubeconfig.as_ref().filter(|file| !file.exists()) {
+        let text = format!("{}: no such file", file.display());
+        return Err(Failure::NotFound(text));
+    }
+    let address = ClusterAddress {
+        kubeconfig: options.kubeconfig.clone(),
         context: options.context.clone(),
-        ..KubeConfigOptions::default()
     };
-    let unusable = |error: KubeconfigError| {
-        let text = format!("cannot use the kubeconfig: {}", chain(&error.into()));
-        match &options.context {
-            Some(_) => Failure::NotFound(text),
-            None => Failure::Input(vec![text]),
+    let read = client::configuration(&address).await;
+    let mut config = read.map_err(|error| match (&error, &options.context) {
+        (_, Some(context)) => Failure::NotFound(format!("context {context}: {error}")),
+        (ClientError::Kubeconfig { .. }, None) => Failure::Input(vec![error.to_string()]),
+        (ClientError::NoCluster(_) | ClientError::Unusable { .. }, None) => {
+            Failure::Machine(format!("{error}, or give manifests with -f PATH"))
         }
-    };
-    let mut config = match (&options.kubeconfig, &options.context) {
-        (Some(file), _) => {
-            if !file.exists() {
-                let text = format!("{}: no such file", file.display());
-                return Err(Failure::NotFound(text));
-            }
-            let read = Kubeconfig::read_from(file).map_err(unusable)?;
-            let config = Config::from_custom_kubeconfig(read, &which).await;
-            config.map_err(unusable)?
-        }
-        (None, Some(_)) => Config::from_kubeconfig(&which).await.map_err(unusable)?,
-        (None, None) => Config::infer().await.map_err(|error| {
-            Failure::Machine(format!(
-                "no cluster is configured: {}; give --kubeconfig FILE, or manifests with -f PATH",
-                chain(&error.into())
-            ))
-        })?,
-    };
+    })?;
     config.connect_timeout = Some(TIMEOUT);
     config.read_timeout = Some(TIMEOUT);
     Ok(config)

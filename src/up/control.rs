@@ -18,7 +18,7 @@ use super::data_dir::DataDir;
 use super::plane::Plane;
 use super::settings::Settings;
 use super::workers::Workers;
-use super::{preflight, served, status, system};
+use super::{preflight, report, served, status, system};
 use crate::exit::Failure;
 use crate::signal;
 
@@ -105,6 +105,12 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         watch,
         serving.clone(),
     ));
+    let reporter = tokio::spawn(sealane_config::report::run(
+        client.clone(),
+        reader.clone(),
+        report::options(&settings.control_plane, addresses.http),
+        control.clone(),
+    ));
     let agent = Agent::start(&settings, &data_dir, &plane, network)?;
     let controllers = plane.attach(Arc::clone(&agent.agent), control.clone(), serving.clone());
 
@@ -142,8 +148,9 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
     }
     let stopping = async {
         control.cancel();
+        // Nothing is left to do about one that panicked.
+        let _ = reporter.await;
         if let Some(controllers) = controllers {
-            // Nothing is left to do about one that panicked.
             let _ = controllers.await;
         }
         workers.drain(DRAIN).await;

@@ -147,7 +147,7 @@ impl Plane {
             .context("cannot use the certificate authority of the kubeconfig")?;
         let listener = tokio::net::TcpListener::from_std(listener);
         Ok(Self {
-            client,
+            client: connecting_here(client),
             kubeconfig: file.to_owned(),
             url,
             token: None,
@@ -191,6 +191,19 @@ impl Plane {
             }
         }
     }
+}
+
+/// A client that opens its connections on the current runtime, whoever sends the request: the node
+/// agent's thread is in a network namespace from where the API server cannot be reached.
+fn connecting_here(client: Client) -> Client {
+    let runtime = tokio::runtime::Handle::current();
+    let namespace = client.default_namespace().to_owned();
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let client = client.clone();
+        let sent = runtime.spawn(async move { client.send(request).await });
+        async move { Ok::<_, tower::BoxError>(sent.await??) }
+    });
+    Client::new(service, namespace)
 }
 
 /// Where pods reach the API.

@@ -190,3 +190,25 @@ fn endpoints_by_hand_lead_to_what_runs_outside_the_cluster() {
     });
     test.join().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ingress_i21_kubectl_shows_where_an_ingress_is_reached_and_what_is_wrong() {
+    if !has("kubectl") {
+        return;
+    }
+    let cluster = Cluster::shop().await;
+    eventually("the address", async || {
+        let shown = cluster.kubectl_output(&["get", "ingress", "shop"]);
+        let is_there = shown.contains("127.0.0.1");
+        is_there.then_some(()).ok_or(shown)
+    })
+    .await;
+    let rule = "--rule=broken.test/*=missing:80";
+    cluster.kubectl_output(&["create", "ingress", "broken", rule, "--class=sealane"]);
+    eventually("the Event", async || {
+        let shown = cluster.kubectl_output(&["describe", "ingress", "broken"]);
+        let is_there = shown.contains("MissingService") && shown.contains("default/missing");
+        is_there.then_some(()).ok_or(shown)
+    })
+    .await;
+}

@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::gateway_api::{ApiChange, GatewayApi};
 use super::host_certificate::CertificateChoice;
-use super::host_routes::HostCompiler;
+use super::host_routes::{HostCompiler, Source};
 use super::ingress::{BackendRecord, ClassRecord, IngressRecord};
 use super::problems::{Problems, Unit};
-use super::rank::Age;
+use super::rank::{Age, SourceKey};
 use super::secret::SecretRecord;
 use super::secrets::Secrets;
 use super::services::Services;
@@ -33,15 +34,17 @@ pub(super) struct Gateway {
     options: GatewayOptions,
     ingresses: Store<IngressRecord>,
     classes: Store<ClassRecord>,
+    api: GatewayApi,
     secrets: Secrets,
-    /// The Ingresses that are ours, as the indexes have them.
-    served: HashMap<ObjectKey, Served>,
+    /// The objects that are ours, as the indexes have them.
+    served: HashMap<SourceKey, Served>,
     by_host: HashMap<HostMatch, BTreeSet<Age>>,
     catch_all: BTreeSet<Age>,
-    by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
-    by_secret: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    by_service: HashMap<ObjectKey, BTreeSet<SourceKey>>,
+    by_secret: HashMap<ObjectKey, BTreeSet<SourceKey>>,
     dirty_hosts: HashSet<HostMatch>,
     dirty_default: bool,
+    dirty_status: HashSet<ObjectKey>,
     /// When the validity of certificates was last looked at, seconds since the Unix epoch.
     checked_at: i64,
 }
@@ -54,7 +57,7 @@ pub(super) struct GatewayWork {
     pub(super) is_changed: bool,
 }
 
-/// What an Ingress added to the indexes.
+/// What an object added to the indexes.
 #[derive(Debug)]
 struct Served {
     age: Age,
@@ -74,6 +77,7 @@ impl Gateway {
             options,
             ingresses: Store::new("Ingress"),
             classes: Store::new("IngressClass"),
+            api: GatewayApi::new(),
             secrets,
             served: HashMap::new(),
             by_host: HashMap::new(),
@@ -82,6 +86,7 @@ impl Gateway {
             by_secret: HashMap::new(),
             dirty_hosts: HashSet::new(),
             dirty_default: false,
+            dirty_status: HashSet::new(),
             checked_at: 0,
         }
     }
@@ -91,8 +96,20 @@ impl Gateway {
     }
 
     pub(super) fn apply_ingresses(&mut self, delta: Delta<IngressRecord>, problems: &mut Problems) {
-        for Changed { key, .. } in self.ingresses.apply(delta, problems) {
-            self.index(&key, problems);
+        for Changed { key, old } in self.ingresses.apply(delta, problems) {
+            let new = self.ingresses.get(&key);
+            if old.zip(new).is_some_and(|(old, new)| old.routes_like(new)) {
+                self.dirty_status.insert(key);
+            } else {
+                self.index_ingress(&key, problems);
+            }
+        }
+    }
+
+    /// Takes in what changed in Gateway API.
+    pub(super) fn apply_gateway_api(&mut self, change: ApiChange, problems: &mut Problems) {
+        for source in self.api.apply(change, problems) {
+            self.index(&source, problems);
         }
     }
 
@@ -110,7 +127,7 @@ impl Gateway {
             .map(|(key, _)| key.clone())
             .collect();
         for key in moved {
-            self.index(&key, problems);
+            self.index_ingress(&key, problems);
         }
         for Changed { key, .. } in changed {
             let refused = self.classes.get(&key).is_some_and(|class| {
@@ -192,10 +209,35 @@ impl Gateway {
                 problems.set(Unit::DefaultCertificate, found);
             }
         }
+        let status = self.build_status(snapshot);
         GatewayWork {
             hosts: dirty.len(),
-            is_changed: default || !dirty.is_empty(),
+            is_changed: default || status || !dirty.is_empty(),
         }
+    }
+
+    /// Brings the statuses in `snapshot` up to date; returns whether one changed.
+    fn build_status(&mut self, snapshot: &mut Snapshot) -> bool {
+        let mut is_changed = false;
+        for key in std::mem::take(&mut self.dirty_status) {
+            let record = self.ingresses.get(&key);
+            let status = record.and_then(|record| {
+                record
+                    .status
+                    .build(record, self.is_ours(record))
+                    .map(Arc::new)
+            });
+            let object = key.of_kind("Ingress");
+            if snapshot.ingresses.get(&object) == status.as_ref() {
+                continue;
+            }
+            is_changed = true;
+            match status {
+                Some(status) => snapshot.ingresses.insert_mut(object, status),
+                None => drop(snapshot.ingresses.remove_mut(&object)),
+            }
+        }
+        is_changed
     }
 
     fn build_host(
@@ -229,9 +271,19 @@ impl Gateway {
         problems.set(Unit::Host(host.clone()), compiled.problems);
     }
 
-    fn records(&self, ages: &BTreeSet<Age>) -> Vec<(ObjectKey, &IngressRecord)> {
-        let with_record = |age: &Age| Some((age.key.clone(), self.ingresses.get(&age.key)?));
+    fn records(&self, ages: &BTreeSet<Age>) -> Vec<Source<'_>> {
+        let with_record = |age: &Age| Some((age.source.clone(), self.record(&age.source)?));
         ages.iter().filter_map(with_record).collect()
+    }
+
+    /// The record of an object, if it is ours.
+    fn record(&self, source: &SourceKey) -> Option<&IngressRecord> {
+        if source.kind == "Ingress" {
+            let record = self.ingresses.get(&source.key);
+            record.filter(|record| self.is_ours(record))
+        } else {
+            self.api.record(source)
+        }
     }
 
     /// Ours are those whose class has our controller. The annotation that names a class came
@@ -249,19 +301,21 @@ impl Gateway {
         })
     }
 
-    /// Brings the indexes up to date with an Ingress, and marks what depends on it.
-    fn index(&mut self, key: &ObjectKey, problems: &mut Problems) {
-        let old_secrets = self.unindex(key);
-        let record = self
-            .ingresses
-            .get(key)
-            .filter(|record| self.is_ours(record));
+    fn index_ingress(&mut self, key: &ObjectKey, problems: &mut Problems) {
+        self.dirty_status.insert(key.clone());
+        self.index(&SourceKey::ingress(key), problems);
+    }
+
+    /// Brings the indexes up to date with an object, and marks what depends on it.
+    fn index(&mut self, source: &SourceKey, problems: &mut Problems) {
+        let old_secrets = self.unindex(source);
+        let record = self.record(source);
         let found = record.map(|record| record.problems.clone());
         let served = record
             .filter(|record| !record.policy.canary)
-            .map(|record| Served::of(key, record));
+            .map(|record| Served::of(source, record));
         problems.set(
-            Unit::Object("Ingress", key.clone()),
+            Unit::Object(source.kind, source.key.clone()),
             found.unwrap_or_default(),
         );
         if let Some(new) = served {
@@ -271,19 +325,19 @@ impl Gateway {
             }
             for service in &new.services {
                 let keys = self.by_service.entry(service.clone()).or_default();
-                keys.insert(key.clone());
+                keys.insert(source.clone());
             }
             for secret in &new.secrets {
                 self.secrets.refer(secret);
                 let keys = self.by_secret.entry(secret.clone()).or_default();
-                keys.insert(key.clone());
+                keys.insert(source.clone());
             }
             if new.is_catch_all {
                 self.catch_all.insert(new.age.clone());
                 self.dirty_default = true;
             }
             self.dirty_hosts.extend(new.hosts.iter().cloned());
-            self.served.insert(key.clone(), new);
+            self.served.insert(source.clone(), new);
         }
         for secret in &old_secrets {
             let is_default = self.options.default_certificate.as_ref() == Some(secret);
@@ -293,19 +347,19 @@ impl Gateway {
         }
     }
 
-    /// Takes an Ingress out of the indexes; returns the Secrets that it referred to.
-    fn unindex(&mut self, key: &ObjectKey) -> HashSet<ObjectKey> {
-        let Some(old) = self.served.remove(key) else {
+    /// Takes an object out of the indexes; returns the Secrets that it referred to.
+    fn unindex(&mut self, source: &SourceKey) -> HashSet<ObjectKey> {
+        let Some(old) = self.served.remove(source) else {
             return HashSet::new();
         };
         for host in &old.hosts {
             unlink(&mut self.by_host, host, &old.age);
         }
         for service in &old.services {
-            unlink(&mut self.by_service, service, key);
+            unlink(&mut self.by_service, service, source);
         }
         for secret in &old.secrets {
-            unlink(&mut self.by_secret, secret, key);
+            unlink(&mut self.by_secret, secret, source);
         }
         if old.is_catch_all {
             self.catch_all.remove(&old.age);
@@ -317,20 +371,28 @@ impl Gateway {
 }
 
 impl Served {
-    fn of(key: &ObjectKey, record: &IngressRecord) -> Self {
-        let service = |backend: &BackendRecord| match backend {
-            BackendRecord::Service { name, .. } => Some(key.sibling(name)),
-            BackendRecord::Resource => None,
-        };
+    fn of(source: &SourceKey, record: &IngressRecord) -> Self {
+        let mut services = HashSet::new();
+        for backend in record.backends() {
+            match backend {
+                BackendRecord::Service { name, .. } => {
+                    services.insert(source.sibling(name));
+                }
+                BackendRecord::Weighted(refs) => {
+                    services.extend(refs.iter().map(|found| found.service.clone()));
+                }
+                BackendRecord::Resource | BackendRecord::Refused(_) => {}
+            }
+        }
         let secrets = record.tls.iter().filter_map(|tls| tls.secret.as_ref());
         Self {
             age: Age {
                 created: record.created,
-                key: key.clone(),
+                source: source.clone(),
             },
             hosts: record.hosts().cloned().collect(),
-            services: record.backends().filter_map(service).collect(),
-            secrets: secrets.map(|name| key.sibling(name)).collect(),
+            services,
+            secrets: secrets.map(|name| source.sibling(name)).collect(),
             is_catch_all: record.is_catch_all,
         }
     }

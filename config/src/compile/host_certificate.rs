@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::host_routes::{HostCompiler, Source};
 use super::ingress::{IngressRecord, TlsRecord};
+use super::rank::SourceKey;
 use super::store::ObjectKey;
 use crate::model::{Certificate, HostMatch, ObjectRef, Problem, ProblemKind};
 
@@ -55,8 +56,8 @@ impl HostCompiler<'_> {
     ) -> (CertificateChoice, bool) {
         let chosen = sources
             .iter()
-            .find_map(|(key, record)| Some((key, self.tls_entry(key, record, host)?)));
-        let Some((key, tls)) = chosen else {
+            .find_map(|(key, record)| Some((key, *record, self.tls_entry(key, record, host)?)));
+        let Some((key, record, tls)) = chosen else {
             return (CertificateChoice::None, false);
         };
         let Some(name) = &tls.secret else {
@@ -65,8 +66,8 @@ impl HostCompiler<'_> {
         let secret = key.sibling(name);
         let mut problem = |kind, message| {
             problems.push(Problem {
-                object: key.of_kind("Ingress"),
-                field: format!("spec.tls[{}].secretName", tls.index),
+                object: key.object(),
+                field: record.secret_field(tls),
                 kind,
                 message,
             });
@@ -98,7 +99,7 @@ impl HostCompiler<'_> {
     /// whose certificate is good for it.
     fn tls_entry<'t>(
         &self,
-        key: &ObjectKey,
+        key: &SourceKey,
         record: &'t IngressRecord,
         host: &HostMatch,
     ) -> Option<&'t TlsRecord> {

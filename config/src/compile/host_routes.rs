@@ -7,13 +7,16 @@
 //! - A rule that cannot be served keeps its place and answers 503: leaving it out would hand its
 //!   requests to the next broader rule.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::host_certificate::CertificateChoice;
-use super::ingress::{BackendRecord, IngressRecord, PathKind, PathRecord, PortRef};
+use super::ingress::{
+    BackendRecord, BackendRefRecord, IngressRecord, Origin, PathKind, PathRecord, PortRef,
+};
 use super::path::{self, Patterns};
-use super::rank::PathRank;
+use super::rank::{PathRank, SourceKey};
 use super::secrets::Secrets;
 use super::service::port_number;
 use super::services::Services;
@@ -40,8 +43,8 @@ pub(super) struct CompiledHost {
     pub(super) problems: Vec<Problem>,
 }
 
-/// An Ingress and its record; lists of them are sorted, the oldest first.
-pub(super) type Source<'a> = (ObjectKey, &'a IngressRecord);
+/// An object with rules and its record; lists of them are sorted, the oldest first.
+pub(super) type Source<'a> = (SourceKey, &'a IngressRecord);
 
 /// A rule with its precedence.
 struct Ranked {
@@ -104,12 +107,12 @@ impl HostCompiler<'_> {
     ) -> Vec<Arc<RouteRule>> {
         let is_regex = sources.iter().any(|(_, record)| record.policy.regex);
         let patterns = Patterns::of(before);
-        let mut taken: HashMap<(PathKind, &str), &ObjectKey> = HashMap::new();
+        let mut taken: HashMap<(PathKind, &str), &SourceKey> = HashMap::new();
         let mut ranked: Vec<Ranked> = Vec::new();
         for (key, record) in sources {
             let rules = record.rules.iter().filter(|rule| &rule.host == host);
             for (rule, path) in rules.flat_map(|rule| rule.paths.iter().map(move |p| (rule, p))) {
-                let field = format!("spec.rules[{}].http.paths[{}]", rule.index, path.index);
+                let field = record.path_field(rule, path);
                 // Among regular expressions the path type makes no difference.
                 let kind = if is_regex {
                     PathKind::Prefix
@@ -123,11 +126,11 @@ impl HostCompiler<'_> {
                         "the host"
                     };
                     problems.push(Problem {
-                        object: key.of_kind("Ingress"),
+                        object: key.object(),
                         field,
                         kind: ProblemKind::Conflict,
                         message: format!(
-                            "{} of {shown} belongs to Ingress {winner}, which is older",
+                            "{} of {shown} belongs to {winner}, which is older",
                             path.path
                         ),
                     });
@@ -145,7 +148,7 @@ impl HostCompiler<'_> {
     /// One path; with `patterns`, as a regular expression. `None` if no request can match it.
     fn path(
         &self,
-        (key, record): (&ObjectKey, &IngressRecord),
+        (key, record): (&SourceKey, &IngressRecord),
         path: &PathRecord,
         field: &str,
         patterns: Option<&Patterns>,
@@ -153,7 +156,7 @@ impl HostCompiler<'_> {
     ) -> Option<Ranked> {
         let mut bad_path = |message: String| {
             problems.push(Problem {
-                object: key.of_kind("Ingress"),
+                object: key.object(),
                 field: format!("{field}.path"),
                 kind: ProblemKind::BadField,
                 message,
@@ -161,16 +164,18 @@ impl HostCompiler<'_> {
         };
         let mut invalid = None;
         let (rank, matcher) = if let Some(patterns) = patterns {
-            let matcher = patterns
-                .compile(&path.path)
-                .unwrap_or_else(|(error, guard)| {
-                    bad_path(format!(
-                        "`{}` is not a regular expression: {error}",
-                        path.path
-                    ));
-                    invalid = Some("bad regular expression");
-                    guard
-                });
+            let pattern = match record.origin {
+                Origin::Ingress => Cow::Borrowed(&*path.path),
+                Origin::Gateway | Origin::HttpRoute => path::pattern(path).into(),
+            };
+            let matcher = patterns.compile(&pattern).unwrap_or_else(|(error, guard)| {
+                bad_path(format!(
+                    "`{}` is not a regular expression: {error}",
+                    path.path
+                ));
+                invalid = Some("bad regular expression");
+                guard
+            });
             (PathRank::regex(path), matcher)
         } else {
             match path::plain(path) {
@@ -181,7 +186,7 @@ impl HostCompiler<'_> {
                 }
             }
         };
-        let place = (field, format!("{field}.backend"));
+        let place = (field, record.backend_field(field));
         let mut rule = self.rule(key, record, matcher, &path.backend, &place, problems);
         if let Some(reason) = invalid {
             rule.invalid = Some(reason);
@@ -209,10 +214,10 @@ impl HostCompiler<'_> {
         let rule = self.rule(winner, record, everything, backend, &place, problems);
         for (loser, ..) in with_default {
             problems.push(Problem {
-                object: loser.of_kind("Ingress"),
+                object: loser.object(),
                 field: field.into(),
                 kind: ProblemKind::Conflict,
-                message: format!("Ingress {winner}, which is older, has the default backend"),
+                message: format!("{winner}, which is older, has the default backend"),
             });
         }
         Some(Arc::new(rule))
@@ -220,7 +225,7 @@ impl HostCompiler<'_> {
 
     fn rule(
         &self,
-        key: &ObjectKey,
+        key: &SourceKey,
         record: &IngressRecord,
         path: PathMatch,
         backend: &BackendRecord,
@@ -228,15 +233,24 @@ impl HostCompiler<'_> {
         problems: &mut Vec<Problem>,
     ) -> RouteRule {
         let policy = &record.policy;
-        let resolved = self.backend(key, backend).map_err(|bad| {
+        let mut problem = |bad: BadBackend| {
             problems.push(Problem {
-                object: key.of_kind("Ingress"),
+                object: key.object(),
                 field: backend_field.clone(),
                 kind: bad.kind,
                 message: bad.message,
             });
             bad.reason
-        });
+        };
+        let resolved = match backend {
+            BackendRecord::Refused(reason) => Err(*reason),
+            BackendRecord::Weighted(refs) => self.weighted(refs, &mut problem),
+            BackendRecord::Service { .. } | BackendRecord::Resource => {
+                let backend = self.backend(key, backend);
+                let only = |backend| vec![WeightedBackend { weight: 1, backend }];
+                backend.map(only).map_err(problem)
+            }
+        };
         let resolved = policy.refused.map_or(resolved, Err);
         // A template refers to the groups of a pattern; the default backend has none.
         let rewrite = policy
@@ -244,7 +258,7 @@ impl HostCompiler<'_> {
             .as_ref()
             .filter(|_| matches!(path, PathMatch::Regex(_)));
         RouteRule {
-            source: key.of_kind("Ingress"),
+            source: key.object(),
             field: (*field).into(),
             filters: Filters {
                 rewrite: rewrite.map(|target| Rewrite::Template(Arc::clone(target))),
@@ -254,15 +268,48 @@ impl HostCompiler<'_> {
             },
             path,
             invalid: resolved.as_ref().err().copied(),
-            backends: resolved
-                .map(|backend| WeightedBackend { weight: 1, backend })
-                .into_iter()
-                .collect(),
+            backends: resolved.unwrap_or_default(),
         }
     }
 
-    /// A Service port by number or name. Whether it has endpoints is no question here.
-    fn backend(&self, key: &ObjectKey, backend: &BackendRecord) -> Result<Backend, BadBackend> {
+    /// Backends of an HTTPRoute rule. One that cannot be used keeps its share of the requests, which
+    /// are refused (Gateway API, `backendRefs`).
+    fn weighted(
+        &self,
+        refs: &[BackendRefRecord],
+        problem: &mut impl FnMut(BadBackend) -> &'static str,
+    ) -> Result<Vec<WeightedBackend>, &'static str> {
+        let mut backends = Vec::with_capacity(refs.len());
+        let mut reason = "no backend has a weight";
+        for found in refs.iter().filter(|found| found.weight > 0) {
+            let resolved = match &found.refused {
+                Some(message) => Err(BadBackend {
+                    reason: "backend not allowed",
+                    kind: ProblemKind::BadField,
+                    message: message.clone(),
+                }),
+                None => self.service_port(&found.service, &PortRef::Number(found.port)),
+            };
+            let is_usable = resolved.is_ok();
+            let backend = resolved.unwrap_or_else(|bad| {
+                reason = problem(bad);
+                // Port 0 is that of no Service.
+                Backend {
+                    service: ServiceKey::from(&found.service),
+                    port: 0,
+                }
+            });
+            let weight = found.weight;
+            backends.push((is_usable, WeightedBackend { weight, backend }));
+        }
+        if backends.iter().all(|(is_usable, _)| !is_usable) {
+            return Err(reason);
+        }
+        Ok(backends.into_iter().map(|(_, backend)| backend).collect())
+    }
+
+    /// The backend of an Ingress' path.
+    fn backend(&self, key: &SourceKey, backend: &BackendRecord) -> Result<Backend, BadBackend> {
         let BackendRecord::Service { name, port } = backend else {
             return Err(BadBackend {
                 reason: "resource backend",
@@ -270,8 +317,12 @@ impl HostCompiler<'_> {
                 message: "only Services can be backends".into(),
             });
         };
-        let service_key = key.sibling(name);
-        let Some(service) = self.services.get(&service_key) else {
+        self.service_port(&key.sibling(name), port)
+    }
+
+    /// A Service port by number or name. Whether it has endpoints is no question here.
+    fn service_port(&self, service_key: &ObjectKey, port: &PortRef) -> Result<Backend, BadBackend> {
+        let Some(service) = self.services.get(service_key) else {
             return Err(BadBackend {
                 reason: "service not found",
                 kind: ProblemKind::MissingService,
@@ -302,7 +353,7 @@ impl HostCompiler<'_> {
             message: format!("Service {service_key} has no TCP port {shown}"),
         })?;
         Ok(Backend {
-            service: ServiceKey::from(&service_key),
+            service: ServiceKey::from(service_key),
             port: found.port,
         })
     }

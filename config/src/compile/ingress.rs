@@ -1,11 +1,13 @@
 //! What is kept of an Ingress and of an IngressClass.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1;
 
 use super::annotations::Policy;
 use super::host;
+use super::ingress_status::StatusRecord;
 use super::store::ObjectKey;
 use crate::model::{HostMatch, Problem, ProblemKind};
 
@@ -31,9 +33,10 @@ impl ClassRecord {
     }
 }
 
-/// The fields of an Ingress that are used.
+/// The fields of an Ingress that are used, or what a Gateway or an HTTPRoute comes to in their terms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IngressRecord {
+    pub(super) origin: Origin,
     pub(super) created: i64,
     pub(super) class: Option<Arc<str>>,
     pub(super) policy: Policy,
@@ -42,7 +45,16 @@ pub struct IngressRecord {
     /// Written without any rule: its default backend is for all hosts.
     pub(super) is_catch_all: bool,
     pub(super) tls: Vec<TlsRecord>,
+    pub(super) status: StatusRecord,
     pub(super) problems: Vec<Problem>,
+}
+
+/// Which kind of object a record was made of; its problems name that kind's fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Ingress,
+    Gateway,
+    HttpRoute,
 }
 
 /// A rule: a host and its paths.
@@ -81,6 +93,20 @@ pub(super) enum BackendRecord {
     },
     /// A backend that is not a Service.
     Resource,
+    /// Several, by weight.
+    Weighted(Arc<[BackendRefRecord]>),
+    /// Nothing, for this reason, which is a problem of its own.
+    Refused(&'static str),
+}
+
+/// A backend of an HTTPRoute.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct BackendRefRecord {
+    pub(super) service: ObjectKey,
+    pub(super) port: i32,
+    pub(super) weight: u32,
+    /// Why it is not to be used, if that is so.
+    pub(super) refused: Option<String>,
 }
 
 /// A Service port by number or name.
@@ -107,16 +133,14 @@ impl IngressRecord {
             key,
             problems: Vec::new(),
         };
+        let status = StatusRecord::read(&ingress);
+        let class = ingress_class(&ingress).map(Into::into);
         let annotations = ingress.metadata.annotations.unwrap_or_default();
         let spec = ingress.spec.unwrap_or_default();
-        let legacy = annotations
-            .get(LEGACY_CLASS)
-            .filter(|class| !class.is_empty());
         Self {
+            origin: Origin::Ingress,
             created: super::created(ingress.metadata.creation_timestamp.as_ref()),
-            class: legacy
-                .or(spec.ingress_class_name.as_ref())
-                .map(|class| class.as_str().into()),
+            class,
             policy: Policy::read(key, &annotations, &mut reader.problems),
             is_catch_all: spec.rules.as_ref().is_none_or(Vec::is_empty)
                 && spec.default_backend.is_some(),
@@ -126,8 +150,68 @@ impl IngressRecord {
             ),
             default_backend: spec.default_backend.map(backend),
             tls: reader.tls(spec.tls.unwrap_or_default()),
+            status,
             problems: reader.problems,
         }
+    }
+
+    /// Whether only the status differs, on which no route depends.
+    pub(super) fn routes_like(&self, other: &Self) -> bool {
+        let Self {
+            origin: _,
+            created,
+            class,
+            policy,
+            rules,
+            default_backend,
+            is_catch_all,
+            tls,
+            status: _,
+            problems,
+        } = self;
+        (created, is_catch_all) == (&other.created, &other.is_catch_all)
+            && (class, policy, rules) == (&other.class, &other.policy, &other.rules)
+            && (default_backend, tls, problems)
+                == (&other.default_backend, &other.tls, &other.problems)
+    }
+
+    /// The field that a path comes from.
+    pub(super) fn path_field(&self, rule: &RuleRecord, path: &PathRecord) -> String {
+        let (rule, path) = (rule.index, path.index);
+        match self.origin {
+            Origin::Ingress => format!("spec.rules[{rule}].http.paths[{path}]"),
+            Origin::Gateway | Origin::HttpRoute => format!("spec.rules[{rule}].matches[{path}]"),
+        }
+    }
+
+    /// The field with the backend of the path from `path_field`.
+    pub(super) fn backend_field(&self, path_field: &str) -> String {
+        match (self.origin, path_field.split_once(".matches")) {
+            (Origin::HttpRoute, Some((rule, _))) => format!("{rule}.backendRefs"),
+            (Origin::Ingress | Origin::Gateway | Origin::HttpRoute, _) => {
+                format!("{path_field}.backend")
+            }
+        }
+    }
+
+    /// The field that names the Secret of `tls`.
+    pub(super) fn secret_field(&self, tls: &TlsRecord) -> String {
+        match self.origin {
+            Origin::Gateway => format!("spec.listeners[{}].tls.certificateRefs", tls.index),
+            Origin::Ingress | Origin::HttpRoute => format!("spec.tls[{}].secretName", tls.index),
+        }
+    }
+
+    /// Names of the Services that it routes to, sorted.
+    pub(super) fn service_names(&self) -> Arc<[Arc<str>]> {
+        let name = |backend: &BackendRecord| match backend {
+            BackendRecord::Service { name, .. } => Some(Arc::clone(name)),
+            BackendRecord::Resource | BackendRecord::Weighted(_) | BackendRecord::Refused(_) => {
+                None
+            }
+        };
+        let names: BTreeSet<Arc<str>> = self.backends().filter_map(name).collect();
+        names.into_iter().collect()
     }
 
     /// All of its hosts, those of its rules and those of its certificates; with repetitions.
@@ -141,6 +225,19 @@ impl IngressRecord {
         let paths = self.rules.iter().flat_map(|rule| &rule.paths);
         paths.map(|path| &path.backend).chain(&self.default_backend)
     }
+}
+
+/// The name of an Ingress' class: from the annotation, which came first and is read first, or from
+/// the field.
+pub fn ingress_class(ingress: &v1::Ingress) -> Option<&str> {
+    let annotations = ingress.metadata.annotations.as_ref();
+    let legacy = annotations.and_then(|annotations| annotations.get(LEGACY_CLASS));
+    let field = ingress
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ingress_class_name.as_ref());
+    let class = legacy.filter(|class| !class.is_empty()).or(field);
+    class.map(String::as_str)
 }
 
 struct Reader<'a> {

@@ -28,6 +28,18 @@ pub(super) fn plain(path: &PathRecord) -> Result<PathMatch, &'static str> {
     })
 }
 
+/// The pattern of a plain path, for a host whose paths are regular expressions because of another
+/// object.
+pub(super) fn pattern(path: &PathRecord) -> String {
+    match path.kind {
+        PathKind::Exact => format!("{}$", fancy_regex::escape(&path.path)),
+        PathKind::Prefix => {
+            let prefix = path.path.trim_end_matches('/');
+            format!("{}(?:/|$)", fancy_regex::escape(prefix))
+        }
+    }
+}
+
 /// Compiles the patterns of one host, reusing those of its last compilation.
 pub(super) struct Patterns {
     known: HashMap<String, Arc<Regex>>,

@@ -1,17 +1,50 @@
-//! Precedence of Ingresses and of the paths of one host.
+//! Precedence of objects and of the paths of one host.
 
 use std::cmp::Reverse;
+use std::fmt;
 use std::sync::Arc;
 
 use super::ingress::{PathKind, PathRecord};
 use super::store::ObjectKey;
+use crate::model::ObjectRef;
+
+/// An object that has rules or certificates: an Ingress, or one of Gateway API.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct SourceKey {
+    pub(super) key: ObjectKey,
+    pub(super) kind: &'static str,
+}
+
+impl SourceKey {
+    pub(super) fn ingress(key: &ObjectKey) -> Self {
+        Self {
+            key: key.clone(),
+            kind: "Ingress",
+        }
+    }
+
+    pub(super) fn object(&self) -> ObjectRef {
+        self.key.of_kind(self.kind)
+    }
+
+    /// An object of the same namespace.
+    pub(super) fn sibling(&self, name: &Arc<str>) -> ObjectKey {
+        self.key.sibling(name)
+    }
+}
+
+impl fmt::Display for SourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.key)
+    }
+}
 
 /// Precedence of objects: the oldest first, then by namespace and name (as in Gateway API).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Age {
     /// `metadata.creationTimestamp`, seconds since the Unix epoch.
     pub(super) created: i64,
-    pub(super) key: ObjectKey,
+    pub(super) source: SourceKey,
 }
 
 /// Precedence of paths; the smallest is tried first.

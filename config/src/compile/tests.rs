@@ -1,6 +1,7 @@
 //! Kubernetes objects in, snapshot out.
 
 mod certificates;
+mod gateway_api;
 mod incremental;
 mod ingresses;
 mod moves;

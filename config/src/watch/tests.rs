@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use self::server::{
     CLASSES, Fault, INGRESSES, NAMESPACES, SECRETS, SERVICES, SLICES, Seen, Server,
 };
-use super::{WatchOptions, run};
+use super::{IngressWatch, WatchOptions, run};
 use crate::defaults::{BATCH_WINDOW, LIST_PAGE, SLICE_MOVE_GRACE};
 use crate::model::{ProblemKind, ServiceKey};
 use crate::snapshot::channel;
@@ -31,9 +31,12 @@ struct Running {
 
 impl Running {
     fn start(server: &Server) -> Self {
+        Self::with(server, WatchOptions::default())
+    }
+
+    fn with(server: &Server, options: WatchOptions) -> Self {
         let (publisher, reader) = channel();
         let shutdown = CancellationToken::new();
-        let options = WatchOptions::default();
         let task = tokio::spawn(run(server.client(), publisher, options, shutdown.clone()));
         Self {
             server: server.clone(),
@@ -143,6 +146,33 @@ async fn proxy_s25_nothing_before_everything_is_listed() {
             has(&running.reader.load(), "web"),
             "{path}: complete from the start"
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mode_asks_only_for_the_kinds_that_it_uses() {
+    let all = [SERVICES, SLICES, NAMESPACES, INGRESSES, CLASSES];
+    let dns = WatchOptions {
+        namespaces: true,
+        ..WatchOptions::services_only()
+    };
+    let gateway = WatchOptions {
+        ingress: Some(IngressWatch::default()),
+        ..WatchOptions::services_only()
+    };
+    for (mode, options, used) in [
+        ("node", WatchOptions::services_only(), &all[..2]),
+        ("dns", dns, &[SERVICES, SLICES, NAMESPACES]),
+        ("gateway", gateway, &[SERVICES, SLICES, INGRESSES, CLASSES]),
+        ("up", WatchOptions::default(), &all),
+    ] {
+        let server = Server::default();
+        let mut running = Running::with(&server, options);
+        running.until(mode, |snapshot| snapshot.synced).await;
+        for path in all {
+            let asked = !server.seen(path).is_empty();
+            assert_eq!(asked, used.contains(&path), "{mode}: {path}");
+        }
     }
 }
 

@@ -336,6 +336,12 @@ impl Drop for Cluster {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
+        if std::thread::panicking() {
+            let seen = self.kubectl(&["get", "nodes,pods,events", "-A", "-o", "wide"]);
+            if let Ok(seen) = { seen }.output() {
+                eprintln!("{}", String::from_utf8_lossy(&seen.stdout));
+            }
+        }
         let _ = Command::new("kill").arg(self.pid().to_string()).status();
         let until = Instant::now() + Duration::from_secs(10);
         while Instant::now() < until {

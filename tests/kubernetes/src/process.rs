@@ -27,7 +27,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program`. Its output is appended to `log`.
+    /// Starts `program` in the network namespace of the calling thread. Its output is appended to
+    /// `log`.
     ///
     /// # Errors
     /// It could not be started.
@@ -40,8 +41,13 @@ impl Process {
         let output = output.with_context(|| format!("cannot write {}", log.display()))?;
         let errors = output.try_clone().context("cannot share a log file")?;
         let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]);
+        if let Some(namespace) = own_network() {
+            command
+                .arg("nsenter")
+                .arg(format!("--net={}", namespace.display()));
+        }
         command
-            .args(["--pdeathsig", "KILL"])
             .arg(program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -116,6 +122,17 @@ impl Drop for Process {
         }
         self.end_by_kill();
     }
+}
+
+/// The calling thread's network namespace, if it is not that of the process.
+fn own_network() -> Option<PathBuf> {
+    let thread = format!(
+        "/proc/{}/task/{}/ns/net",
+        std::process::id(),
+        nix::unistd::gettid()
+    );
+    let main = std::fs::read_link("/proc/self/ns/net").ok()?;
+    (std::fs::read_link(&thread).ok()? != main).then(|| thread.into())
 }
 
 type Order = (Command, mpsc::Sender<io::Result<Child>>);
