@@ -7,6 +7,7 @@
 
 mod support;
 
+mod check;
 mod dns;
 mod gateway;
 mod healing;
