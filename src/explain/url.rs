@@ -221,7 +221,8 @@ fn host(trail: &mut Trail, snapshot: &Snapshot, asked: &Asked<'_>) {
         let count = known.len();
         known.truncate(SHOWN_HOSTS);
         let why = match count {
-            0 => "no Ingress of ours has a host".to_owned(),
+            0 => "no rule has a host".to_owned(),
+            1 => format!("1 host has rules: {}", known.join(", ")),
             _ => format!("{count} hosts have rules: {}", known.join(", ")),
         };
         trail.step(Phase::Host, Mark::Note, "known hosts", why);

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::support::cluster::Options;
+use crate::support::pem::{certificate as pem, secret};
 use crate::support::{eventually, output, root};
 
 /// A Deployment, its Service and an Ingress: nothing is wrong with them.
@@ -72,28 +73,6 @@ fn rule(host: &str, backend: &str) -> String {
 }
 
 const WEB: &str = "{service: {name: web, port: {number: 80}}}";
-
-/// A certificate and its key in PEM, with an end of validity in days from now.
-fn pem(host: &str, days: i64) -> (String, String) {
-    let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
-    let now = std::time::SystemTime::now();
-    let end = std::time::Duration::from_secs(days.unsigned_abs() * 86_400 + 60);
-    let end = if days < 0 { now - end } else { now + end };
-    params.not_before = (now - std::time::Duration::from_secs(400 * 86_400)).into();
-    params.not_after = end.into();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let made = params.self_signed(&key).unwrap();
-    (made.pem(), key.serialize_pem())
-}
-
-fn secret(name: &str, kind: &str, (crt, key): &(String, String)) -> String {
-    let indent = |text: &str| text.trim().replace('\n', "\n    ");
-    format!(
-        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\ntype: {kind}\nstringData:\n  tls.crt: |\n    {}\n  tls.key: |\n    {}\n",
-        indent(crt),
-        indent(key)
-    )
-}
 
 /// A manifest, and what has to be found in it: code, severity, object, field, and a text of the line
 /// that has to be named.

@@ -9,6 +9,7 @@ mod support;
 
 mod check;
 mod dns;
+mod explain;
 mod gateway;
 mod healing;
 mod input;

@@ -1,0 +1,539 @@
+//! `sealane explain`: every decision with its object and line, and that it says what the gateway and
+//! the DNS server do.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::cluster::{Cluster, Options};
+use crate::support::http::{get, get_tls};
+use crate::support::pem::{certificate, secret};
+use crate::support::{has, output, root};
+
+fn sealane(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sealane"))
+        .args(args)
+        .current_dir(root())
+        .env_remove("RUST_LOG")
+        .env_remove("KUBECONFIG")
+        .env("HOME", "/nonexistent")
+        .env_remove("XDG_DATA_HOME")
+        .output()
+        .unwrap()
+}
+
+/// Explains and returns the exit code and the JSON.
+fn explain(target: &str, source: &[&str]) -> (i32, Value) {
+    let mut args = vec!["explain", target, "-o", "json"];
+    args.extend(source);
+    let output = sealane(&args);
+    let value = serde_json::from_slice(&output.stdout);
+    let value = value.unwrap_or_else(|error| panic!("{target}: {error}: {output:?}"));
+    (output.status.code().unwrap(), value)
+}
+
+fn table(target: &str, source: &[&str]) -> String {
+    let mut args = vec!["explain", target];
+    args.extend(source);
+    String::from_utf8(sealane(&args).stdout).unwrap()
+}
+
+/// `what` of the steps of a phase with this mark.
+fn steps<'a>(explanation: &'a Value, phase: &str, mark: &str) -> Vec<&'a str> {
+    let steps = explanation["steps"].as_array().unwrap().iter();
+    steps
+        .filter(|step| step["phase"] == phase && step["mark"] == mark)
+        .map(|step| step["what"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn ecosystem_c9_the_shop_is_explained_with_objects_and_lines() {
+    let shop = ["-f", "examples/shop"];
+    for (target, lines) in [
+        (
+            "https://api.mycompany.com/api/x",
+            &[
+                "listener    √ HTTPS  the URL says https",
+                "certificate √ a certificate  configured for api.mycompany.com",
+                "              Secret default/api-tls  examples/shop/ingress.yaml:28",
+                "host        √ api.mycompany.com  2 rules, TLS is configured",
+                "rule        - Regex ^(?:/docs)  the expression does not match /api/x",
+                "            √ Regex ^(?:/api)  the expression matches from the path's start",
+                "              Ingress default/shop  spec.rules[0].http.paths[0]  examples/shop/ingress.yaml:18",
+                "filter      √ /  what the backend gets, by rewrite-target",
+                "backend     √ Service default/api:80  HTTP/1.1",
+                "              Pod default/api-0  examples/shop/api.yaml:1",
+                "√ goes to default/api:80, one of 3 endpoints: the cheaper of two drawn at random",
+            ][..],
+        ),
+        (
+            "http://other.example/api",
+            &[
+                "host        - other.example  no rule has this host",
+                "            i known hosts  1 host has rules: api.mycompany.com",
+                "∅ answered 404 Not Found: no rule takes this host and path (no_route)",
+            ],
+        ),
+        (
+            "default/api:http",
+            &[
+                "routes      i api.mycompany.com Regex ^(?:/api)  the gateway leads here",
+                "√ default/api is served by 3 endpoints",
+            ],
+        ),
+        (
+            "payments",
+            &[
+                "record      √ payments.default.svc.cluster.local. 30 IN CNAME payments.example.com.  may be kept for 30 s",
+            ],
+        ),
+        (
+            "nobody.default",
+            &["record      - NXDOMAIN  namespace default has no Service nobody"],
+        ),
+    ] {
+        let text = table(target, &shop);
+        let shown: Vec<&str> = text.lines().collect();
+        for line in lines {
+            assert!(
+                shown.contains(line),
+                "{target}: no line `{line}` in\n{text}"
+            );
+        }
+        assert!(!text.contains('\u{1b}'), "no colour off a terminal");
+    }
+}
+
+/// Endpoints that cannot be used, each for a reason of its own.
+const ENDPOINTS: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: mixed}
+spec:
+  ports: [{name: http, port: 80}, {name: admin, port: 81}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: mixed-1, labels: {kubernetes.io/service-name: mixed}}
+addressType: IPv4
+ports: [{name: http, port: 8000}]
+endpoints:
+- {addresses: [192.0.2.1], conditions: {ready: true}, nodeName: n1, zone: z1, targetRef: {kind: Pod, name: good}}
+- {addresses: [192.0.2.2], conditions: {ready: false}, targetRef: {kind: Pod, name: unready}}
+- {addresses: [192.0.2.3], conditions: {ready: false, serving: true, terminating: true}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: mixed-2, labels: {kubernetes.io/service-name: mixed}}
+addressType: IPv4
+ports: [{name: metrics, port: 9000}]
+endpoints: [{addresses: [192.0.2.4], conditions: {ready: true}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: mixed-3, labels: {kubernetes.io/service-name: mixed}}
+addressType: IPv6
+ports: [{name: http, port: 8000}]
+endpoints: [{addresses: ['2001:db8::1'], conditions: {ready: true}}]
+";
+
+#[test]
+fn every_endpoint_is_named_with_the_reason_why_it_is_not_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("app.yaml"), ENDPOINTS).unwrap();
+    let source = ["-f", dir.path().to_str().unwrap()];
+    let (code, explanation) = explain("default/mixed:http", &source);
+    assert_eq!(code, 0, "{explanation:#}");
+    let endpoint = |address: &str| {
+        let all = explanation["steps"].as_array().unwrap();
+        let mut found = all.iter().filter(|step| step["phase"] == "endpoint");
+        let step = found.find(|step| step["what"] == address);
+        let step = step.unwrap_or_else(|| panic!("{address}: {explanation:#}"));
+        let text = |field: &str| step[field].as_str().unwrap_or_default().to_owned();
+        (text("mark"), text("why"), step["object"]["name"].clone())
+    };
+    for (address, mark, why, pod) in [
+        (
+            "192.0.2.1:8000",
+            "chosen",
+            "ready, node n1, zone z1",
+            Some("good"),
+        ),
+        (
+            "192.0.2.2",
+            "rejected",
+            "it is not ready, or terminating",
+            Some("unready"),
+        ),
+        (
+            "192.0.2.3",
+            "rejected",
+            "it is not ready, or terminating",
+            None,
+        ),
+        ("192.0.2.4", "rejected", "it has no port named `http`", None),
+        (
+            "2001:db8::1",
+            "rejected",
+            "it is of the other address family",
+            None,
+        ),
+    ] {
+        let expected = (
+            mark.to_owned(),
+            why.to_owned(),
+            pod.map_or(Value::Null, Value::from),
+        );
+        assert_eq!(endpoint(address), expected, "{address}");
+    }
+    let (code, explanation) = explain("default/mixed:81", &source);
+    assert_eq!(code, 3, "{explanation:#}");
+    assert_eq!(explanation["outcome"], "error");
+    let (code, explanation) = explain("default/mixed:82", &source);
+    assert_eq!(code, 5, "{explanation:#}");
+}
+
+#[test]
+fn names_are_tried_through_the_search_path() {
+    let shop = ["-f", "examples/shop"];
+    let searched = |target: &str, more: &[&str]| {
+        let mut source = shop.to_vec();
+        source.extend(more);
+        let (code, explanation) = explain(target, &source);
+        let names = steps(&explanation, "search", "note");
+        (
+            code,
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>(),
+        )
+    };
+    let zone = "svc.cluster.local.";
+    for (target, from, code, expected) in [
+        ("api", "default", 0, vec![format!("api.default.{zone}")]),
+        (
+            "api.default",
+            "shop",
+            0,
+            vec![
+                format!("api.default.shop.{zone}"),
+                format!("api.default.{zone}"),
+            ],
+        ),
+        (
+            "api.default.svc",
+            "shop",
+            0,
+            vec![
+                format!("api.default.svc.shop.{zone}"),
+                format!("api.default.svc.{zone}"),
+                "api.default.svc.cluster.local.".to_owned(),
+            ],
+        ),
+        (
+            "api.default.svc.cluster.local.",
+            "shop",
+            0,
+            vec![format!("api.default.{zone}")],
+        ),
+        (
+            "nobody.default.svc.cluster.local.",
+            "shop",
+            5,
+            vec![format!("nobody.default.{zone}")],
+        ),
+    ] {
+        let found = searched(target, &["--from-namespace", from]);
+        assert_eq!(found, (code, expected), "{target}");
+    }
+}
+
+/// Rules of every kind, to be asked and to be explained.
+fn routes() -> String {
+    let mut text = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: web
+        image: sealane/echo:1
+        ports: [{name: http, containerPort: 8000}]
+        readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: http}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web-pods}
+spec: {clusterIP: None, selector: {app: web}, ports: [{name: http, port: 8000}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: empty}
+spec: {selector: {app: nobody}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alias}
+spec: {type: ExternalName, externalName: web.default.svc.cluster.local}
+"
+    .to_owned();
+    let to = |service: &str| format!("{{service: {{name: {service}, port: {{number: 80}}}}}}");
+    let path = |kind: &str, path: &str, service: &str| {
+        format!(
+            "      - {{path: '{path}', pathType: {kind}, backend: {}}}\n",
+            to(service)
+        )
+    };
+    let mut ingress = |name: &str, annotations: &str, spec: &str| {
+        text.push_str(&format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}, annotations: {{{annotations}}}}}\nspec:\n  ingressClassName: sealane\n{spec}"
+        ));
+    };
+    let rule = |host: &str, paths: &str| match host {
+        "" => format!("  rules:\n  - http:\n      paths:\n{paths}"),
+        host => format!("  rules:\n  - host: '{host}'\n    http:\n      paths:\n{paths}"),
+    };
+    let plain = [
+        path("Exact", "/exact", "web"),
+        path("Prefix", "/foo", "web"),
+        path("Prefix", "/foo/empty", "empty"),
+        path("Prefix", "/missing", "nobody"),
+        path("Prefix", "/alias", "alias"),
+    ];
+    ingress("plain", "", &rule("a.example", &plain.concat()));
+    ingress(
+        "wild",
+        "",
+        &rule("*.w.example", &path("Prefix", "/", "web")),
+    );
+    ingress(
+        "exact",
+        "",
+        &rule("x.w.example", &path("Exact", "/only", "web")),
+    );
+    ingress("any", "", &rule("", &path("Prefix", "/any", "web")));
+    let regex = path("ImplementationSpecific", "/v[0-9]+/(.*)", "web");
+    let annotation = "nginx.ingress.kubernetes.io/rewrite-target: /$1";
+    ingress("regex", annotation, &rule("r.example", &regex));
+    let tls = format!(
+        "  tls: [{{hosts: [t.example], secretName: t}}]\n{}",
+        rule("t.example", &path("Prefix", "/", "web"))
+    );
+    ingress("tls", "", &tls);
+    let fallback = format!(
+        "  defaultBackend: {}\n{}",
+        to("web"),
+        rule("d.example", &path("Exact", "/empty", "empty"))
+    );
+    ingress("fallback", "", &fallback);
+    let refused = "nginx.ingress.kubernetes.io/auth-url: 'http://a/'";
+    ingress(
+        "refused",
+        refused,
+        &rule("c.example", &path("Prefix", "/", "web")),
+    );
+    text.push_str(&secret(
+        "t",
+        "kubernetes.io/tls",
+        &certificate("t.example", 30),
+    ));
+    text
+}
+
+/// Requests: scheme, host and target.
+const REQUESTS: &[(&str, &str, &str)] = &[
+    ("http", "a.example", "/exact"),
+    ("http", "a.example", "/exact/"),
+    ("http", "a.example", "/foo"),
+    ("http", "a.example", "/foo/x?y=z"),
+    ("http", "a.example", "/foobar"),
+    ("http", "a.example", "/foo/empty/x"),
+    ("http", "a.example", "/foo/x/../empty"),
+    ("http", "a.example", "//foo//empty"),
+    ("http", "a.example", "/foo;a=b/empty"),
+    ("http", "a.example", "/%66oo"),
+    ("http", "a.example", "/foo%2fempty"),
+    ("http", "a.example", "/foo%00"),
+    ("http", "a.example", "/foo/..%2f"),
+    ("http", "a.example", "/missing"),
+    ("http", "a.example", "/alias/x"),
+    ("http", "A.Example.", "/foo"),
+    ("http", "a.example:8080", "/foo"),
+    ("http", "x.w.example", "/only"),
+    ("http", "x.w.example", "/other"),
+    ("http", "y.w.example", "/any"),
+    ("http", "y.z.w.example", "/any"),
+    ("http", "w.example", "/any"),
+    ("http", "unknown.example", "/any/x"),
+    ("http", "unknown.example", "/none"),
+    ("http", "10.0.0.1", "/any"),
+    ("http", "a_b", "/any"),
+    ("http", "r.example", "/v2/x/y"),
+    ("http", "r.example", "/V2/x"),
+    ("http", "r.example", "/vx/x"),
+    ("http", "t.example", "/x?y"),
+    ("https", "t.example", "/x?y"),
+    ("http", "t.example", "/.well-known/acme-challenge/a"),
+    ("https", "a.example", "/foo"),
+    ("http", "d.example", "/empty"),
+    ("http", "d.example", "/else"),
+    ("http", "c.example", "/"),
+];
+
+fn kubeconfig(cluster: &Cluster) -> String {
+    let path = cluster.data_dir().join("kubeconfig");
+    path.to_str().unwrap().to_owned()
+}
+
+async fn start(dir: &Path) -> Cluster {
+    let file = dir.join("app.yaml");
+    std::fs::write(&file, routes()).unwrap();
+    let cluster = Options::default()
+        .args(&["-f", file.to_str().unwrap()])
+        .start()
+        .await;
+    cluster.assert_ready();
+    cluster
+}
+
+/// Puts every request to the gateway and to `explain`, which has to know the status, the reason and
+/// the pods that can answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_explained_is_what_the_gateway_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = start(dir.path()).await;
+    let kubeconfig = kubeconfig(&cluster);
+    let mut outcomes = BTreeSet::new();
+    for (scheme, host, target) in REQUESTS {
+        let url = format!("{scheme}://{host}{target}");
+        let answer = match *scheme {
+            "https" => {
+                let tls = get_tls(cluster.https(), host, host, target, false).await;
+                tls.unwrap().0
+            }
+            _ => get(cluster.http(), host, target).await.unwrap(),
+        };
+        let (code, explanation) = explain(&url, &["--kubeconfig", &kubeconfig]);
+        let outcome = explanation["outcome"].as_str().unwrap();
+        outcomes.insert(outcome.to_owned());
+        let expected = match outcome {
+            "served" | "redirected" => 0,
+            "not_found" => 5,
+            _ => 3,
+        };
+        assert_eq!(code, expected, "{url}");
+        if outcome == "served" {
+            assert_eq!(answer.status, 200, "{url}: {explanation:#}\n{answer:?}");
+            let steps = explanation["steps"].as_array().unwrap();
+            let pods = steps
+                .iter()
+                .filter(|step| step["phase"] == "endpoint" && step["mark"] == "chosen");
+            let pods: Vec<&str> = pods
+                .map(|s| s["object"]["name"].as_str().unwrap())
+                .collect();
+            let pod = answer.pod();
+            assert!(pods.contains(&pod.as_str()), "{url}: {pod} of {pods:?}");
+        } else {
+            let status = u64::from(answer.status.as_u16());
+            assert_eq!(
+                explanation["status"], status,
+                "{url}: {explanation:#}\n{answer:?}"
+            );
+        }
+        if let Some(reason) = answer.headers.get("sealane-error") {
+            let reason = format!("({})", reason.to_str().unwrap());
+            let summary = explanation["summary"].as_str().unwrap();
+            assert!(summary.ends_with(&reason), "{url}: {reason}: {summary}");
+        }
+    }
+    let all = ["error", "not_found", "redirected", "served"];
+    assert!(
+        outcomes.iter().eq(all),
+        "every outcome was met: {outcomes:?}"
+    );
+}
+
+/// Puts names to the DNS server and to `explain`, which has to know every record.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_explained_is_what_dns_answers() {
+    if !has("dig") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = start(dir.path()).await;
+    let kubeconfig = kubeconfig(&cluster);
+    let service = cluster.get(&["service", "web"]);
+    let vip = service["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let mut octets: Vec<&str> = vip.split('.').collect();
+    octets.reverse();
+    let reverse = format!("{}.in-addr.arpa.", octets.join("."));
+    let dns = cluster.dns();
+    for (name, record_type) in [
+        ("web.default.svc.cluster.local.", "A"),
+        ("WEB.default.svc.cluster.local.", "A"),
+        ("web.default.svc.cluster.local.", "AAAA"),
+        ("_http._tcp.web.default.svc.cluster.local.", "SRV"),
+        ("_http._tcp.web-pods.default.svc.cluster.local.", "SRV"),
+        ("web-pods.default.svc.cluster.local.", "A"),
+        ("alias.default.svc.cluster.local.", "A"),
+        ("alias.default.svc.cluster.local.", "CNAME"),
+        ("empty.default.svc.cluster.local.", "A"),
+        ("nobody.default.svc.cluster.local.", "A"),
+        ("web.nowhere.svc.cluster.local.", "A"),
+        ("default.svc.cluster.local.", "A"),
+        ("10-0-0-1.default.pod.cluster.local.", "A"),
+        ("cluster.local.", "SOA"),
+        ("dns-version.cluster.local.", "TXT"),
+        (reverse.as_str(), "PTR"),
+    ] {
+        let mut dig = Command::new("dig");
+        dig.arg(format!("@{}", dns.ip()))
+            .args([
+                "-p",
+                &dns.port().to_string(),
+                "+noall",
+                "+answer",
+                "+comments",
+            ])
+            .args(["-t", record_type, name]);
+        let answer = output(&mut dig);
+        let records = answer
+            .lines()
+            .filter(|line| !line.starts_with(';') && !line.is_empty());
+        let mut records: Vec<String> = records
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        records.sort();
+        let (code, explanation) = explain(name, &["--kubeconfig", &kubeconfig, "-t", record_type]);
+        let mut explained = steps(&explanation, "record", "chosen");
+        explained.sort_unstable();
+        // The serial is the time of the last change, which a fresh list cannot know.
+        if record_type == "SOA" {
+            assert_eq!((records.len(), explained.len()), (1, 1), "{name}");
+        } else {
+            assert_eq!(explained, records, "{name} {record_type}: {explanation:#}");
+        }
+        let missing = answer.contains("status: NXDOMAIN");
+        let summary = explanation["summary"].as_str().unwrap();
+        assert_eq!(
+            summary.starts_with("NXDOMAIN"),
+            missing,
+            "{name}: {summary}"
+        );
+        assert_eq!(code, if records.is_empty() { 5 } else { 0 }, "{name}");
+    }
+}
