@@ -11,6 +11,7 @@ pub mod model;
 pub mod report;
 pub mod snapshot;
 pub mod sockets;
+pub mod staleness;
 pub mod watch;
 
 pub use snapshot::{Publisher, Reader, Snapshot};

@@ -15,6 +15,7 @@ use crate::model::{
     Backend, CertificateTable, IngressStatus, ObjectRef, Problem, Protocol, RouteTable, Service,
     ServiceKey, ServicePort, VipAddr,
 };
+use crate::staleness::Staleness;
 
 /// One consistent state of the world.
 #[derive(Clone, Debug, Default)]
@@ -66,13 +67,16 @@ impl Snapshot {
 pub fn channel() -> (Publisher, Reader) {
     let (sender, receiver) = watch::channel(0);
     let current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let staleness = Staleness::default();
     let publisher = Publisher {
         current: Arc::clone(&current),
         generation: sender,
+        staleness: staleness.clone(),
     };
     let reader = Reader {
         current,
         generation: receiver,
+        staleness,
     };
     (publisher, reader)
 }
@@ -82,6 +86,7 @@ pub fn channel() -> (Publisher, Reader) {
 pub struct Publisher {
     current: Arc<ArcSwap<Snapshot>>,
     generation: watch::Sender<u64>,
+    staleness: Staleness,
 }
 
 impl Publisher {
@@ -93,6 +98,11 @@ impl Publisher {
         self.generation.send_replace(generation);
         generation
     }
+
+    /// The clock that says how old the state may be.
+    pub(crate) fn staleness(&self) -> &Staleness {
+        &self.staleness
+    }
 }
 
 /// Reads the current snapshot.
@@ -100,12 +110,18 @@ impl Publisher {
 pub struct Reader {
     current: Arc<ArcSwap<Snapshot>>,
     generation: watch::Receiver<u64>,
+    staleness: Staleness,
 }
 
 impl Reader {
     /// The current snapshot. Drop the guard before awaiting anything.
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
+    }
+
+    /// How long ago the API server was last heard of: how old the snapshot may be.
+    pub fn staleness(&self) -> &Staleness {
+        &self.staleness
     }
 
     /// Waits until a snapshot newer than the last one seen by this reader was published, and

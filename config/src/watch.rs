@@ -9,7 +9,8 @@
 //! nothing was heard of a kind.
 
 mod backoff;
-mod contact;
+mod exchange;
+mod failure;
 mod follow;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ use crate::compile::{
     SecretRecord, ServiceRecord, SliceRecord,
 };
 use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
-use contact::{Contact, Contacts};
+use crate::staleness::Staleness;
 use follow::{Follower, Source};
 
 /// How often staleness is measured and certificates are checked.
@@ -120,7 +121,7 @@ pub async fn run(
 ) {
     describe_metrics();
     let (sender, mut changes) = mpsc::channel(CHANGE_QUEUE);
-    let watches = Watches::start(client, sender, &options);
+    let watches = Watches::start(client, sender, publisher.staleness().clone(), &options);
     let mut state = State {
         unlisted: watches.kinds(),
         watches,
@@ -138,7 +139,7 @@ pub async fn run(
             Some(change) = changes.recv() => state.gather(change, &mut changes).await,
             () = sleep_until(deadline) => {}
             _ = housekeeping.tick() => {
-                state.watches.contacts.measure();
+                state.watches.measure_staleness();
                 let epoch_seconds = jiff::Timestamp::now().as_second();
                 if !state.compiler.check_validity(epoch_seconds) {
                     continue;
@@ -168,6 +169,14 @@ fn describe_metrics() {
     describe_counter!(
         "sealane_config_relists_total",
         "Complete lists of a kind that were started"
+    );
+    describe_counter!(
+        "sealane_config_events_lost_total",
+        "Comparisons with the API server that found other objects than the watch had told of"
+    );
+    describe_counter!(
+        "sealane_config_watch_panics_total",
+        "Watches that failed inside and were started over"
     );
     describe_gauge!(
         "sealane_config_problems",
@@ -282,14 +291,18 @@ fn listed_kind(change: &Change) -> Option<&'static str> {
     }
 }
 
+fn set_staleness(kind: &'static str, age: Duration) {
+    metrics::gauge!("sealane_config_staleness_seconds", "kind" => kind).set(age.as_secs_f64());
+}
+
 /// The tasks that watch. They end when this is dropped.
 struct Watches {
     client: Client,
     sender: mpsc::Sender<Change>,
     tasks: JoinSet<()>,
-    contacts: Contacts,
-    /// Made with the first watch on a Secret: what is not watched is not stale.
-    secret_contact: Option<Arc<Contact>>,
+    staleness: Staleness,
+    /// The kinds that have a gauge of their staleness.
+    measured: Vec<&'static str>,
     /// The kinds that are listed completely.
     kinds: Vec<&'static str>,
     /// The watch of each Secret, by the number of its reference.
@@ -300,13 +313,18 @@ struct Watches {
 
 impl Watches {
     /// Starts the watches on whole kinds. Those on Secrets follow references as they come.
-    fn start(client: Client, sender: mpsc::Sender<Change>, options: &WatchOptions) -> Self {
+    fn start(
+        client: Client,
+        sender: mpsc::Sender<Change>,
+        staleness: Staleness,
+        options: &WatchOptions,
+    ) -> Self {
         let mut watches = Self {
             client,
             sender,
             tasks: JoinSet::new(),
-            contacts: Contacts::default(),
-            secret_contact: None,
+            staleness,
+            measured: Vec::new(),
             kinds: Vec::new(),
             secrets: HashMap::new(),
             secrets_version: None,
@@ -365,7 +383,7 @@ impl Watches {
     {
         self.kinds.push(source.kind());
         let follower = Follower {
-            contact: self.contacts.add(source.kind()),
+            contact: self.staleness.add(source.kind()),
             client: self.client.clone(),
             source,
             read,
@@ -376,15 +394,24 @@ impl Watches {
         self.tasks.spawn(follower.run());
     }
 
-    /// Starts and ends watches on Secrets as references come and go.
-    fn follow_secrets(&mut self, compiler: &Compiler) {
-        while let Some(ended) = self.tasks.try_join_next() {
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                tracing::error!("a watch failed and will not come back: {error}");
+    /// Sets the gauges.
+    fn measure_staleness(&mut self) {
+        let ages = self.staleness.ages();
+        for kind in &self.measured {
+            if !ages.iter().any(|(watched, _)| watched == kind) {
+                set_staleness(kind, Duration::ZERO);
             }
         }
+        self.measured = ages.iter().map(|(kind, _)| *kind).collect();
+        for (kind, age) in ages {
+            set_staleness(kind, age);
+        }
+    }
+
+    /// Starts and ends watches on Secrets as references come and go.
+    fn follow_secrets(&mut self, compiler: &Compiler) {
+        // Those that were aborted: others end with the process only.
+        while self.tasks.try_join_next().is_some() {}
         let version = compiler.secrets_version();
         if self.secrets_version.replace(version) == Some(version) {
             return;
@@ -407,11 +434,8 @@ impl Watches {
 
     fn follow_secret(&mut self, key: ObjectKey) -> AbortHandle {
         let provider = Arc::clone(&self.provider);
-        let contact = self
-            .secret_contact
-            .get_or_insert_with(|| self.contacts.add("Secret"));
         let follower = Follower {
-            contact: Arc::clone(contact),
+            contact: self.staleness.add("Secret"),
             client: self.client.clone(),
             source: Source::one::<Secret>("Secret", &key),
             read: move |key: &ObjectKey, secret: Secret, _: &mut Names| {

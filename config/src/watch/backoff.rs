@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use crate::defaults::RETRY_PAUSE;
+use super::failure::FollowError;
+use crate::defaults::{LONGEST_RETRY_AFTER, RETRY_PAUSE};
+use crate::staleness::Contact;
 
 /// The pause before the next attempt.
 #[derive(Debug)]
@@ -23,14 +25,32 @@ impl Backoff {
         self.next = *RETRY_PAUSE.start();
     }
 
-    pub(super) async fn wait(&mut self) {
-        tokio::time::sleep(self.draw()).await;
+    /// Waits as long as `error` asks for; less if another watch finds an outage over.
+    pub(super) async fn wait(&mut self, error: &FollowError, contact: &Contact) {
+        let pause = self.draw(error.longest_pause(), error.retry_after());
+        if !error.is_outage() {
+            tokio::time::sleep(pause).await;
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = contact.told() => {
+                // Not all at once.
+                let pause = pause.min(*RETRY_PAUSE.start());
+                tokio::time::sleep(rand::random_range(Duration::ZERO..=pause)).await;
+            }
+        }
     }
 
-    fn draw(&mut self) -> Duration {
-        let longest = self.next;
-        self.next = (longest * 2).min(*RETRY_PAUSE.end());
-        rand::random_range(longest / 2..=longest)
+    fn draw(&mut self, longest: Duration, retry_after: Option<Duration>) -> Duration {
+        let upper = self.next.min(longest);
+        self.next = (upper * 2).min(*RETRY_PAUSE.end());
+        let pause = rand::random_range(upper / 2..=upper);
+        match retry_after {
+            // The jitter is added: earlier than asked for is refused again.
+            Some(asked) => asked.min(LONGEST_RETRY_AFTER).max(upper) + upper - pause,
+            None => pause,
+        }
     }
 }
 
@@ -40,18 +60,39 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest_and_start_over() {
-        let mut backoff = Backoff::new();
-        let mut longest = *RETRY_PAUSE.start();
-        for _ in 0..12 {
-            let pause = backoff.draw();
-            assert!(
-                (longest / 2..=longest).contains(&pause),
-                "{pause:?} of {longest:?}"
-            );
-            longest = (longest * 2).min(*RETRY_PAUSE.end());
+        for longest in [*RETRY_PAUSE.end(), Duration::from_secs(4)] {
+            let mut backoff = Backoff::new();
+            let mut upper = *RETRY_PAUSE.start();
+            for _ in 0..12 {
+                let pause = backoff.draw(longest, None);
+                assert!(
+                    (upper / 2..=upper).contains(&pause),
+                    "{pause:?} of {upper:?}"
+                );
+                upper = (upper * 2).min(longest);
+            }
+            assert_eq!(upper, longest);
+            backoff.reset();
+            assert!(backoff.draw(longest, None) <= *RETRY_PAUSE.start());
         }
-        assert_eq!(longest, *RETRY_PAUSE.end());
-        backoff.reset();
-        assert!(backoff.draw() <= *RETRY_PAUSE.start());
+    }
+
+    #[test]
+    fn reliability_f31_never_earlier_than_asked_for() {
+        let seconds = Duration::from_secs;
+        let asked = |backoff: &mut Backoff, after| backoff.draw(seconds(30), Some(after));
+        let mut backoff = Backoff::new();
+        let pause = asked(&mut backoff, seconds(7));
+        assert!(pause >= seconds(7) && pause < seconds(8), "{pause:?}");
+        let pause = asked(&mut backoff, seconds(86_400));
+        assert!(pause <= LONGEST_RETRY_AFTER * 2, "bounded: {pause:?}");
+        for _ in 0..12 {
+            backoff.draw(seconds(30), None);
+        }
+        let pause = asked(&mut backoff, seconds(1));
+        assert!(
+            pause >= seconds(30),
+            "a longer pause of ours stays: {pause:?}"
+        );
     }
 }

@@ -7,36 +7,39 @@
 //! fails a whole list for one object that cannot be decoded. Items are decoded one by one here, and a
 //! response's text is never logged, since it may be a Secret.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::{TryStream, TryStreamExt};
+use bytes::Bytes;
+use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::Client;
-use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::core::Request;
+use kube::api::{ListParams, VersionMatch, WatchParams};
+use kube::core::{Request, Status};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::backoff::Backoff;
-use super::contact::Contact;
+use super::exchange;
+use super::failure::{self, FollowError};
 use crate::compile::{Change, Decoded, Delta, Names, ObjectKey};
-use crate::defaults::{LIST_PAGE, LIST_TIMEOUT, WATCH_SECONDS, WATCH_SILENCE};
-
-/// Status code for a resource version that is too old.
-const GONE: u16 = 410;
+use crate::defaults::{COUNT_PERIOD, LIST_PAGE, WATCH_SECONDS, WATCH_SILENCE};
+use crate::staleness::Contact;
 
 /// A watch that ends sooner than this without a word did not work.
-const SHORT_WATCH: std::time::Duration = std::time::Duration::from_secs(1);
+const SHORT_WATCH: Duration = Duration::from_secs(1);
 
 /// What to list and watch.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     kind: &'static str,
     path: String,
+    /// As RBAC and kubectl name it: `endpointslices.discovery.k8s.io`.
+    resource: String,
     field_selector: Option<String>,
 }
 
@@ -46,6 +49,7 @@ impl Source {
         Self {
             kind,
             path: K::url_path(&(), None),
+            resource: resource::<K>(),
             field_selector: None,
         }
     }
@@ -58,6 +62,7 @@ impl Source {
         Self {
             kind,
             path: K::url_path(&(), Some(&key.namespace)),
+            resource: resource::<K>(),
             field_selector: Some(format!("metadata.name={}", key.name)),
         }
     }
@@ -65,47 +70,83 @@ impl Source {
     pub(super) fn kind(&self) -> &'static str {
         self.kind
     }
-}
 
-/// Why following has to pause.
-#[derive(Debug, thiserror::Error)]
-enum FollowError {
-    /// The request was refused or broke.
-    #[error("the API server cannot be reached or refuses")]
-    Request(#[source] kube::Error),
-    /// The list is none.
-    #[error("the list cannot be decoded")]
-    List(#[source] serde_json::Error),
-    /// Without a version a watch cannot start.
-    #[error("the list has no resourceVersion")]
-    NoVersion,
-    /// No answer, or nothing more on an open watch.
-    #[error("the API server says nothing")]
-    Silence,
-    /// The watch ended right away.
-    #[error("the watch ended at once")]
-    Short,
-    /// The version is too old: list again.
-    #[error("the resourceVersion is too old")]
-    Gone,
-    /// The other end of the queue is gone: stop.
-    #[error("shutting down")]
-    Closed,
-}
-
-impl From<kube::Error> for FollowError {
-    fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) if status.code == GONE => Self::Gone,
-            error => Self::Request(error),
-        }
+    pub(super) fn resource(&self) -> &str {
+        &self.resource
     }
 }
 
+fn resource<K: kube::Resource<DynamicType = ()>>() -> String {
+    let (plural, group) = (K::plural(&()), K::group(&()));
+    if group.is_empty() {
+        plural.into_owned()
+    } else {
+        format!("{plural}.{group}")
+    }
+}
+
+/// A page of a list. Items are decoded one by one, from where they are.
 #[derive(Deserialize)]
-struct List {
+struct Page<'a> {
     metadata: ListMeta,
-    items: Option<Vec<Box<RawValue>>>,
+    #[serde(borrow)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+/// An event of a watch.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: EventKind,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum EventKind {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+/// What every object has, even one that cannot be decoded further.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Head {
+    metadata: HeadMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct HeadMeta {
+    namespace: Option<String>,
+    name: Option<String>,
+    resource_version: Option<String>,
+}
+
+impl Head {
+    fn of(object: &RawValue) -> Self {
+        serde_json::from_str(object.get()).unwrap_or_default()
+    }
+
+    fn key(&self, names: &mut Names) -> Option<ObjectKey> {
+        let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
+        Some(names.key(namespace, self.metadata.name.as_deref()?))
+    }
+}
+
+/// How far we are.
+#[derive(Debug)]
+struct Position {
+    /// All changes up to here were sent.
+    version: String,
+    /// How many objects there are then.
+    count: u64,
+    /// When that was last compared with the server.
+    counted: Instant,
 }
 
 /// Follows one source and sends what changes.
@@ -120,7 +161,8 @@ pub(super) struct Follower<Read, Wrap> {
 }
 
 impl<Read, Wrap> Follower<Read, Wrap> {
-    /// Follows until the receiver of the changes is gone.
+    /// Follows until the receiver of the changes is gone. A panic, such as that of a `read` which an
+    /// unforeseen object upsets, starts it over.
     pub(super) async fn run<K, R>(mut self)
     where
         K: kube::Resource<DynamicType = ()> + DeserializeOwned,
@@ -128,21 +170,42 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         Wrap: Fn(Delta<R>) -> Change,
     {
         let mut backoff = Backoff::new();
-        let mut version = None;
-        let mut failures = 0_u64;
         loop {
-            let heard = Instant::now();
-            let error = match &mut version {
-                None => match self.list().await {
+            // What a panic may have left half done is not used again: names are made anew, and
+            // everything is listed again.
+            let ended = AssertUnwindSafe(self.follow(&mut backoff)).catch_unwind();
+            if ended.await.is_ok() {
+                return;
+            }
+            let kind = self.source.kind;
+            metrics::counter!("sealane_config_watch_panics_total", "kind" => kind).increment(1);
+            tracing::error!(kind, "a watch panicked; it starts over: please report this");
+            self.names = Names::default();
+            backoff.wait(&FollowError::Short, &self.contact).await;
+        }
+    }
+
+    async fn follow<K, R>(&mut self, backoff: &mut Backoff)
+    where
+        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+        Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
+        Wrap: Fn(Delta<R>) -> Change,
+    {
+        let mut position = None;
+        let mut failing = None;
+        loop {
+            let begun = Instant::now();
+            let error = match &mut position {
+                None => match self.list(&mut failing).await {
                     Ok(listed) => {
-                        version = Some(listed);
+                        position = Some(listed);
                         continue;
                     }
                     Err(error) => error,
                 },
-                Some(from) => match self.watch(from, &mut backoff).await {
+                Some(position) => match self.watch(position, backoff, &mut failing).await {
                     Ok(()) => {
-                        failures = 0;
+                        failing = None;
                         continue;
                     }
                     Err(error) => error,
@@ -150,22 +213,25 @@ impl<Read, Wrap> Follower<Read, Wrap> {
             };
             match error {
                 FollowError::Closed => return,
-                FollowError::Gone => version = None,
-                error => {
-                    // An outage is logged once, and again whenever it began anew.
-                    if heard.elapsed() > SHORT_WATCH {
-                        failures = 0;
-                    }
-                    log_failure(self.source.kind, &error, failures);
-                    failures += 1;
+                FollowError::Gone => position = None,
+                ref error => {
+                    // An outage is logged once, and again whenever it began anew or has another
+                    // reason.
+                    let worked = begun.elapsed() > SHORT_WATCH && failing.is_none();
+                    let before = failing.replace(error.label());
+                    let is_repeated = !worked && before == failing;
+                    failure::log(&self.source, error, is_repeated);
                 }
             }
-            backoff.wait().await;
+            backoff.wait(&error, &self.contact).await;
         }
     }
 
-    /// Lists everything page by page and sends it as one change; returns the list's version.
-    async fn list<K, R>(&mut self) -> Result<String, FollowError>
+    /// Lists everything page by page and sends it as one change.
+    async fn list<K, R>(
+        &mut self,
+        failing: &mut Option<&'static str>,
+    ) -> Result<Position, FollowError>
     where
         K: kube::Resource<DynamicType = ()> + DeserializeOwned,
         Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
@@ -180,39 +246,45 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         let mut objects = Vec::new();
         loop {
             let page = request.list(&params).map_err(build_error)?;
-            let text = timeout(LIST_TIMEOUT, self.client.request_text(page));
-            let text = text.await.map_err(|_elapsed| FollowError::Silence)??;
-            let page: List = serde_json::from_str(&text).map_err(FollowError::List)?;
-            self.contact.heard();
+            let text = exchange::whole(&self.client, page).await?;
+            let page: Page<'_> = serde_json::from_slice(&text).map_err(FollowError::Undecodable)?;
+            self.reached(failing);
+            *failing = None;
             for item in page.items.unwrap_or_default() {
-                let decoded = serde_json::from_str::<K>(item.get());
-                let raw = || serde_json::from_str(item.get()).unwrap_or_default();
-                objects.extend(self.object(decoded, raw));
+                objects.extend(self.object(item));
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => {
                     let version = page.metadata.resource_version;
                     let version = version.filter(|v| !v.is_empty());
-                    let version = version.ok_or(FollowError::NoVersion)?;
+                    let position = Position {
+                        version: version.ok_or(FollowError::NoVersion)?,
+                        count: objects.len() as u64,
+                        counted: Instant::now(),
+                    };
                     self.send(Delta::Replace(objects)).await?;
-                    return Ok(version);
+                    return Ok(position);
                 }
             }
         }
     }
 
-    /// Watches until the server ends it, and moves `version` along.
+    /// Watches until the server ends it, and moves `position` along.
     async fn watch<K, R>(
         &mut self,
-        version: &mut String,
+        position: &mut Position,
         backoff: &mut Backoff,
+        failing: &mut Option<&'static str>,
     ) -> Result<(), FollowError>
     where
         K: kube::Resource<DynamicType = ()> + DeserializeOwned,
         Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
         Wrap: Fn(Delta<R>) -> Change,
     {
+        if failing.is_none() {
+            self.count(position).await?;
+        }
         let params = WatchParams {
             field_selector: self.source.field_selector.clone(),
             timeout: Some(rand::random_range(WATCH_SECONDS)),
@@ -220,37 +292,32 @@ impl<Read, Wrap> Follower<Read, Wrap> {
             ..WatchParams::default()
         };
         let request = Request::new(&self.source.path);
-        let request = request.watch(&params, version).map_err(build_error)?;
+        let request = request.watch(&params, &position.version);
+        let request = request.map_err(build_error)?;
+        let events = exchange::lines(&self.client, request).await?;
+        self.reached(failing);
         let started = Instant::now();
-        let events = timeout(LIST_TIMEOUT, self.client.request_events::<Value>(request));
-        let events = events.await.map_err(|_elapsed| FollowError::Silence)??;
         let mut events = std::pin::pin!(events);
         let mut has_spoken = false;
-        while let Some(event) = next(&mut events).await? {
-            let (delta, seen) = match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    let seen = version_of(&object);
-                    let decoded = K::deserialize(&object);
-                    let decoded = self.object(decoded, || object);
-                    (decoded.map(|(key, it)| Delta::Set(key, it)), seen)
-                }
-                WatchEvent::Deleted(object) => {
-                    (key_of(&object).map(Delta::Remove), version_of(&object))
-                }
-                WatchEvent::Bookmark(bookmark) => (None, Some(bookmark.metadata.resource_version)),
-                WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
-            };
-            self.contact.heard();
-            backoff.reset();
-            has_spoken = true;
-            if let Some(delta) = delta {
-                self.send(delta).await?;
+        let ended = loop {
+            match next(&mut events).await {
+                Ok(Some(line)) => match self.event(&line, position).await {
+                    Ok(()) => {
+                        has_spoken = true;
+                        backoff.reset();
+                    }
+                    Err(error) => break Err(error),
+                },
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
             }
-            if let Some(seen) = seen {
-                *version = seen;
-            }
+        };
+        let has_worked = has_spoken || started.elapsed() >= SHORT_WATCH;
+        if has_worked {
+            *failing = None;
         }
-        if !has_spoken && started.elapsed() < SHORT_WATCH {
+        ended?;
+        if !has_worked {
             return Err(FollowError::Short);
         }
         self.contact.heard();
@@ -258,17 +325,117 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         Ok(())
     }
 
-    /// An object's key and record; `None` if it has no name, which no object of an API server does.
-    fn object<K, R>(
+    /// Takes in one event of a watch.
+    async fn event<K, R>(
         &mut self,
-        decoded: Result<K, serde_json::Error>,
-        raw: impl FnOnce() -> Value,
-    ) -> Option<(ObjectKey, Decoded<R>)>
+        line: &Bytes,
+        position: &mut Position,
+    ) -> Result<(), FollowError>
     where
-        K: kube::Resource<DynamicType = ()>,
+        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+        Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
+        Wrap: Fn(Delta<R>) -> Change,
+    {
+        let event: Event<'_> = match serde_json::from_slice(line) {
+            Ok(event) => event,
+            // The connection broke in the middle of a line.
+            Err(error) if error.is_eof() => return Ok(()),
+            Err(error) => return Err(FollowError::Undecodable(error)),
+        };
+        let object = event.object;
+        let head = Head::of(object);
+        let delta = match event.kind {
+            EventKind::Added | EventKind::Modified => {
+                let object = self.object(object);
+                object.map(|(key, decoded)| Delta::Set(key, decoded))
+            }
+            EventKind::Deleted => head.key(&mut self.names).map(Delta::Remove),
+            EventKind::Bookmark => None,
+            EventKind::Error => {
+                let status = serde_json::from_str::<Status>(object.get());
+                let status = status.map_err(FollowError::Undecodable)?;
+                return Err(FollowError::refused(status, None));
+            }
+        };
+        self.contact.heard();
+        if let Some(delta) = delta {
+            self.send(delta).await?;
+            match event.kind {
+                EventKind::Added => position.count += 1,
+                EventKind::Deleted => position.count = position.count.saturating_sub(1),
+                EventKind::Modified | EventKind::Bookmark | EventKind::Error => {}
+            }
+        }
+        if let Some(seen) = head.metadata.resource_version.filter(|v| !v.is_empty()) {
+            position.version = seen;
+        }
+        Ok(())
+    }
+
+    /// Now and then, between two watches, asks the server how many objects there were at the version
+    /// that was reached. If that is another number, events were lost (servers have had such bugs),
+    /// and everything has to be listed again. It costs the server a list of one object.
+    ///
+    /// The answer says nothing when it is refused, is for another version, or was selected by field,
+    /// of which servers do not count the rest.
+    async fn count(&self, position: &mut Position) -> Result<(), FollowError> {
+        if self.source.field_selector.is_some() || position.counted.elapsed() < COUNT_PERIOD {
+            return Ok(());
+        }
+        position.counted = Instant::now();
+        let params = ListParams::default()
+            .limit(1)
+            .at(&position.version)
+            .matching(VersionMatch::Exact);
+        let request = Request::new(&self.source.path).list(&params);
+        let text = match exchange::whole(&self.client, request.map_err(build_error)?).await {
+            Ok(text) => text,
+            Err(FollowError::Refused { .. } | FollowError::Gone) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let page: Page<'_> = serde_json::from_slice(&text).map_err(FollowError::Undecodable)?;
+        let listed = page.items.map_or(0, |items| items.len() as u64);
+        let is_more = page
+            .metadata
+            .continue_
+            .is_some_and(|token| !token.is_empty());
+        let rest = page.metadata.remaining_item_count;
+        let total = match rest.map(u64::try_from) {
+            Some(Ok(rest)) => listed + rest,
+            None if !is_more => listed,
+            Some(Err(_)) | None => return Ok(()),
+        };
+        if page.metadata.resource_version.as_ref() != Some(&position.version)
+            || total == position.count
+        {
+            return Ok(());
+        }
+        let (kind, known) = (self.source.kind, position.count);
+        metrics::counter!("sealane_config_events_lost_total", "kind" => kind).increment(1);
+        tracing::warn!(
+            kind,
+            known,
+            total,
+            "the watch has lost events, listing again"
+        );
+        Err(FollowError::Gone)
+    }
+
+    /// The server has answered.
+    fn reached(&self, failing: &Option<&'static str>) {
+        self.contact.heard();
+        if failing.is_some() {
+            self.contact.tell_others();
+        }
+    }
+
+    /// An object's key and record; `None` if it has no name, which no object of an API server does.
+    fn object<K, R>(&mut self, object: &RawValue) -> Option<(ObjectKey, Decoded<R>)>
+    where
+        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
         Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
     {
-        match decoded {
+        match serde_json::from_str::<K>(object.get()) {
             Ok(object) => {
                 let meta = object.meta();
                 let namespace = meta.namespace.as_deref().unwrap_or_default();
@@ -276,7 +443,10 @@ impl<Read, Wrap> Follower<Read, Wrap> {
                 let record = (self.read)(&key, object, &mut self.names);
                 Some((key, Ok(record)))
             }
-            Err(error) => Some((key_of(&raw())?, Err(error.to_string()))),
+            Err(error) => {
+                let key = Head::of(object).key(&mut self.names)?;
+                Some((key, Err(error.to_string())))
+            }
         }
     }
 
@@ -290,36 +460,14 @@ impl<Read, Wrap> Follower<Read, Wrap> {
     }
 }
 
-async fn next<S>(events: &mut S) -> Result<Option<WatchEvent<Value>>, FollowError>
+async fn next<S>(events: &mut S) -> Result<Option<Bytes>, FollowError>
 where
-    S: TryStream<Ok = WatchEvent<Value>, Error = kube::Error> + Unpin,
+    S: Stream<Item = Result<Bytes, FollowError>> + Unpin,
 {
-    let next = timeout(WATCH_SILENCE, events.try_next()).await;
-    Ok(next.map_err(|_elapsed| FollowError::Silence)??)
+    let next = timeout(WATCH_SILENCE, events.next()).await;
+    next.map_err(|_elapsed| FollowError::Silence)?.transpose()
 }
 
 fn build_error(error: kube::core::request::Error) -> FollowError {
-    FollowError::Request(kube::Error::BuildRequest(error))
-}
-
-fn key_of(object: &Value) -> Option<ObjectKey> {
-    let metadata = object.get("metadata")?;
-    let namespace = metadata.get("namespace").and_then(Value::as_str);
-    let name = metadata.get("name")?.as_str()?;
-    Some(ObjectKey::new(namespace.unwrap_or_default(), name))
-}
-
-fn version_of(object: &Value) -> Option<String> {
-    let version = object.get("metadata")?.get("resourceVersion")?.as_str()?;
-    (!version.is_empty()).then(|| version.to_owned())
-}
-
-fn log_failure(kind: &'static str, error: &FollowError, failures: u64) {
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    let source = source.unwrap_or_default();
-    if failures == 0 {
-        tracing::warn!(kind, source, "watch interrupted, trying again: {error}");
-    } else {
-        tracing::debug!(kind, source, failures, "watch still interrupted: {error}");
-    }
+    FollowError::Unreachable(kube::Error::BuildRequest(error))
 }

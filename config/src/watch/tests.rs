@@ -3,9 +3,14 @@
 
 mod server;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::Status;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -13,10 +18,14 @@ use tokio_util::sync::CancellationToken;
 use self::server::{
     CLASSES, Fault, INGRESSES, NAMESPACES, SECRETS, SERVICES, SLICES, Seen, Server,
 };
+use super::failure::FollowError;
+use super::follow::{Follower, Source};
 use super::{IngressWatch, WatchOptions, run};
-use crate::defaults::{BATCH_WINDOW, LIST_PAGE, SLICE_MOVE_GRACE};
+use crate::compile::{Change, Delta, Names, ObjectKey};
+use crate::defaults::{BATCH_WINDOW, COUNT_PERIOD, LIST_PAGE, SLICE_MOVE_GRACE};
 use crate::model::{ProblemKind, ServiceKey};
 use crate::snapshot::channel;
+use crate::staleness::Staleness;
 use crate::{Reader, Snapshot};
 
 /// Longer than any pause between attempts.
@@ -73,7 +82,13 @@ impl Running {
 
     fn lists(&self, path: &str) -> usize {
         let seen = self.server.seen(path);
-        seen.iter().filter(|seen| !seen.is_watch()).count()
+        let is_list = |seen: &&Seen| !seen.is_watch() && !seen.is_count();
+        seen.iter().filter(is_list).count()
+    }
+
+    fn counts(&self, path: &str) -> usize {
+        let seen = self.server.seen(path);
+        seen.iter().filter(|seen| seen.is_count()).count()
     }
 
     fn watches(&self, path: &str) -> Vec<Seen> {
@@ -354,6 +369,133 @@ async fn reliability_f25_outage_keeps_the_last_good_state() {
         .await;
     assert!(took <= Duration::from_secs(31), "{took:?}");
     assert_eq!(running.lists(SERVICES), 1, "at most one list");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reliability_f25_current_within_two_seconds_of_the_return() {
+    let server = Server::default();
+    server.put(SERVICES, service("web"));
+    let mut running = Running::synced(&server).await;
+    let paths = [SERVICES, SLICES, NAMESPACES, INGRESSES, CLASSES];
+    for (fault, quickest) in [(Fault::Unreachable, 2), (Fault::Status(500), 31)] {
+        for path in paths {
+            server.fault(path, Some(fault));
+        }
+        server.end_watches();
+        sleep(Duration::from_secs(600)).await;
+        let staleness = running.reader.staleness();
+        assert!(staleness.oldest() >= Duration::from_secs(600), "{fault:?}");
+        let name = format!("after-{quickest}");
+        server.put(SERVICES, service(&name));
+        server.put(NAMESPACES, json!({"metadata": {"name": name}}));
+        for path in paths {
+            server.fault(path, None);
+        }
+        let back =
+            |snapshot: &Snapshot| has(snapshot, &name) || snapshot.namespaces.contains_key(&*name);
+        let took = running.until("back", back).await;
+        assert!(took <= Duration::from_secs(quickest), "{fault:?}: {took:?}");
+        let all =
+            |snapshot: &Snapshot| has(snapshot, &name) && snapshot.namespaces.contains_key(&*name);
+        let took = running.until("all kinds", all).await;
+        assert!(took <= Duration::from_millis(200), "{fault:?}: {took:?}");
+        sleep(Duration::from_millis(200)).await;
+        let age = running.reader.staleness().oldest();
+        assert!(age <= Duration::from_secs(1), "{fault:?}: {age:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reliability_f31_retry_after_is_honoured() {
+    let server = Server::default();
+    let mut running = Running::synced(&server).await;
+    server.fault(SERVICES, Some(Fault::Throttle(20)));
+    server.end_watches();
+    sleep(Duration::from_millis(500)).await;
+    let before = server.seen(SERVICES).len();
+    server.put(SERVICES, service("web"));
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(server.seen(SERVICES).len(), before, "asked before its time");
+    server.fault(SERVICES, None);
+    let took = running.until("web", |snapshot| has(snapshot, "web")).await;
+    assert!(took <= Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxy_o9_lost_events_are_found_by_counting() {
+    let server = Server::default();
+    for name in ["web", "lost", "third"] {
+        server.put(SERVICES, service(name));
+    }
+    let mut running = Running::synced(&server).await;
+    sleep(COUNT_PERIOD + Duration::from_secs(60)).await;
+    for path in [SERVICES, NAMESPACES] {
+        let asked = (running.lists(path), running.counts(path));
+        assert_eq!(asked, (1, 1), "{path}");
+    }
+    server.lose(SERVICES, "shop", "lost");
+    let lost = |snapshot: &Snapshot| !has(snapshot, "lost");
+    let end = Instant::now() + COUNT_PERIOD + Duration::from_secs(60);
+    while !lost(&running.reader.load()) {
+        assert!(Instant::now() < end, "still there");
+        sleep(Duration::from_secs(1)).await;
+    }
+    server.put(SERVICES, service("later"));
+    running
+        .until("later", |snapshot| has(snapshot, "later"))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_panics_starts_over() {
+    let server = Server::default();
+    server.put(SERVICES, service("web"));
+    let (sender, mut changes) = mpsc::channel(16);
+    let staleness = Staleness::default();
+    let is_first = AtomicBool::new(true);
+    let follower = Follower {
+        client: server.client(),
+        source: Source::all::<Service>("Service"),
+        contact: staleness.add("Service"),
+        read: move |_: &ObjectKey, _: Service, _: &mut Names| {
+            assert!(!is_first.swap(false, Ordering::Relaxed), "panic on purpose");
+            Some(())
+        },
+        wrap: Change::Namespaces,
+        sender,
+        names: Names::default(),
+    };
+    let task = tokio::spawn(follower.run());
+    let change = timeout(LONG, changes.recv()).await.unwrap().unwrap();
+    let Change::Namespaces(Delta::Replace(listed)) = change else {
+        panic!("{change:?}");
+    };
+    assert_eq!(listed.len(), 1);
+    task.abort();
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let source = Source::all::<EndpointSlice>("EndpointSlice");
+    for (code, advice) in [
+        (
+            403,
+            "the account needs the verbs `list` and `watch` on `endpointslices.discovery.k8s.io`: add them to its ClusterRole or Role",
+        ),
+        (
+            401,
+            "the credentials are not accepted: they may have expired or been revoked",
+        ),
+        (
+            404,
+            "the API server does not serve `endpointslices.discovery.k8s.io`",
+        ),
+        (500, ""),
+    ] {
+        let status = Status::failure("no", "Test").with_code(code);
+        let error = FollowError::refused(status, None);
+        assert_eq!(error.advice(&source), advice, "{code}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

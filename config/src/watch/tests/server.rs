@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
+use http::header::RETRY_AFTER;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -31,8 +33,12 @@ pub(super) const SECRETS: &str = "/api/v1/namespaces/shop/secrets";
 /// What goes wrong with requests to one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
+    /// Nobody answers.
+    Unreachable,
     /// This status.
     Status(u16),
+    /// Status 429, asking for this many seconds.
+    Throttle(u64),
     /// This status for watches only.
     WatchStatus(u16),
     /// This status for the second and later pages of lists.
@@ -51,6 +57,11 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn is_watch(&self) -> bool {
         self.query.contains_key("watch")
+    }
+
+    /// Asks only how many objects there are.
+    pub(super) fn is_count(&self) -> bool {
+        self.query.contains_key("resourceVersionMatch")
     }
 }
 
@@ -91,7 +102,7 @@ impl Server {
         let server = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let answer = server.answer(&request);
-            async move { Ok::<_, Infallible>(answer) }
+            async move { answer.ok_or_else(|| std::io::Error::from(ErrorKind::ConnectionRefused)) }
         });
         Client::new(service, "default")
     }
@@ -177,7 +188,14 @@ impl Server {
             .count()
     }
 
-    fn answer(&self, request: &Request<Body>) -> Answer {
+    /// Deletes an object without telling anybody, as servers with bugs have done.
+    pub(super) fn lose(&self, path: &str, namespace: &str, name: &str) {
+        let mut inner = self.lock();
+        let id = (path.to_owned(), namespace.to_owned(), name.to_owned());
+        inner.objects.remove(&id).unwrap();
+    }
+
+    fn answer(&self, request: &Request<Body>) -> Option<Answer> {
         let mut inner = self.lock();
         let query: BTreeMap<String, String> = request
             .uri()
@@ -194,18 +212,24 @@ impl Server {
         inner.seen.push(seen.clone());
         let fault = inner.faults.get(&seen.path).copied();
         match fault {
-            Some(Fault::Status(code)) => return refuse(code),
-            Some(Fault::WatchStatus(code)) if seen.is_watch() => return refuse(code),
+            Some(Fault::Unreachable) => return None,
+            Some(Fault::Status(code)) => return Some(refuse(code)),
+            Some(Fault::Throttle(seconds)) => {
+                let mut answer = refuse(429);
+                answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+                return Some(answer);
+            }
+            Some(Fault::WatchStatus(code)) if seen.is_watch() => return Some(refuse(code)),
             Some(Fault::PageStatus(code)) if seen.query.contains_key("continue") => {
-                return refuse(code);
+                return Some(refuse(code));
             }
             _ => {}
         }
-        if seen.is_watch() {
+        Some(if seen.is_watch() {
             inner.watch(&seen, fault == Some(Fault::SilentWatch))
         } else {
             inner.list(&seen)
-        }
+        })
     }
 }
 
@@ -246,9 +270,23 @@ impl Inner {
         let number = |name: &str| seen.query.get(name).and_then(|text| text.parse().ok());
         let start: usize = number("continue").unwrap_or_default();
         let end = all.len().min(start + number("limit").unwrap_or(usize::MAX));
-        let mut metadata = json!({"resourceVersion": self.version.to_string()});
+        let exact = seen
+            .query
+            .get("resourceVersionMatch")
+            .is_some_and(|wanted| wanted == "Exact");
+        let mut version = self.version;
+        if exact {
+            version = seen.query["resourceVersion"].parse().unwrap();
+            let is_later = |event: &Event| event.path == seen.path && event.version > version;
+            // What was there before is not kept.
+            if version < self.compacted || self.history.iter().any(is_later) {
+                return refuse(410);
+            }
+        }
+        let mut metadata = json!({"resourceVersion": version.to_string()});
         if end < all.len() {
             metadata["continue"] = json!(end.to_string());
+            metadata["remainingItemCount"] = json!(all.len() - end);
         }
         let list = json!({"kind": "List", "metadata": metadata, "items": all[start..end]});
         whole(StatusCode::OK, &list)
