@@ -18,7 +18,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
-use sealane_config::model::ObjectRef;
 use sealane_config::{Reader, Snapshot};
 use sealane_dns::DnsSettings;
 
@@ -158,26 +157,12 @@ const HTTPS_PORT: u16 = 443;
 fn place(explanation: &mut Explanation, state: &State) {
     for step in &mut explanation.steps {
         let Some(object) = &step.object else { continue };
-        let reference = ObjectRef {
-            kind: kind(&object.kind),
-            namespace: object.namespace.as_str().into(),
-            name: object.name.as_str().into(),
-        };
         let field = step.field.as_deref().unwrap_or_default();
-        if let Some((file, line)) = state.places.find(&reference, field) {
+        let object = (&*object.kind, &*object.namespace, &*object.name);
+        if let Some((file, line)) = state.places.find(object, field) {
             step.file = Some(file);
             step.line = Some(line);
         }
-    }
-}
-
-/// The kinds that steps follow from.
-fn kind(kind: &str) -> &'static str {
-    match kind {
-        "Ingress" => "Ingress",
-        "Secret" => "Secret",
-        "Service" => "Service",
-        _ => "Pod",
     }
 }
 

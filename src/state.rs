@@ -8,6 +8,7 @@
 mod cluster;
 mod compile;
 mod files;
+mod gateway_api;
 mod planned;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +18,7 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use sealane_config::Snapshot;
-use sealane_config::model::ObjectRef;
+use serde_json::Value;
 
 use crate::exit::Failure;
 use crate::manifests::{Manifest, ManifestError};
@@ -104,6 +105,8 @@ pub(crate) struct Objects {
     pub(crate) ingresses: Vec<Ingress>,
     /// IngressClasses.
     pub(crate) classes: Vec<IngressClass>,
+    /// Objects of Gateway API.
+    pub(crate) gateway_api: Vec<Value>,
     /// The Secrets that Ingresses refer to; `None`: not there.
     pub(crate) secrets: BTreeMap<Key, Option<Secret>>,
 }
@@ -138,20 +141,19 @@ impl Places {
 
     /// File and line of a field of an object, as near as the manifest has it. Objects without a
     /// namespace are looked for in every one. A planned pod is where its workload is.
-    pub(crate) fn find(&self, object: &ObjectRef, field: &str) -> Option<(PathBuf, u64)> {
-        let (namespace, name) = (&*object.namespace, &*object.name);
-        let key = (
-            object.kind.to_owned(),
-            namespace.to_owned(),
-            name.to_owned(),
-        );
+    pub(crate) fn find(
+        &self,
+        (kind, namespace, name): (&str, &str, &str),
+        field: &str,
+    ) -> Option<(PathBuf, u64)> {
+        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         let workload = name.rsplit_once('-').map(|(name, _number)| name);
         let is_it = |key: &&(String, String, String)| {
-            let (kind, at, of) = (&*key.0, &*key.1, &*key.2);
-            if object.kind == "Pod" {
-                at == namespace && Some(of) == workload && planned::has_template(kind)
+            let (of_kind, at, of) = (&*key.0, &*key.1, &*key.2);
+            if kind == "Pod" {
+                at == namespace && Some(of) == workload && planned::has_template(of_kind)
             } else {
-                namespace.is_empty() && kind == object.kind && of == name
+                namespace.is_empty() && of_kind == kind && of == name
             }
         };
         let index = self.by_object.get(&key).or_else(|| {

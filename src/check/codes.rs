@@ -135,7 +135,7 @@ codes! {
         "correct the field; the slice's other endpoints are used";
 
     NO_SERVICE = "SL0301", Error, "backend Service does not exist",
-        "create the Service in the Ingress's namespace, or correct the name";
+        "create the Service in the route's namespace, or correct the name";
     NO_PORT = "SL0302", Error, "backend port does not exist",
         "use a port number or name of the Service's spec.ports";
     ROUTE_WITHOUT_ENDPOINTS = "SL0303", Warning, "route leads to no endpoint",
@@ -231,10 +231,10 @@ fn of_field(problem: &Problem) -> &'static Code {
         "Service" => BAD_SERVICE_FIELD,
         "EndpointSlice" => BAD_SLICE_FIELD,
         "IngressClass" => CLASS_PARAMETERS,
-        _ if last == "backend" || last == "defaultBackend" => BAD_BACKEND,
-        _ if last == "host" || last.starts_with("hosts[") => BAD_HOST,
-        _ if last == "path" => BAD_PATH,
-        _ if last.starts_with("rules[") => NO_PATHS,
+        _ if matches!(last, "backend" | "defaultBackend" | "backendRefs") => BAD_BACKEND,
+        _ if last == "host" || last.starts_with("hosts[") || last == "hostname" => BAD_HOST,
+        _ if last == "path" || field.ends_with("path.value") => BAD_PATH,
+        "Ingress" if last.starts_with("rules[") => NO_PATHS,
         _ => BAD_ROUTE_FIELD,
     }
 }

@@ -94,7 +94,8 @@ impl Collector<'_> {
         message: String,
     ) {
         let namespace = (!object.namespace.is_empty()).then(|| object.namespace.to_string());
-        let place = self.state.places.find(object, field);
+        let key = (object.kind, &*object.namespace, &*object.name);
+        let place = self.state.places.find(key, field);
         self.findings.push(Finding {
             code,
             severity: self.severity(code),

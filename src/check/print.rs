@@ -58,6 +58,10 @@ fn size(state: &State, group: Group, has_findings: bool) -> Option<String> {
         Group::Files if !state.origin.is_files() => return has_findings.then(String::new),
         Group::Files => (state.places.manifests().len(), "object", "objects"),
         Group::Services => (services(state), "Service", "Services"),
+        Group::Routes if !objects.gateway_api.is_empty() => {
+            let count = objects.ingresses.len() + routes(state);
+            (count, "Ingress or route", "Ingresses and routes")
+        }
         Group::Routes => (objects.ingresses.len(), "Ingress", "Ingresses"),
         Group::Certificates => (tls, "entry of spec.tls", "entries of spec.tls"),
         Group::Annotations => return has_findings.then(String::new),
@@ -75,6 +79,13 @@ fn services(state: &State) -> usize {
     manifests
         .filter(|manifest| manifest.text("/kind") == Some("Service"))
         .count()
+}
+
+/// Routes of Gateway API.
+fn routes(state: &State) -> usize {
+    let objects = state.objects.gateway_api.iter();
+    let kinds = objects.filter_map(|object| object["kind"].as_str());
+    kinds.filter(|kind| kind.ends_with("Route")).count()
 }
 
 fn mark(severity: Option<Severity>) -> (&'static str, &'static str) {

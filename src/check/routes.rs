@@ -121,7 +121,7 @@ fn without_endpoints(collector: &mut Collector<'_>, rule: &RouteRule) {
         return;
     }
     let mut empty = BTreeSet::new();
-    for weighted in &rule.backends {
+    for weighted in rule.backends.iter().filter(|backend| backend.weight > 0) {
         let port = snapshot.backend(&weighted.backend);
         if port.is_some_and(|port| port.endpoints.is_empty()) {
             let backend = &weighted.backend;
@@ -129,10 +129,7 @@ fn without_endpoints(collector: &mut Collector<'_>, rule: &RouteRule) {
         }
     }
     for service in empty {
-        let field = match rule.field.ends_with("defaultBackend") {
-            true => rule.field.to_string(),
-            false => format!("{}.backend", rule.field),
-        };
+        let field = rule.backend_field();
         let message = format!("Service {service} has no endpoint that is ready: requests get 503");
         collector.add(
             codes::ROUTE_WITHOUT_ENDPOINTS,

@@ -58,17 +58,17 @@ fn origin(step: &Step) -> String {
     let Some(object) = &step.object else {
         return String::new();
     };
-    let mut text = match object.namespace.as_str() {
+    let name = match object.namespace.as_str() {
         "" => format!("{} {}", object.kind, object.name),
         namespace => format!("{} {namespace}/{}", object.kind, object.name),
     };
-    if let Some(field) = &step.field {
-        text.push_str(&format!("  {field}"));
-    }
+    // What stands in the line above need not be said again.
+    let mut parts: Vec<String> = (step.what != name).then_some(name).into_iter().collect();
+    parts.extend(step.field.clone());
     if let (Some(file), Some(line)) = (&step.file, step.line) {
-        text.push_str(&format!("  {}:{line}", file.display()));
+        parts.push(format!("{}:{line}", file.display()));
     }
-    printable(&text)
+    printable(&parts.join("  "))
 }
 
 /// What came from elsewhere must not steer the terminal.

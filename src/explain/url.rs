@@ -387,7 +387,7 @@ fn follow(
         let why =
             "the rule keeps its requests, so that no broader rule gets them; see sealane check";
         let step = trail.step(Phase::Backend, Mark::Failed, reason, why);
-        step.of(&rule.source, &format!("{}.backend", rule.field));
+        step.of(&rule.source, &rule.backend_field());
     }
     let before = request.uri().clone();
     decision.rewrite(&mut request)?;
@@ -408,54 +408,106 @@ fn follow(
             "metadata.annotations[nginx.ingress.kubernetes.io/rewrite-target]",
         );
     }
-    let mut usable = 0;
-    let mut names = Vec::new();
-    for weighted in &rule.backends {
-        if let Some(count) = backend(trail, snapshot, rule, weighted) {
-            usable += count;
-            names.push(format!(
-                "{}:{}",
-                weighted.backend.service, weighted.backend.port
-            ));
-        }
-    }
-    if let Next::Fail(error) = &decision.next {
+    if let (Next::Fail(error), true) = (&decision.next, is_unserved(rule)) {
         return Ok(End::error(error));
     }
-    if usable == 0 {
-        let none = Error::new(ErrorKind::NoEndpoints, "the Service has no ready endpoint");
-        return Ok(End::error(&none));
-    }
-    let endpoints = match usable {
-        1 => "its one endpoint".to_owned(),
-        count => format!("one of {count} endpoints: the cheaper of two drawn at random"),
-    };
-    Ok(End {
-        outcome: Outcome::Served,
-        status: None,
-        summary: format!("goes to {}, {endpoints}", names.join(" or ")),
-    })
+    Ok(Shares::of(trail, snapshot, rule).end())
 }
 
-/// One backend of a rule and its endpoints; `None` if it does not exist.
+/// No backend of the rule gets anything.
+fn is_unserved(rule: &RouteRule) -> bool {
+    rule.invalid.is_some() || rule.backends.iter().all(|weighted| weighted.weight == 0)
+}
+
+/// What becomes of the shares of a rule's backends.
+#[derive(Default)]
+struct Shares {
+    total: u64,
+    served: Vec<String>,
+    endpoints: usize,
+    failed: Vec<(u32, Error)>,
+}
+
+impl Shares {
+    fn of(trail: &mut Trail, snapshot: &Snapshot, rule: &RouteRule) -> Self {
+        let mut shares = Self {
+            total: rule.backends.iter().map(|b| u64::from(b.weight)).sum(),
+            ..Self::default()
+        };
+        for weighted in &rule.backends {
+            let name = name(weighted);
+            if weighted.weight == 0 {
+                let step = trail.step(Phase::Backend, Mark::Rejected, name, "its weight is 0");
+                step.of(&rule.source, &rule.backend_field());
+                continue;
+            }
+            match backend(trail, snapshot, rule, weighted, shares.total) {
+                Ok(count) => {
+                    shares.endpoints += count;
+                    shares.served.push(name);
+                }
+                Err(error) => shares.failed.push((weighted.weight, error)),
+            }
+        }
+        shares
+    }
+
+    fn end(self) -> End {
+        let served = self.served.join(" or ");
+        let Some((_, error)) = self.failed.first() else {
+            let endpoints = match self.endpoints {
+                1 => "its one endpoint".to_owned(),
+                count => format!("one of {count} endpoints: the cheaper of two drawn at random"),
+            };
+            return End {
+                outcome: Outcome::Served,
+                status: None,
+                summary: format!("goes to {served}, {endpoints}"),
+            };
+        };
+        let end = End::error(error);
+        if self.served.is_empty() {
+            return end;
+        }
+        let failed: u64 = self
+            .failed
+            .iter()
+            .map(|(weight, _)| u64::from(*weight))
+            .sum();
+        let total = self.total;
+        End {
+            summary: format!(
+                "{failed} of {total} requests are {}; the others go to {served}",
+                end.summary
+            ),
+            ..end
+        }
+    }
+}
+
+/// A backend as people name it. One whose port is not known has none.
+fn name(weighted: &WeightedBackend) -> String {
+    let backend = &weighted.backend;
+    match backend.port {
+        0 => format!("Service {}", backend.service),
+        port => format!("Service {}:{port}", backend.service),
+    }
+}
+
+/// One backend of a rule and its endpoints; returns how many can be chosen.
 fn backend(
     trail: &mut Trail,
     snapshot: &Snapshot,
     rule: &RouteRule,
     weighted: &WeightedBackend,
-) -> Option<usize> {
-    let total: u64 = rule.backends.iter().map(|b| u64::from(b.weight)).sum();
-    let backend = &weighted.backend;
-    let what = format!("Service {}:{}", backend.service, backend.port);
-    let field = format!("{}.backend", rule.field);
-    let target = match decide::target(snapshot, rule, weighted) {
-        Ok(target) => target,
-        Err(error) => {
-            let step = trail.step(Phase::Backend, Mark::Failed, what, error.detail());
-            step.of(&rule.source, &field);
-            return None;
-        }
-    };
+    total: u64,
+) -> Result<usize, Error> {
+    let what = name(weighted);
+    let field = rule.backend_field();
+    let target = decide::target(snapshot, rule, weighted).inspect_err(|error| {
+        let step = trail.step(Phase::Backend, Mark::Failed, what.clone(), error.detail());
+        step.of(&rule.source, &field);
+    })?;
     let mut why = spoken(target.upstream, rule.filters.backend_protocol).to_owned();
     if rule.backends.len() > 1 {
         why = format!("{} of {total} requests, {why}", weighted.weight);
@@ -463,8 +515,17 @@ fn backend(
     trail
         .step(Phase::Backend, Mark::Chosen, what, why)
         .of(&rule.source, &field);
-    let service = snapshot.services.get(&backend.service)?;
-    Some(endpoints::explain(trail, service, &target.port))
+    let service = snapshot.services.get(&weighted.backend.service);
+    let usable = service.map_or(0, |service| {
+        endpoints::explain(trail, service, &target.port)
+    });
+    match usable {
+        0 => Err(Error::new(
+            ErrorKind::NoEndpoints,
+            "the Service has no ready endpoint",
+        )),
+        usable => Ok(usable),
+    }
 }
 
 fn spoken(upstream: Upstream, asked: BackendProtocol) -> &'static str {

@@ -12,7 +12,7 @@ use kube::{Client, Config, Resource, ResourceExt as _};
 use sealane_config::client::{self, ClientError, ClusterAddress};
 use serde::de::DeserializeOwned;
 
-use super::{Objects, Origin, Places, Scope, SourceOptions, State, compile};
+use super::{Objects, Origin, Places, Scope, SourceOptions, State, compile, gateway_api};
 use crate::exit::{Failure, chain};
 
 /// How long the API may take for one answer.
@@ -32,7 +32,8 @@ pub(super) async fn load(options: &SourceOptions, scope: &Scope) -> Result<State
     };
     let client = client::connect(config, "check").await;
     let client = client.map_err(|error| Failure::Machine(error.to_string()))?;
-    let objects = fetch(&client, namespace.as_deref(), &url).await?;
+    let mut objects = fetch(&client, namespace.as_deref(), &url).await?;
+    fetch_secrets(&client, &mut objects, &url).await?;
     Ok(State {
         snapshot: compile::compile(&objects),
         objects,
@@ -63,7 +64,7 @@ async fn config(options: &SourceOptions) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// Lists what routing follows from.
+/// Lists what routing follows from, without Secrets.
 ///
 /// # Errors
 /// The API does not answer, or refuses: which verb on which resource is missing.
@@ -125,12 +126,32 @@ pub(super) async fn fetch(
         .items,
         ..Objects::default()
     };
-    for (namespace, name) in compile::secrets(&objects) {
+    let served = gateway_api::is_served(client);
+    if ask(url, "get", "the list of API groups", served).await? {
+        for (kind, resource, path) in gateway_api::lists(namespace) {
+            let items = gateway_api::list(client, kind, path);
+            let items = ask(url, "list", &resource, items).await?;
+            objects.gateway_api.extend(items.into_iter().flatten());
+        }
+    }
+    Ok(objects)
+}
+
+/// Reads the Secrets that are named, and no other.
+///
+/// # Errors
+/// As [`fetch`].
+pub(super) async fn fetch_secrets(
+    client: &Client,
+    objects: &mut Objects,
+    url: &str,
+) -> Result<(), Failure> {
+    for (namespace, name) in compile::secrets(objects) {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
         let secret = ask(url, "get", "secrets", secrets.get_opt(&name)).await?;
         objects.secrets.insert((namespace, name), secret);
     }
-    Ok(objects)
+    Ok(())
 }
 
 fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>

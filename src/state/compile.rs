@@ -11,7 +11,7 @@ use sealane_config::compile::{
 };
 use tokio::time::Instant;
 
-use super::{Key, Objects};
+use super::{Key, Objects, gateway_api};
 use crate::up::served::CONTROLLER;
 
 /// What the gateway of every mode serves unless it is told otherwise.
@@ -85,6 +85,9 @@ fn compile_ingresses(compiler: &mut Compiler, objects: &Objects, now: Instant) {
         (key, Ok(Some(record)))
     });
     compiler.apply(Change::Ingresses(Delta::Replace(ingresses.collect())), now);
+    for change in gateway_api::changes(&objects.gateway_api) {
+        compiler.apply(change, now);
+    }
 }
 
 fn key_of<K: kube::Resource>(object: &K) -> ObjectKey {

@@ -11,12 +11,15 @@ use kube::api::{Api, PostParams};
 use kube::{Client, Resource, ResourceExt as _};
 use sealane_cluster::api::{ApiOptions, ApiServer, Store};
 
-use super::{Objects, Origin, Places, State, Template, cluster, compile, planned};
+use super::{Objects, Origin, Places, State, Template, cluster, compile, gateway_api, planned};
 use crate::exit::Failure;
 use crate::manifests::{self, Manifest};
 use crate::up::apply::{ApplyError, apply_in};
 use crate::up::settings::{ControlPlane, PodNetworkMode};
 use crate::up::system;
+
+/// What messages call the API server in memory.
+const IN_MEMORY: &str = "memory";
 
 /// Takes the state that the files come to. `namespace` is that of objects which name none.
 ///
@@ -43,12 +46,20 @@ pub(super) async fn load(paths: &[PathBuf], namespace: &str) -> Result<State, Fa
     let implied_namespaces = make_namespaces(&client, &manifests, namespace)
         .await
         .context(prepare)?;
-    match apply_in(&client, namespace, &manifests).await {
+    let (gateway_api, unreadable) = gateway_api::of_manifests(&manifests, namespace);
+    errors.extend(unreadable);
+    let others = manifests
+        .iter()
+        .filter(|manifest| !gateway_api::is_known(manifest));
+    let others: Vec<Manifest> = others.cloned().collect();
+    match apply_in(&client, namespace, &others).await {
         Ok(_applied) => {}
         Err(ApplyError::Refused(refused)) => errors.extend(refused),
         Err(error @ ApplyError::Discovery(_)) => return Err(Failure::Other(error.into())),
     }
-    let mut objects = cluster::fetch(&client, None, "in memory").await?;
+    let mut objects = cluster::fetch(&client, None, IN_MEMORY).await?;
+    objects.gateway_api = gateway_api;
+    cluster::fetch_secrets(&client, &mut objects, IN_MEMORY).await?;
     let templates = Template::all(&manifests, namespace);
     let places = Places::new(manifests, namespace);
     order_by_file(&mut objects, &places);
@@ -102,25 +113,27 @@ async fn make_namespaces(
     Ok(implied)
 }
 
+/// The creation time of the object in this place of the files.
+pub(super) fn age(place: usize) -> Time {
+    let seconds = i64::try_from(place).unwrap_or_default();
+    Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
 /// Where age decides between objects, the one that comes first in the files is the older one.
 fn order_by_file(objects: &mut Objects, places: &Places) {
-    let age = |kind: &str, metadata: &mut ObjectMeta| {
+    let set_age = |kind: &str, metadata: &mut ObjectMeta| {
         let is_it = |manifest: &Manifest| {
             let name = manifest.text("/metadata/name");
             manifest.text("/kind") == Some(kind) && name == metadata.name.as_deref()
         };
         let place = places.manifests().iter().position(is_it);
-        let seconds = place
-            .and_then(|place| i64::try_from(place).ok())
-            .unwrap_or(0);
-        let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
-        metadata.creation_timestamp = Some(Time(time));
+        metadata.creation_timestamp = Some(age(place.unwrap_or_default()));
     };
     for service in &mut objects.services {
-        age("Service", service.meta_mut());
+        set_age("Service", service.meta_mut());
     }
     for ingress in &mut objects.ingresses {
-        age("Ingress", ingress.meta_mut());
+        set_age("Ingress", ingress.meta_mut());
     }
 }
 

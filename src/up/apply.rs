@@ -300,9 +300,13 @@ fn problems(manifest: &Manifest, error: &kube::Error) -> Vec<ManifestError> {
         .map(|cause| manifest.problem(Fault::BadValue, &cause.field, &cause.message))
         .collect();
     if found.is_empty() {
-        let unknown = unknown_field(&status.message);
-        let fault = unknown.map_or(Fault::Refused, |_| Fault::UnknownField);
-        return vec![manifest.problem(fault, unknown.unwrap_or_default(), &status.message)];
+        let message = &status.message;
+        let (fault, field) = match (unknown_field(message), mistyped_field(message)) {
+            (Some(field), _) => (Fault::UnknownField, field),
+            (None, Some(field)) => (Fault::BadValue, field),
+            (None, None) => (Fault::Refused, ""),
+        };
+        return vec![manifest.problem(fault, field, message)];
     }
     found
 }
@@ -311,6 +315,13 @@ fn problems(manifest: &Manifest, error: &kube::Error) -> Vec<ManifestError> {
 fn unknown_field(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("unknown field \"")?;
     rest.split_once('"').map(|(field, _)| field)
+}
+
+/// The field that a decoding error names, without indexes: `… Go struct field Service.spec.type of …`.
+fn mistyped_field(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once(" Go struct field ")?;
+    let (field, _) = rest.split_once(" of type ")?;
+    field.split_once('.').map(|(_kind, field)| field)
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ fn ecosystem_c9_the_shop_is_explained_with_objects_and_lines() {
                 "filter      √ /  what the backend gets, by rewrite-target",
                 "backend     √ Service default/api:80  HTTP/1.1",
                 "              Pod default/api-0  examples/shop/api.yaml:1",
-                "√ goes to default/api:80, one of 3 endpoints: the cheaper of two drawn at random",
+                "√ goes to Service default/api:80, one of 3 endpoints: the cheaper of two drawn at random",
             ][..],
         ),
         (
@@ -105,6 +105,70 @@ fn ecosystem_c9_the_shop_is_explained_with_objects_and_lines() {
         }
         assert!(!text.contains('\u{1b}'), "no colour off a terminal");
     }
+}
+
+#[test]
+fn the_documented_output_is_the_real_one() {
+    let docs = std::fs::read_to_string(root().join("docs/explain.md")).unwrap();
+    let url = "https://api.mycompany.com/api/x";
+    let command = format!("$ sealane explain {url} -f examples/shop\n");
+    let (_, shown) = docs.split_once(&command).unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    assert_eq!(shown, table(url, &["-f", "examples/shop"]));
+
+    let (_, example) = docs.split_once("```json\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let example: Value = serde_json::from_str(example).unwrap();
+    let (_, explanation) = explain(url, &["-f", "examples/shop"]);
+    let keys =
+        |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    assert_eq!(keys(&explanation), keys(&example));
+    for field in ["version", "query", "source", "outcome", "status", "summary"] {
+        assert_eq!(explanation[field], example[field], "{field}");
+    }
+    let steps = explanation["steps"].as_array().unwrap();
+    assert!(steps.contains(&example["steps"][0]), "{explanation:#}");
+}
+
+/// The shop has a Secret with a password and one with a key; neither is anybody's business.
+#[test]
+fn nothing_of_a_secret_is_shown() {
+    let shop = ["-f", "examples/shop"];
+    let dir = tempfile::tempdir().unwrap();
+    let bad =
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: 'not-a-real-password!'}\n";
+    std::fs::write(dir.path().join("a.yaml"), bad).unwrap();
+    for args in [
+        &[
+            "explain",
+            "https://api.mycompany.com/api",
+            "-o",
+            "json",
+            "-f",
+            "examples/shop",
+        ][..],
+        &["explain", "default/api", "-f", "examples/shop"],
+        &["check", "-o", "json", "-f", "examples/shop"],
+        &["check", "-f", dir.path().to_str().unwrap()],
+    ] {
+        let output = sealane(args);
+        let shown = [output.stdout, output.stderr].concat();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(!shown.is_empty(), "{args:?}");
+        for secret in [
+            "not-a-real-password",
+            "PRIVATE KEY",
+            "MIIBqzCCAV",
+            "MIGHAgEA",
+        ] {
+            assert!(!shown.contains(secret), "{args:?}: {shown}");
+        }
+    }
+    let text = table("https://api.mycompany.com/api", &shop);
+    assert!(
+        text.contains("Secret default/api-tls"),
+        "its name is shown: {text}"
+    );
 }
 
 /// Endpoints that cannot be used, each for a reason of its own.
@@ -194,6 +258,84 @@ fn every_endpoint_is_named_with_the_reason_why_it_is_not_chosen() {
     assert_eq!(explanation["outcome"], "error");
     let (code, explanation) = explain("default/mixed:82", &source);
     assert_eq!(code, 5, "{explanation:#}");
+}
+
+/// Gateway API: half of what is asked for is served, and a filter that is not.
+const ROUTES: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: ours}
+spec: {controllerName: sealane.dev/gateway}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec: {gatewayClassName: ours, listeners: [{name: http, protocol: HTTP, port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec:
+  parentRefs: [{name: gw}]
+  hostnames: [g.example]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /half}}]
+    backendRefs: [{name: mixed, port: 80, weight: 3}, {name: nobody, port: 80, weight: 1}]
+  - matches: [{path: {type: PathPrefix, value: /all}}]
+    backendRefs: [{name: mixed, port: 80}, {name: mixed, port: 81, weight: 0}]
+  - matches: [{path: {type: PathPrefix, value: /filter}}]
+    filters: [{type: RequestRedirect}]
+    backendRefs: [{name: mixed, port: 80}]
+---
+";
+
+#[test]
+fn routes_of_gateway_api_are_checked_and_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("app.yaml");
+    std::fs::write(&file, ROUTES.to_owned() + ENDPOINTS).unwrap();
+    let dir = dir.path().to_str().unwrap();
+    let source = ["-f", dir];
+    let (code, half) = explain("http://g.example/half", &source);
+    assert_eq!((code, &half["status"]), (3, &Value::from(503)), "{half:#}");
+    let summary = half["summary"].as_str().unwrap();
+    assert!(
+        summary.starts_with("1 of 4 requests are answered 503"),
+        "{summary}"
+    );
+    assert_eq!(
+        steps(&half, "backend", "chosen"),
+        ["Service default/mixed:80"]
+    );
+    assert_eq!(
+        steps(&half, "backend", "failed"),
+        ["Service default/nobody"]
+    );
+    let (code, all) = explain("http://g.example/all", &source);
+    assert_eq!(code, 0, "{all:#}");
+    assert_eq!(
+        steps(&all, "backend", "chosen"),
+        ["Service default/mixed:80"]
+    );
+    let (code, filter) = explain("http://g.example/filter", &source);
+    assert_eq!(code, 3, "{filter:#}");
+    let chosen = filter["steps"].as_array().unwrap().iter();
+    let mut chosen = chosen.filter(|step| step["phase"] == "rule" && step["mark"] == "chosen");
+    let rule = chosen.next().unwrap();
+    assert_eq!(rule["field"], "spec.rules[2].matches[0]");
+    let line = usize::try_from(rule["line"].as_u64().unwrap()).unwrap();
+    assert!(
+        ROUTES.lines().nth(line - 1).unwrap().contains("/filter"),
+        "{rule:#}"
+    );
+
+    let checked = sealane(&["check", "-f", dir, "-o", "json"]);
+    let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap().iter();
+    let codes: Vec<&str> = findings
+        .map(|found| found["code"].as_str().unwrap())
+        .collect();
+    assert_eq!(codes, ["SL0301", "SL0313"], "{report:#}");
 }
 
 #[test]
