@@ -69,7 +69,7 @@ impl Manifest {
         ManifestError {
             file: self.file.clone(),
             line: Some(self.line(field)),
-            object: Some(self.named()),
+            object: Some(Box::new(self.named())),
             field: field.to_owned(),
             fault,
             message: message.to_string(),
@@ -115,7 +115,7 @@ pub(crate) struct ManifestError {
     /// The line, counted from 1.
     pub(crate) line: Option<u64>,
     /// The object, if it got that far.
-    pub(crate) object: Option<Named>,
+    pub(crate) object: Option<Box<Named>>,
     /// The field, as a path from the object's root; empty for the object as a whole.
     pub(crate) field: String,
     /// What kind of problem it is.

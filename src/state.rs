@@ -170,13 +170,14 @@ impl Places {
 /// # Errors
 /// A path that is not there; a cluster that does not answer or refuses.
 pub(crate) async fn load(options: &SourceOptions, scope: &Scope) -> Result<State, Failure> {
+    // Boxed: listing and applying are large futures, and this is done once.
     if options.filename.is_empty() {
-        cluster::load(options, scope).await
+        Box::pin(cluster::load(options, scope)).await
     } else {
         let namespace = match scope {
             Scope::One(Some(namespace)) => namespace,
             Scope::One(None) | Scope::All => crate::up::apply::DEFAULT_NAMESPACE,
         };
-        files::load(&options.filename, namespace).await
+        Box::pin(files::load(&options.filename, namespace)).await
     }
 }

@@ -157,7 +157,7 @@ fn of_manifest(error: &ManifestError) -> Finding {
     Finding {
         code,
         severity: code.severity,
-        object: error.object.clone(),
+        object: error.object.as_deref().cloned(),
         field: error.field.clone(),
         place: Some((error.file.clone(), error.line)),
         message: error.message.clone(),
