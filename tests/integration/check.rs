@@ -642,8 +642,7 @@ async fn a_cluster_is_checked_by_its_kubeconfig() {
     );
     std::fs::write(&file, format!("{empty}{unready}{}", ingress("{}", &tls))).unwrap();
     output(&mut cluster.kubectl(&["apply", "-f", file.to_str().unwrap()]));
-    let kubeconfig = cluster.data_dir().join("kubeconfig");
-    let kubeconfig = kubeconfig.to_str().unwrap();
+    let kubeconfig = cluster.summary["kubeconfig"].as_str().unwrap();
     eventually("findings", async || {
         let checked = sealane(&["check", "--kubeconfig", kubeconfig, "-o", "json"]);
         let report = json_of(&checked);

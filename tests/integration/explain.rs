@@ -524,6 +524,7 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("http", "unknown.example", "/none"),
     ("http", "10.0.0.1", "/any"),
     ("http", "a_b", "/any"),
+    ("http", "a..example", "/foo"),
     ("http", "r.example", "/v2/x/y"),
     ("http", "r.example", "/V2/x"),
     ("http", "r.example", "/vx/x"),
@@ -537,8 +538,7 @@ const REQUESTS: &[(&str, &str, &str)] = &[
 ];
 
 fn kubeconfig(cluster: &Cluster) -> String {
-    let path = cluster.data_dir().join("kubeconfig");
-    path.to_str().unwrap().to_owned()
+    cluster.summary["kubeconfig"].as_str().unwrap().to_owned()
 }
 
 async fn start(dir: &Path) -> Cluster {
