@@ -3,8 +3,11 @@
 use clap::{Parser, Subcommand};
 
 use crate::check::CheckOptions;
+use crate::dns::DnsOptions;
 use crate::echo::EchoOptions;
 use crate::explain::ExplainOptions;
+use crate::gateway::GatewayOptions;
+use crate::node::NodeOptions;
 use crate::up::settings::UpOptions;
 
 /// Kubernetes services, ingress and DNS in one program; `up` brings its own cluster
@@ -32,6 +35,15 @@ pub(crate) enum Command {
     /// Say why a request, a connection or a name goes where it goes, decision by decision
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Box<ExplainOptions>),
+    /// Serve a cluster's Services on the node that this runs on
+    #[command(after_help = NODE_EXAMPLES)]
+    Node(Box<NodeOptions>),
+    /// Serve a cluster's Ingresses
+    #[command(after_help = GATEWAY_EXAMPLES)]
+    Gateway(Box<GatewayOptions>),
+    /// Answer the names of a cluster's Services
+    #[command(after_help = DNS_EXAMPLES)]
+    Dns(Box<DnsOptions>),
     /// The demo workload: an HTTP server that says who it is and what it saw
     #[command(after_help = ECHO_EXAMPLES)]
     Echo(EchoOptions),
@@ -92,6 +104,31 @@ Exit codes:
   2  wrong usage
   3  it would be answered with an error, or the cluster or instance does not answer
   5  nothing takes it, or the Service, name or code does not exist";
+
+const NODE_EXAMPLES: &str = "\
+Examples:
+  sealane node --node-name \"$(hostname)\" --service-cidr 10.96.0.0/16 --pod-cidr 10.244.0.0/16
+      Intercepts pods' connections to Services on this node. Takes CAP_NET_ADMIN.
+  kubectl apply -f deploy/node.yaml
+      On every node of a cluster, with the role that it needs.
+
+Connections that start on the node itself, and UDP, are left to what else serves Services there.";
+
+const GATEWAY_EXAMPLES: &str = "\
+Examples:
+  sealane gateway --kubeconfig ~/.kube/config --http 127.0.0.1:8080 --https 127.0.0.1:8443
+      Serves the Ingresses of class `sealane` of that cluster on this machine.
+  sealane gateway --publish-service sealane/gateway --default-ssl-certificate sealane/default
+      In a pod: the Service's addresses become the Ingresses' status.
+  kubectl apply -f deploy/gateway.yaml
+      On a cluster, with the role that it needs.";
+
+const DNS_EXAMPLES: &str = "\
+Examples:
+  sealane dns --kubeconfig ~/.kube/config --dns 127.0.0.1:1053
+  dig @127.0.0.1 -p 1053 kubernetes.default.svc.cluster.local
+  kubectl apply -f deploy/dns.yaml
+      On a cluster, with the role that it needs.";
 
 const ECHO_EXAMPLES: &str = "\
 Examples:

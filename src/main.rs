@@ -1,17 +1,25 @@
 //! The `sealane` command: picks the subcommand, sets up what all of them share, and turns the
 //! outcome into an exit code.
 
+mod admin;
 mod check;
 mod cli;
+mod cluster_client;
+mod dns;
 mod echo;
 mod exit;
 mod explain;
+mod gateway;
 mod manifests;
+mod mode;
+mod node;
 mod output;
+mod serve;
 mod signal;
 mod state;
 mod up;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -39,22 +47,34 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let log = match cli.command {
         Command::Check(_) | Command::Explain(_) => QUIET_LOG,
-        Command::Up(_) | Command::Echo(_) => DEFAULT_LOG,
+        Command::Up(_)
+        | Command::Node(_)
+        | Command::Gateway(_)
+        | Command::Dns(_)
+        | Command::Echo(_) => DEFAULT_LOG,
     };
     tracing_subscriber::fmt()
         .with_env_filter(
             EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(log)),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    let outcome = match cli.command {
-        Command::Up(options) => up::run(*options),
+    exit::report(run(cli.command))
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let metrics = admin::install_metrics;
+    match command {
+        Command::Up(options) => up::run(*options, metrics()?),
+        Command::Node(options) => node::run(*options, metrics()?),
+        Command::Gateway(options) => gateway::run(*options, metrics()?),
+        Command::Dns(options) => dns::run(*options, metrics()?),
         Command::Check(options) => block_on(check::run(options)),
         Command::Explain(options) => block_on(explain::run(*options)),
         Command::Echo(options) => block_on(echo::run(options)),
-    };
-    exit::report(outcome)
+    }
 }
 
 fn block_on<E>(work: impl Future<Output = Result<(), E>>) -> Result<(), Failure>

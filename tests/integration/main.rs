@@ -15,4 +15,5 @@ mod healing;
 mod input;
 mod kubectl;
 mod lifecycle;
+mod modes;
 mod rootless;
