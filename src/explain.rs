@@ -17,13 +17,15 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::StatusCode;
 use sealane_config::{Reader, Snapshot};
 use sealane_dns::DnsSettings;
 
 use crate::exit::{Failure, Finding};
 use crate::output::{Format, OutputOptions};
+use crate::serve::workers::Work;
 use crate::state::{self, Origin, Scope, SourceOptions, State};
+
+pub(crate) use live::ADMIN_FILE;
 
 use model::{Explanation, Outcome};
 use name::Resolver;
@@ -180,38 +182,54 @@ pub(crate) fn explain(
     }
 }
 
-/// Answers questions about the snapshot that is being served.
+/// Answers questions about the snapshot that a process serves.
 #[derive(Clone, Debug)]
 pub(crate) struct Explainer {
     /// The snapshots.
     pub(crate) reader: Reader,
-    /// The settings of the DNS server.
-    pub(crate) dns: Arc<DnsSettings>,
-    /// The port that redirects to HTTPS name.
-    pub(crate) https_port: u16,
+    /// The settings of the DNS server, if the process is one.
+    pub(crate) dns: Option<Arc<DnsSettings>>,
+    /// The port that redirects to HTTPS name, if the process is a gateway.
+    pub(crate) https_port: Option<u16>,
 }
 
 impl Explainer {
-    /// Answers a query string as of [`Query::encode`]: an [`Explanation`] in JSON, or one line that
-    /// says what is wrong with the question. Nothing of a Secret is in it but its name.
-    pub(crate) fn answer(&self, query: &str) -> (StatusCode, String) {
-        let question = match Query::decode(query) {
-            Ok(question) => question,
-            Err(error) => return (StatusCode::BAD_REQUEST, error),
-        };
+    /// For what workers do.
+    pub(crate) fn of(work: &Work) -> Self {
+        Self {
+            reader: work.reader.clone(),
+            dns: work.dns.as_ref().map(|dns| Arc::clone(&dns.settings)),
+            https_port: work.gateway.as_ref().map(|gateway| gateway.https_port),
+        }
+    }
+
+    /// Answers a query string as of [`Query::encode`]: an [`Explanation`] in JSON.
+    ///
+    /// # Errors
+    /// One line that says what is wrong with the question. Nothing of a Secret but its name is in
+    /// either.
+    pub(crate) fn answer(&self, query: &str) -> Result<String, String> {
+        let question = Query::decode(query)?;
         let snapshot = self.reader.load();
-        let resolver = Resolver {
-            settings: &self.dns,
-            knows_upstreams: true,
+        let mut explanation = match &question {
+            Query::Url(query) => {
+                let port = self.https_port.ok_or("this process is no gateway")?;
+                url::explain(&snapshot, query, port)
+            }
+            Query::Service(query) => service::explain(&snapshot, query),
+            Query::Name(query) => {
+                let settings = self.dns.as_ref().ok_or("this process is no DNS server")?;
+                let resolver = Resolver {
+                    settings,
+                    knows_upstreams: true,
+                };
+                name::explain(&snapshot, resolver, query)
+            }
         };
-        let mut explanation = explain(&snapshot, resolver, self.https_port, &question);
         explanation.source = match snapshot.synced {
             true => format!("a running instance, snapshot {}", snapshot.generation),
             false => "a running instance that has not read the cluster's state yet".to_owned(),
         };
-        match serde_json::to_string(&explanation) {
-            Ok(text) => (StatusCode::OK, text),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-        }
+        serde_json::to_string(&explanation).map_err(|error| error.to_string())
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::support::cluster::{Cluster, Options};
-use crate::support::http::{get, get_tls};
+use crate::support::http::{Answer, get, get_tls};
 use crate::support::pem::{certificate, secret};
 use crate::support::{has, output, root};
 
@@ -537,8 +537,12 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("http", "c.example", "/"),
 ];
 
-fn kubeconfig(cluster: &Cluster) -> String {
-    cluster.summary["kubeconfig"].as_str().unwrap().to_owned()
+/// Where the state is taken from: the cluster, and the running instance itself.
+fn sources(cluster: &Cluster) -> [[String; 2]; 2] {
+    let kubeconfig = cluster.summary["kubeconfig"].as_str().unwrap();
+    let admin = cluster.summary["admin"].as_str().unwrap();
+    let admin = admin.strip_prefix("http://").unwrap();
+    [["--kubeconfig", kubeconfig], ["--admin", admin]].map(|pair| pair.map(str::to_owned))
 }
 
 async fn start(dir: &Path) -> Cluster {
@@ -558,7 +562,7 @@ async fn start(dir: &Path) -> Cluster {
 async fn what_is_explained_is_what_the_gateway_does() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = start(dir.path()).await;
-    let kubeconfig = kubeconfig(&cluster);
+    let sources = sources(&cluster);
     let mut outcomes = BTreeSet::new();
     for (scheme, host, target) in REQUESTS {
         let url = format!("{scheme}://{host}{target}");
@@ -569,37 +573,17 @@ async fn what_is_explained_is_what_the_gateway_does() {
             }
             _ => get(cluster.http(), host, target).await.unwrap(),
         };
-        let (code, explanation) = explain(&url, &["--kubeconfig", &kubeconfig]);
-        let outcome = explanation["outcome"].as_str().unwrap();
-        outcomes.insert(outcome.to_owned());
-        let expected = match outcome {
-            "served" | "redirected" => 0,
-            "not_found" => 5,
-            _ => 3,
-        };
-        assert_eq!(code, expected, "{url}");
-        if outcome == "served" {
-            assert_eq!(answer.status, 200, "{url}: {explanation:#}\n{answer:?}");
-            let steps = explanation["steps"].as_array().unwrap();
-            let pods = steps
-                .iter()
-                .filter(|step| step["phase"] == "endpoint" && step["mark"] == "chosen");
-            let pods: Vec<&str> = pods
-                .map(|s| s["object"]["name"].as_str().unwrap())
-                .collect();
-            let pod = answer.pod();
-            assert!(pods.contains(&pod.as_str()), "{url}: {pod} of {pods:?}");
-        } else {
-            let status = u64::from(answer.status.as_u16());
-            assert_eq!(
-                explanation["status"], status,
-                "{url}: {explanation:#}\n{answer:?}"
-            );
-        }
-        if let Some(reason) = answer.headers.get("sealane-error") {
-            let reason = format!("({})", reason.to_str().unwrap());
-            let summary = explanation["summary"].as_str().unwrap();
-            assert!(summary.ends_with(&reason), "{url}: {reason}: {summary}");
+        for [option, value] in &sources {
+            let (code, explanation) = explain(&url, &[option, value]);
+            let outcome = explanation["outcome"].as_str().unwrap();
+            outcomes.insert(outcome.to_owned());
+            let expected = match outcome {
+                "served" | "redirected" => 0,
+                "not_found" => 5,
+                _ => 3,
+            };
+            assert_eq!(code, expected, "{url}");
+            agrees(&format!("{url} {option}"), &explanation, &answer);
         }
     }
     let all = ["error", "not_found", "redirected", "served"];
@@ -607,6 +591,31 @@ async fn what_is_explained_is_what_the_gateway_does() {
         outcomes.iter().eq(all),
         "every outcome was met: {outcomes:?}"
     );
+}
+
+/// The explanation has the status, the reason and the pod of the answer.
+fn agrees(url: &str, explanation: &Value, answer: &Answer) {
+    if explanation["outcome"] == "served" {
+        assert_eq!(answer.status, 200, "{url}: {explanation:#}\n{answer:?}");
+        let steps = explanation["steps"].as_array().unwrap().iter();
+        let pods = steps.filter(|step| step["phase"] == "endpoint" && step["mark"] == "chosen");
+        let pods: Vec<&str> = pods
+            .map(|step| step["object"]["name"].as_str().unwrap())
+            .collect();
+        let pod = answer.pod();
+        assert!(pods.contains(&pod.as_str()), "{url}: {pod} of {pods:?}");
+    } else {
+        let status = u64::from(answer.status.as_u16());
+        assert_eq!(
+            explanation["status"], status,
+            "{url}: {explanation:#}\n{answer:?}"
+        );
+    }
+    let summary = explanation["summary"].as_str().unwrap();
+    if let Some(reason) = answer.headers.get("sealane-error") {
+        let reason = format!("({})", reason.to_str().unwrap());
+        assert!(summary.ends_with(&reason), "{url}: {reason}: {summary}");
+    }
 }
 
 /// Puts names to the DNS server and to `explain`, which has to know every record.
@@ -617,7 +626,7 @@ async fn what_is_explained_is_what_dns_answers() {
     }
     let dir = tempfile::tempdir().unwrap();
     let cluster = start(dir.path()).await;
-    let kubeconfig = kubeconfig(&cluster);
+    let sources = sources(&cluster);
     let service = cluster.get(&["service", "web"]);
     let vip = service["spec"]["clusterIP"].as_str().unwrap().to_owned();
     let mut octets: Vec<&str> = vip.split('.').collect();
@@ -660,22 +669,77 @@ async fn what_is_explained_is_what_dns_answers() {
             .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
             .collect();
         records.sort();
-        let (code, explanation) = explain(name, &["--kubeconfig", &kubeconfig, "-t", record_type]);
-        let mut explained = steps(&explanation, "record", "chosen");
-        explained.sort_unstable();
-        // The serial is the time of the last change, which a fresh list cannot know.
-        if record_type == "SOA" {
-            assert_eq!((records.len(), explained.len()), (1, 1), "{name}");
-        } else {
-            assert_eq!(explained, records, "{name} {record_type}: {explanation:#}");
+        for [option, value] in &sources {
+            let (code, explanation) = explain(name, &[option, value, "-t", record_type]);
+            let mut explained = steps(&explanation, "record", "chosen");
+            explained.sort_unstable();
+            // The serial is the time of the last change, which a fresh list cannot know.
+            if record_type == "SOA" {
+                assert_eq!((records.len(), explained.len()), (1, 1), "{name}");
+            } else {
+                assert_eq!(explained, records, "{name} {record_type}: {explanation:#}");
+            }
+            let missing = answer.contains("status: NXDOMAIN");
+            let summary = explanation["summary"].as_str().unwrap();
+            assert_eq!(
+                summary.starts_with("NXDOMAIN"),
+                missing,
+                "{name}: {summary}"
+            );
+            assert_eq!(code, if records.is_empty() { 5 } else { 0 }, "{name}");
         }
-        let missing = answer.contains("status: NXDOMAIN");
-        let summary = explanation["summary"].as_str().unwrap();
-        assert_eq!(
-            summary.starts_with("NXDOMAIN"),
-            missing,
-            "{name}: {summary}"
-        );
-        assert_eq!(code, if records.is_empty() { 5 } else { 0 }, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_up_is_asked_unless_something_else_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("sealane");
+    let mut cluster = Options::default()
+        .args(&["-f", "examples/shop"])
+        .data_dir(&data)
+        .start()
+        .await;
+    let asked = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealane"));
+        command
+            .args(["explain", "http://api.mycompany.com/api"])
+            .args(args);
+        command
+            .env("XDG_DATA_HOME", home.path())
+            .env_remove("KUBECONFIG");
+        command
+            .env("HOME", home.path())
+            .current_dir(root())
+            .output()
+            .unwrap()
+    };
+    let text = |output: &Output| String::from_utf8(output.stdout.clone()).unwrap();
+    let live = asked(&[]);
+    assert!(live.status.success(), "{live:?}");
+    assert!(
+        text(&live).contains("from a running instance, snapshot "),
+        "{live:?}"
+    );
+    let files = asked(&["-f", "examples/shop"]);
+    assert!(text(&files).contains("from files; "), "{files:?}");
+    // Ejection is something that only the instance itself knows; nothing is ejected here.
+    assert!(text(&live).contains("ready, node sealane"), "{live:?}");
+
+    cluster.signal("TERM");
+    cluster.wait(std::time::Duration::from_secs(20));
+    assert!(
+        !data.join("admin").exists(),
+        "the address goes with the instance"
+    );
+    let gone = asked(&[]);
+    assert_eq!(gone.status.code(), Some(3), "{gone:?}");
+    let dead = asked(&["--admin", "127.0.0.1:1"]);
+    assert_eq!(dead.status.code(), Some(3), "{dead:?}");
+    let error = String::from_utf8(dead.stderr).unwrap();
+    assert!(
+        error.contains("no running instance answers at 127.0.0.1:1"),
+        "{error}"
+    );
+    assert_eq!(error.lines().count(), 1, "{error}");
 }
