@@ -16,6 +16,7 @@ mod host_routes;
 mod ingress;
 mod ingress_status;
 mod names;
+mod node;
 mod path;
 mod problems;
 mod rank;
@@ -24,6 +25,7 @@ mod secrets;
 mod service;
 mod services;
 mod slice;
+mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,7 @@ pub use gateway::GatewayOptions;
 pub use ingress::{ClassRecord, IngressRecord, ingress_class};
 pub use ingress_status::StatusRecord;
 pub use names::Names;
+pub use node::{NodeIdentity, NodeRecord};
 pub use secret::SecretRecord;
 pub use service::ServiceRecord;
 pub use slice::SliceRecord;
@@ -52,6 +55,8 @@ pub enum Change {
     Services(Delta<ServiceRecord>),
     /// EndpointSlices.
     Slices(Delta<SliceRecord>),
+    /// The Node that this process runs on.
+    Nodes(Delta<NodeRecord>),
     /// Namespaces; all that counts is that they exist.
     Namespaces(Delta<()>),
     /// Ingresses.
@@ -69,6 +74,10 @@ pub enum Change {
 pub struct Work {
     /// Services compiled.
     pub services: usize,
+    /// EndpointSlices read for them.
+    pub slices: usize,
+    /// Endpoints in these slices.
+    pub endpoints: usize,
     /// Hosts compiled.
     pub hosts: usize,
 }
@@ -97,10 +106,11 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// A compiler that knows no objects yet.
-    pub fn new(gateway: GatewayOptions) -> Self {
+    /// A compiler that knows no objects yet. `node` says where this process runs, if that matters:
+    /// without it no endpoint is local and topology hints are ignored.
+    pub fn new(gateway: GatewayOptions, node: Option<NodeIdentity>) -> Self {
         Self {
-            services: Services::new(),
+            services: Services::new(node),
             gateway: Gateway::new(gateway),
             namespaces: store::Store::new("Namespace"),
             problems: Problems::default(),
@@ -119,6 +129,7 @@ impl Compiler {
                 }
             }
             Change::Slices(delta) => self.services.apply_slices(delta, now, problems),
+            Change::Nodes(delta) => self.services.apply_nodes(delta, problems),
             Change::Namespaces(delta) => {
                 for changed in self.namespaces.apply(delta, problems) {
                     self.namespaces_changed = true;
@@ -173,7 +184,7 @@ impl Compiler {
             .gateway
             .build(&self.services, epoch_seconds, snapshot, problems);
         let found = problems.take_changed(&snapshot.problems);
-        let is_changed = services > 0
+        let is_changed = services.services > 0
             || gateway.is_changed
             || std::mem::take(&mut self.namespaces_changed)
             || found.is_some();
@@ -187,7 +198,9 @@ impl Compiler {
         Built {
             snapshot: snapshot.clone(),
             work: Work {
-                services,
+                services: services.services,
+                slices: services.slices,
+                endpoints: services.endpoints,
                 hosts: gateway.hosts,
             },
             is_changed,

@@ -3,20 +3,25 @@
 mod addr;
 mod endpoint;
 mod ingress;
+mod owners;
+mod policy;
 mod problem;
 mod route;
 mod service;
 mod tls;
 
 pub use addr::{ClientAddr, EndpointAddr, ListenAddr, VipAddr};
-pub use endpoint::{Endpoint, EndpointStats};
+pub use endpoint::{Conditions, Endpoint, EndpointInfo, EndpointStats, Location};
 pub use ingress::{IngressStatus, PublishedAddress, StatusWriter};
+pub use owners::EndpointOwners;
+pub use policy::{Scope, TrafficPolicy};
 pub use problem::{ObjectRef, Problem, ProblemKind};
 pub use route::{
     Backend, BackendProtocol, Filters, HostMatch, HostRoutes, PathMatch, Rewrite, RouteRule,
     RouteTable, WeightedBackend,
 };
 pub use service::{
-    AppProtocol, Protocol, Service, ServiceEndpoint, ServiceKey, ServiceKind, ServicePort,
+    AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,
+    ServiceKind, ServicePort,
 };
 pub use tls::{Certificate, CertificateTable};

@@ -12,8 +12,8 @@ use rpds::HashTrieMapSync;
 use tokio::sync::watch;
 
 use crate::model::{
-    Backend, CertificateTable, IngressStatus, ObjectRef, Problem, Protocol, RouteTable, Service,
-    ServiceKey, ServicePort, VipAddr,
+    Backend, CertificateTable, EndpointOwners, IngressStatus, ObjectRef, Problem, Protocol,
+    RouteTable, Service, ServiceKey, ServicePort, VipAddr,
 };
 use crate::staleness::Staleness;
 
@@ -35,8 +35,8 @@ pub struct Snapshot {
     pub namespaces: HashTrieMapSync<Arc<str>, ()>,
     /// Services by cluster IP, for reverse DNS.
     pub cluster_ips: HashTrieMapSync<IpAddr, ServiceKey>,
-    /// Services that have this address as an endpoint, for reverse DNS; sorted by key.
-    pub endpoint_ips: HashTrieMapSync<IpAddr, Arc<[ServiceKey]>>,
+    /// Services that have this address as an endpoint, for reverse DNS.
+    pub endpoint_ips: EndpointOwners,
     /// Ingresses whose status is ours to keep or to clear.
     pub ingresses: HashTrieMapSync<ObjectRef, Arc<IngressStatus>>,
     /// Routes of the gateway.

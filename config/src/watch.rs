@@ -19,7 +19,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Client;
@@ -31,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Publisher;
 use crate::compile::{
-    Built, Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
-    SecretRecord, ServiceRecord, SliceRecord,
+    Built, Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names,
+    NodeIdentity, NodeRecord, ObjectKey, SecretRecord, ServiceRecord, SliceRecord, Work,
 };
 use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
 use crate::staleness::Staleness;
@@ -98,6 +98,12 @@ impl WatchOptions {
         }
     }
 
+    fn identity(&self) -> Option<NodeIdentity> {
+        self.node
+            .as_deref()
+            .map(|name| NodeIdentity { name: name.into() })
+    }
+
     /// What the compiler's gateway half serves: without Ingresses it has nothing to do.
     fn gateway(&self) -> GatewayOptions {
         let ingress = self.ingress.clone().unwrap_or_default();
@@ -125,7 +131,7 @@ pub async fn run(
     let mut state = State {
         unlisted: watches.kinds(),
         watches,
-        compiler: Compiler::new(options.gateway()),
+        compiler: Compiler::new(options.gateway(), options.identity()),
         publisher,
         give_up_certificates: None,
         has_published: false,
@@ -161,6 +167,10 @@ fn describe_metrics() {
         Unit::Seconds,
         "Time to compile and publish a batch of changes"
     );
+    describe_counter!(
+        "sealane_config_work_total",
+        "Services and hosts compiled, slices and endpoints read for that"
+    );
     describe_gauge!(
         "sealane_config_staleness_seconds",
         Unit::Seconds,
@@ -187,6 +197,19 @@ fn describe_metrics() {
         Unit::Seconds,
         "End of validity of a certificate, since the Unix epoch; 0 once it is no longer served"
     );
+}
+
+/// Adds up what compiling took, by unit of work.
+fn count(work: Work) {
+    let units = [
+        ("service", work.services),
+        ("slice", work.slices),
+        ("endpoint", work.endpoints),
+        ("host", work.hosts),
+    ];
+    for (unit, done) in units {
+        metrics::counter!("sealane_config_work_total", "unit" => unit).increment(done as u64);
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
@@ -264,6 +287,7 @@ impl State {
         self.has_published = true;
         metrics::gauge!("sealane_config_generation").set(generation as f64);
         metrics::histogram!("sealane_config_publish_seconds").record(now.elapsed());
+        count(work);
         tracing::debug!(
             generation,
             work.services,
@@ -276,14 +300,16 @@ impl State {
 /// The kind of which this is the complete list.
 fn listed_kind(change: &Change) -> Option<&'static str> {
     match change {
-        Change::Services(Delta::Replace(_)) => Some("Service"),
-        Change::Slices(Delta::Replace(_)) => Some("EndpointSlice"),
-        Change::Namespaces(Delta::Replace(_)) => Some("Namespace"),
-        Change::Ingresses(Delta::Replace(_)) => Some("Ingress"),
-        Change::Classes(Delta::Replace(_)) => Some("IngressClass"),
+        Change::Services(Delta::ListEnd) => Some("Service"),
+        Change::Slices(Delta::ListEnd) => Some("EndpointSlice"),
+        Change::Nodes(Delta::ListEnd) => Some("Node"),
+        Change::Namespaces(Delta::ListEnd) => Some("Namespace"),
+        Change::Ingresses(Delta::ListEnd) => Some("Ingress"),
+        Change::Classes(Delta::ListEnd) => Some("IngressClass"),
         Change::GatewayApi(change) => change.listed_kind(),
         Change::Services(_)
         | Change::Slices(_)
+        | Change::Nodes(_)
         | Change::Namespaces(_)
         | Change::Ingresses(_)
         | Change::Classes(_)
@@ -338,6 +364,14 @@ impl Watches {
         );
         let source = Source::all::<EndpointSlice>;
         watches.follow(source("EndpointSlice"), SliceRecord::read, Change::Slices);
+        if let Some(node) = &options.node {
+            let source = Source::one::<Node>("Node", &ObjectKey::new("", node));
+            watches.follow(
+                source,
+                |key, node, names| Some(NodeRecord::read(key, node, names)),
+                Change::Nodes,
+            );
+        }
         if options.namespaces {
             let source = Source::all::<Namespace>;
             watches.follow(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hickory_proto::rr::RecordType;
 use sealane_config::Snapshot;
 use sealane_config::model::{
-    AppProtocol, ObjectRef, Protocol, Service, ServiceEndpoint, ServiceKey, ServiceKind,
+    AppProtocol, EndpointInfo, Protocol, Service, ServiceEndpoint, ServiceKey, ServiceKind,
     ServicePort,
 };
 
@@ -45,15 +45,14 @@ pub(crate) fn endpoint(text: &str, ports: &[&str]) -> ServiceEndpoint {
         Some((ip, hostname)) => (ip, Some(hostname.into())),
         None => (text, None),
     };
-    ServiceEndpoint {
-        addr: addr(ip),
-        ready,
+    let info = EndpointInfo {
         hostname,
-        target: Some(ObjectRef {
-            kind: "Pod",
-            namespace: "testns".into(),
-            name: format!("pod-{}", ip.replace(['.', ':'], "x")).into(),
-        }),
+        pod: Some(format!("pod-{}", ip.replace(['.', ':'], "x")).into()),
+        ..EndpointInfo::at(addr(ip))
+    };
+    ServiceEndpoint {
+        info: Arc::new(info),
+        ready,
         ports: ports.iter().map(|text| port(text)).collect(),
     }
 }
@@ -93,14 +92,14 @@ impl World {
             self.snapshot.cluster_ips.insert_mut(addr(ip), key.clone());
         }
         for endpoint in &endpoints {
-            let known = self.snapshot.endpoint_ips.get(&endpoint.addr);
+            let known = self.snapshot.endpoint_ips.get(&endpoint.addr());
             let mut keys = known.map_or_else(Vec::new, |keys| keys.to_vec());
             keys.push(key.clone());
             keys.sort();
             keys.dedup();
             self.snapshot
                 .endpoint_ips
-                .insert_mut(endpoint.addr, keys.into());
+                .insert_mut(endpoint.addr(), keys.into());
         }
         let ports = ports.iter().map(|text| {
             let (name, protocol, number) = port(text);
@@ -112,13 +111,17 @@ impl World {
                 node_port: None,
                 app_protocol: AppProtocol::Detect,
                 endpoints: Arc::new([]),
+                local: None,
+                policy: Arc::default(),
             })
         });
         let service = Service {
             key: key.clone(),
             kind,
             cluster_ips: ips.iter().map(|ip| addr(ip)).collect(),
+            load_balancer_ips: Vec::new(),
             external_ips: Vec::new(),
+            policy: Arc::default(),
             ports: ports.collect(),
             endpoints: endpoints.into(),
         };

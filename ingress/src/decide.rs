@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{Request, Response};
 use sealane_config::Snapshot;
-use sealane_config::model::{BackendProtocol, RouteRule, ServicePort, WeightedBackend};
+use sealane_config::model::{BackendProtocol, RouteRule, Scope, ServicePort, WeightedBackend};
 use sealane_proxy::balance::Balancer;
 use sealane_proxy::http::path::CanonicalPath;
 use sealane_proxy::http::{Body, Target, Upstream};
@@ -151,6 +151,7 @@ pub fn target(
     Ok(Target {
         port: Arc::clone(port),
         upstream: upstream(rule.filters.backend_protocol, port),
+        scope: Scope::Cluster,
     })
 }
 

@@ -20,8 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use sealane_config::model::{
-    AppProtocol, Backend, Endpoint, EndpointAddr, EndpointStats, Protocol, Service, ServiceKey,
-    ServiceKind, ServicePort,
+    AppProtocol, Backend, Endpoint, Protocol, Service, ServiceKey, ServiceKind, ServicePort,
 };
 use sealane_config::{Publisher, Reader, Snapshot, snapshot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -103,12 +102,16 @@ impl World {
             node_port: None,
             app_protocol: protocol,
             endpoints: endpoints.collect(),
+            local: None,
+            policy: Arc::default(),
         });
         let service = Service {
             key: key(name),
             kind: ServiceKind::ClusterIp,
             cluster_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
             external_ips: Vec::new(),
+            policy: Arc::default(),
             ports: vec![Arc::clone(&port)],
             endpoints: Arc::from([]),
         };
@@ -138,14 +141,7 @@ pub fn backend(name: &str) -> Backend {
 
 /// An endpoint with counters of its own.
 pub fn endpoint(addr: SocketAddr) -> Arc<Endpoint> {
-    Arc::new(Endpoint {
-        addr: EndpointAddr(addr),
-        target: None,
-        node: None,
-        zone: None,
-        ready: true,
-        stats: Arc::new(EndpointStats::default()),
-    })
+    Arc::new(Endpoint::at(addr))
 }
 
 /// A request as an [`Origin`] saw it.

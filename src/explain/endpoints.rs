@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use sealane_config::model::{Endpoint, Service, ServiceEndpoint, ServicePort};
+use sealane_config::model::{
+    Endpoint, ObjectRef, Service, ServiceEndpoint, ServiceKey, ServicePort,
+};
 use sealane_proxy::balance::{self, Ejection};
 
 use super::model::{Mark, Phase, Trail};
@@ -16,22 +19,22 @@ pub(super) fn explain(trail: &mut Trail, service: &Service, port: &ServicePort) 
     let usable = &port.endpoints;
     let ignores_ejection = balance::ignores_ejection(usable);
     for endpoint in usable.iter().take(SHOWN) {
-        one(trail, endpoint, ignores_ejection);
+        one(trail, &service.key, endpoint, ignores_ejection);
     }
     more(trail, usable.len(), Mark::Chosen, "can be chosen");
     let chosen: BTreeSet<IpAddr> = usable.iter().map(|endpoint| endpoint.addr.0.ip()).collect();
     let others = service.endpoints.iter();
-    let others: Vec<&ServiceEndpoint> = others.filter(|e| !chosen.contains(&e.addr)).collect();
+    let others: Vec<&ServiceEndpoint> = others.filter(|e| !chosen.contains(&e.addr())).collect();
     for endpoint in others.iter().take(SHOWN) {
         let why = why_not(endpoint, port, usable);
         let step = trail.step(
             Phase::Endpoint,
             Mark::Rejected,
-            endpoint.addr.to_string(),
+            endpoint.addr().to_string(),
             why,
         );
-        if let Some(pod) = &endpoint.target {
-            step.of(pod, "");
+        if let Some(name) = endpoint.pod() {
+            step.of(&pod(&service.key, name), "");
         }
     }
     more(trail, others.len(), Mark::Rejected, "cannot be chosen");
@@ -47,7 +50,16 @@ pub(super) fn explain(trail: &mut Trail, service: &Service, port: &ServicePort) 
     usable.len()
 }
 
-fn one(trail: &mut Trail, endpoint: &Endpoint, ignores_ejection: bool) {
+/// The pod behind an endpoint, which is in the Service's namespace.
+fn pod(service: &ServiceKey, name: &Arc<str>) -> ObjectRef {
+    ObjectRef {
+        kind: "Pod",
+        namespace: Arc::clone(&service.namespace),
+        name: Arc::clone(name),
+    }
+}
+
+fn one(trail: &mut Trail, service: &ServiceKey, endpoint: &Endpoint, ignores_ejection: bool) {
     let (mark, mut why) = match balance::ejection(endpoint) {
         Ejection::Open => (Mark::Chosen, String::new()),
         Ejection::Ejected if ignores_ejection => (
@@ -70,22 +82,18 @@ fn one(trail: &mut Trail, endpoint: &Endpoint, ignores_ejection: bool) {
             "terminating, and used because no ready endpoint is left".to_owned()
         };
     }
-    for (name, value) in [("node", &endpoint.node), ("zone", &endpoint.zone)] {
+    for (name, value) in [("node", endpoint.node()), ("zone", endpoint.zone())] {
         if let Some(value) = value {
             why.push_str(&format!(", {name} {value}"));
         }
     }
     let step = trail.step(Phase::Endpoint, mark, endpoint.addr.to_string(), why);
-    if let Some(pod) = &endpoint.target {
-        step.of(pod, "");
+    if let Some(name) = endpoint.pod() {
+        step.of(&pod(service, name), "");
     }
 }
 
-fn why_not(
-    endpoint: &ServiceEndpoint,
-    port: &ServicePort,
-    usable: &[std::sync::Arc<Endpoint>],
-) -> String {
+fn why_not(endpoint: &ServiceEndpoint, port: &ServicePort, usable: &[Arc<Endpoint>]) -> String {
     let mut same = endpoint.ports.iter();
     if !same.any(|(name, protocol, _)| *name == port.name && *protocol == port.protocol) {
         return if port.name.is_empty() {
@@ -94,17 +102,31 @@ fn why_not(
             format!("it has no port named `{}`", port.name)
         };
     }
+    let conditions = endpoint.info.conditions;
     if !endpoint.ready {
-        return "it is not ready, or terminating".to_owned();
+        return match (conditions.terminating, conditions.is_serving_terminating()) {
+            (false, _) => "it is not ready".to_owned(),
+            (true, true) => {
+                "it is terminating, and takes traffic only if no ready one is left".to_owned()
+            }
+            (true, false) => "it is terminating, and no longer ready".to_owned(),
+        };
     }
-    let other_family = usable
-        .iter()
-        .all(|e| e.addr.0.is_ipv4() != endpoint.addr.is_ipv4());
-    if other_family {
-        "it is of the other address family".to_owned()
-    } else {
-        "others are preferred".to_owned()
+    let mut chosen = usable.iter().map(|endpoint| endpoint.addr.0);
+    if !usable.is_empty() && chosen.all(|addr| addr.is_ipv4() != endpoint.addr().is_ipv4()) {
+        return "it is of the other address family".to_owned();
     }
+    let location = &endpoint.info.location;
+    match (&*location.for_nodes, &*location.for_zones) {
+        ([], []) => "others are preferred".to_owned(),
+        ([], zones) => format!("topology hints keep it for {}", listed("zone", zones)),
+        (nodes, _) => format!("topology hints keep it for {}", listed("node", nodes)),
+    }
+}
+
+fn listed(what: &str, names: &[Arc<str>]) -> String {
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    format!("{what} {}", names.join(", "))
 }
 
 fn more(trail: &mut Trail, count: usize, mark: Mark, what: &str) {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use sealane_config::Snapshot;
 use sealane_config::model::{
-    AppProtocol, HostMatch, ObjectRef, Protocol, RouteRule, Service, ServiceKey, ServiceKind,
-    ServicePort,
+    AppProtocol, HostMatch, ObjectRef, Protocol, RouteRule, Scope, Service, ServiceKey,
+    ServiceKind, ServicePort, TrafficPolicy,
 };
 
 use super::endpoints;
@@ -39,6 +39,7 @@ fn walk(trail: &mut Trail, snapshot: &Snapshot, query: &ServiceQuery) -> (Outcom
     trail
         .step(Phase::Service, Mark::Chosen, what, kind(service))
         .of(&object, "");
+    policy(trail, &object, &service.policy);
     if let ServiceKind::ExternalName(target) = &service.kind {
         let summary = format!(
             "its name is an alias for {target}: clients connect there themselves, and nothing is \
@@ -140,6 +141,38 @@ fn kind(service: &Service) -> String {
     }
 }
 
+/// What narrows the choice of endpoints, where the Service asks for it.
+fn policy(trail: &mut Trail, object: &ObjectRef, policy: &TrafficPolicy) {
+    let mut note = |field: &str, what: String, why: &str| {
+        let step = trail.step(Phase::Service, Mark::Note, what, why);
+        step.of(object, field);
+    };
+    if policy.internal == Scope::Local {
+        let what = "internalTrafficPolicy: Local".to_owned();
+        let why = "connections to a cluster IP only go to endpoints on the client's node";
+        note("spec.internalTrafficPolicy", what, why);
+    }
+    if policy.external == Scope::Local {
+        let what = "externalTrafficPolicy: Local".to_owned();
+        let why = "connections from outside only go to endpoints on the node that they come in at";
+        note("spec.externalTrafficPolicy", what, why);
+    }
+    if let Some(timeout) = policy.affinity {
+        let what = format!("sessionAffinity: ClientIP, {} s", timeout.as_secs());
+        note(
+            "spec.sessionAffinity",
+            what,
+            "a client stays with its endpoint",
+        );
+    }
+    if let Some(ranges) = &policy.source_ranges {
+        let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+        let what = format!("loadBalancerSourceRanges: {}", ranges.join(", "));
+        let why = "other clients are not let in at a load balancer IP";
+        note("spec.loadBalancerSourceRanges", what, why);
+    }
+}
+
 type Ports<'a> = Vec<(usize, &'a Arc<ServicePort>)>;
 
 /// The port that is asked for, or all.
@@ -208,8 +241,10 @@ fn addresses(
         return;
     }
     let internal = service.cluster_ips.iter().map(|ip| (ip, "cluster IP"));
+    let balancers = service.load_balancer_ips.iter();
+    let balancers = balancers.map(|ip| (ip, "load balancer IP"));
     let external = service.external_ips.iter().map(|ip| (ip, "external IP"));
-    for (ip, what) in internal.chain(external) {
+    for (ip, what) in internal.chain(balancers).chain(external) {
         let addr = SocketAddr::new(*ip, port.port);
         let owner = snapshot
             .vip(addr.into(), port.protocol)

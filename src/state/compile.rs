@@ -25,7 +25,7 @@ fn gateway() -> GatewayOptions {
 
 /// The Secrets that Ingresses of ours refer to.
 pub(super) fn secrets(objects: &Objects) -> Vec<Key> {
-    let mut compiler = Compiler::new(gateway());
+    let mut compiler = Compiler::new(gateway(), None);
     compile_ingresses(&mut compiler, objects, Instant::now());
     let key = |(key, _): (&ObjectKey, u64)| (key.namespace.to_string(), key.name.to_string());
     compiler.secrets().map(key).collect()
@@ -35,25 +35,22 @@ pub(super) fn secrets(objects: &Objects) -> Vec<Key> {
 pub(super) fn compile(objects: &Objects) -> Snapshot {
     let now = Instant::now();
     let mut names = Names::default();
-    let mut compiler = Compiler::new(gateway());
-    let services = objects.services.iter().map(|service| {
+    let mut compiler = Compiler::new(gateway(), None);
+    for service in &objects.services {
         let key = key_of(service);
         let record = ServiceRecord::read(&key, service.clone());
-        (key, Ok(Some(record)))
-    });
-    compiler.apply(Change::Services(Delta::Replace(services.collect())), now);
-    let slices = objects.slices.iter().map(|slice| {
+        let delta = Delta::Set(key, Ok(Some(record)));
+        compiler.apply(Change::Services(delta), now);
+    }
+    for slice in &objects.slices {
         let key = key_of(slice);
         let record = SliceRecord::read(&key, slice.clone(), &mut names);
-        (key, Ok(record))
-    });
-    compiler.apply(Change::Slices(Delta::Replace(slices.collect())), now);
-    let namespaces = objects.namespaces.iter();
-    let namespaces = namespaces.map(|name| (ObjectKey::new("", name), Ok(Some(()))));
-    compiler.apply(
-        Change::Namespaces(Delta::Replace(namespaces.collect())),
-        now,
-    );
+        compiler.apply(Change::Slices(Delta::Set(key, Ok(record))), now);
+    }
+    for name in &objects.namespaces {
+        let delta = Delta::Set(ObjectKey::new("", name), Ok(Some(())));
+        compiler.apply(Change::Namespaces(delta), now);
+    }
     compile_ingresses(&mut compiler, objects, now);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     for ((namespace, name), secret) in &objects.secrets {
@@ -73,20 +70,21 @@ pub(super) fn compile(objects: &Objects) -> Snapshot {
 }
 
 fn compile_ingresses(compiler: &mut Compiler, objects: &Objects, now: Instant) {
-    let classes = objects.classes.iter();
-    let classes = classes.map(|class| {
+    for class in &objects.classes {
         let record = ClassRecord::read(class.clone());
-        (key_of(class), Ok(Some(record)))
-    });
-    compiler.apply(Change::Classes(Delta::Replace(classes.collect())), now);
-    let ingresses = objects.ingresses.iter().map(|ingress| {
+        let delta = Delta::Set(key_of(class), Ok(Some(record)));
+        compiler.apply(Change::Classes(delta), now);
+    }
+    for ingress in &objects.ingresses {
         let key = key_of(ingress);
         let record = IngressRecord::read(&key, ingress.clone());
-        (key, Ok(Some(record)))
-    });
-    compiler.apply(Change::Ingresses(Delta::Replace(ingresses.collect())), now);
-    for change in gateway_api::changes(&objects.gateway_api) {
-        compiler.apply(change, now);
+        let delta = Delta::Set(key, Ok(Some(record)));
+        compiler.apply(Change::Ingresses(delta), now);
+    }
+    for object in &objects.gateway_api {
+        if let Some(change) = gateway_api::change(object) {
+            compiler.apply(change, now);
+        }
     }
 }
 

@@ -126,27 +126,23 @@ pub(super) async fn list(
     Ok(Some(items))
 }
 
-/// The changes that bring the objects into a compiler.
-pub(super) fn changes(objects: &[Value]) -> [Change; 5] {
-    [
-        ApiChange::Classes(records(objects)),
-        ApiChange::Gateways(records(objects)),
-        ApiChange::HttpRoutes(records(objects)),
-        ApiChange::GrpcRoutes(records(objects)),
-        ApiChange::Grants(records(objects)),
-    ]
-    .map(Change::GatewayApi)
+/// The change that brings an object into a compiler; `None` if it has no name.
+pub(super) fn change(object: &Value) -> Option<Change> {
+    let change = match object["kind"].as_str()? {
+        GatewayClassSpec::KIND => ApiChange::Classes(set(object)?),
+        GatewaySpec::KIND => ApiChange::Gateways(set(object)?),
+        HttpRouteSpec::KIND => ApiChange::HttpRoutes(set(object)?),
+        GrpcRouteSpec::KIND => ApiChange::GrpcRoutes(set(object)?),
+        ReferenceGrantSpec::KIND => ApiChange::Grants(set(object)?),
+        _ => return None,
+    };
+    Some(Change::GatewayApi(change))
 }
 
-fn records<S: Spec + DeserializeOwned>(objects: &[Value]) -> Delta<ApiRecord<S>> {
-    let of_kind = objects.iter().filter(|object| object["kind"] == S::KIND);
-    let read = |object: &Value| {
-        let metadata = serde_json::from_value::<ObjectMeta>(object["metadata"].clone()).ok()?;
-        let namespace = metadata.namespace.unwrap_or_default();
-        let key = ObjectKey::new(&namespace, &metadata.name.unwrap_or_default());
-        let read = serde_json::from_value::<Object<S>>(object.clone());
-        let record = read.map(|object| Some(ApiRecord::read(object)));
-        Some((key, record.map_err(|error| error.to_string())))
-    };
-    Delta::Replace(of_kind.filter_map(read).collect())
+fn set<S: DeserializeOwned>(object: &Value) -> Option<Delta<ApiRecord<S>>> {
+    let metadata = serde_json::from_value::<ObjectMeta>(object["metadata"].clone()).ok()?;
+    let key = ObjectKey::new(&metadata.namespace.unwrap_or_default(), &metadata.name?);
+    let read = serde_json::from_value::<Object<S>>(object.clone());
+    let record = read.map(|object| Some(ApiRecord::read(object)));
+    Some(Delta::Set(key, record.map_err(|error| error.to_string())))
 }

@@ -226,16 +226,11 @@ fn every_endpoint_is_named_with_the_reason_why_it_is_not_chosen() {
             "ready, node n1, zone z1",
             Some("good"),
         ),
-        (
-            "192.0.2.2",
-            "rejected",
-            "it is not ready, or terminating",
-            Some("unready"),
-        ),
+        ("192.0.2.2", "rejected", "it is not ready", Some("unready")),
         (
             "192.0.2.3",
             "rejected",
-            "it is not ready, or terminating",
+            "it is terminating, and takes traffic only if no ready one is left",
             None,
         ),
         ("192.0.2.4", "rejected", "it has no port named `http`", None),

@@ -3,7 +3,7 @@
 //! Two Services may name the same external IP and port. The table holds the entry of the claim that
 //! ranks first; when that one goes, the next takes its place.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use rpds::HashTrieMapSync;
@@ -21,13 +21,24 @@ pub(super) struct Rank {
     pub(super) owner: ObjectKey,
 }
 
-/// All claims on the keys of one table.
-#[derive(Debug)]
-pub(super) struct Claims<K, V> {
-    by_key: HashMap<K, BTreeMap<Rank, V>>,
+/// What one object claims in one table, sorted by key: each key once.
+pub(super) type Wanted<K, V> = Vec<(K, Rank, V)>;
+
+/// Sorts claims by key. Of several on the same key the first counts.
+pub(super) fn wanted<K: Copy + Ord, V>(mut claims: Wanted<K, V>) -> Wanted<K, V> {
+    claims.sort_by_key(|claim| claim.0);
+    claims.dedup_by_key(|claim| claim.0);
+    claims.shrink_to_fit();
+    claims
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Claims<K, V> {
+/// All claims on the keys of one table, the best of each key first.
+#[derive(Debug)]
+pub(super) struct Claims<K, V> {
+    by_key: HashMap<K, Vec<(Rank, V)>>,
+}
+
+impl<K: Copy + Ord + Hash, V: Clone> Claims<K, V> {
     pub(super) fn new() -> Self {
         Self {
             by_key: HashMap::new(),
@@ -38,50 +49,57 @@ impl<K: Clone + Eq + Hash, V: Clone> Claims<K, V> {
     /// `table`. Everyone whose claim met another goes into `contested`.
     pub(super) fn exchange(
         &mut self,
-        before: &HashMap<K, (Rank, V)>,
-        after: &HashMap<K, (Rank, V)>,
+        before: &Wanted<K, V>,
+        after: &Wanted<K, V>,
         table: &mut HashTrieMapSync<K, V>,
         contested: &mut HashSet<ObjectKey>,
     ) {
-        for (key, (rank, _)) in before {
-            let stays = after.get(key).is_some_and(|(new, _)| new == rank);
+        for (key, rank, _) in before {
+            let again = after.binary_search_by_key(key, |claim| claim.0);
+            let stays = again.is_ok_and(|index| after[index].1 == *rank);
             if !stays {
-                self.set(key, rank, None, table, contested);
+                self.set(*key, rank, None, table, contested);
             }
         }
-        for (key, (rank, value)) in after {
-            self.set(key, rank, Some(value.clone()), table, contested);
+        for (key, rank, value) in after {
+            self.set(*key, rank, Some(value.clone()), table, contested);
         }
     }
 
     fn set(
         &mut self,
-        key: &K,
+        key: K,
         rank: &Rank,
         value: Option<V>,
         table: &mut HashTrieMapSync<K, V>,
         contested: &mut HashSet<ObjectKey>,
     ) {
-        let claims = self.by_key.entry(key.clone()).or_default();
+        // Nearly always there is one claim, so that is what there is room for.
+        let claims = self
+            .by_key
+            .entry(key)
+            .or_insert_with(|| Vec::with_capacity(1));
         let before = claims.len();
-        match value {
-            Some(value) => drop(claims.insert(rank.clone(), value)),
-            None => drop(claims.remove(rank)),
+        match (claims.binary_search_by(|claim| claim.0.cmp(rank)), value) {
+            (Ok(index), Some(value)) => claims[index].1 = value,
+            (Err(index), Some(value)) => claims.insert(index, (rank.clone(), value)),
+            (Ok(index), None) => drop(claims.remove(index)),
+            (Err(_), None) => {}
         }
         if before.max(claims.len()) > 1 {
             contested.insert(rank.owner.clone());
-            contested.extend(claims.keys().map(|rank| rank.owner.clone()));
+            contested.extend(claims.iter().map(|(rank, _)| rank.owner.clone()));
         }
-        if let Some(winner) = claims.values().next() {
-            table.insert_mut(key.clone(), winner.clone());
+        if let Some((_, winner)) = claims.first() {
+            table.insert_mut(key, winner.clone());
         } else {
-            table.remove_mut(key);
-            self.by_key.remove(key);
+            table.remove_mut(&key);
+            self.by_key.remove(&key);
         }
     }
 
     /// The claim that has the key.
     pub(super) fn winner(&self, key: &K) -> Option<&Rank> {
-        self.by_key.get(key)?.keys().next()
+        self.by_key.get(key)?.first().map(|claim| &claim.0)
     }
 }

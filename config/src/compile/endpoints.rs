@@ -1,12 +1,13 @@
 //! The endpoints of one Service, out of all its slices.
 //!
 //! - An address may be in several slices: one copy a slice. Copies are merged by address for DNS and
-//!   by address and port for traffic; a ready copy goes before one that is not, so that the result
-//!   does not depend on the order of events.
+//!   by address and port for traffic. A ready copy goes before one that is not, so that the result
+//!   does not depend on the order of events; for traffic a copy on this node goes before both.
 //! - A port of the Service is served by the slice ports of the same name and protocol; their number
 //!   may differ from slice to slice (a rollout that changes `targetPort` by name).
-//! - Traffic goes to the ready endpoints of a family; if there are none, to those that are serving
-//!   while they terminate (KEP-1669).
+//! - Traffic goes to the ready endpoints of a family, of which topology hints may leave some; if none
+//!   is ready, to those that are serving while they terminate, hints or not (KEP-1669). The endpoints
+//!   on this node are a scope of their own, in which that is decided again, without hints.
 //!
 //! Make before break. The slice controller moves endpoints between slices, and the two halves of a
 //! move are two events in either order. A *ready* endpoint that is missing from the new version of
@@ -18,22 +19,26 @@
 //!
 //! [`SLICE_MOVE_GRACE`]: crate::defaults::SLICE_MOVE_GRACE
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
+use super::node::{Here, Preference};
 use super::service::PortRecord;
-use super::slice::{EndpointRecord, SlicePort, SliceRecord};
-use crate::model::{Endpoint, EndpointAddr, EndpointStats, Protocol, ServiceEndpoint};
+use super::slice::SliceRecord;
+use super::stats::StatsTable;
+use crate::model::{
+    Endpoint, EndpointAddr, EndpointInfo, EndpointPorts, Protocol, ServiceEndpoint,
+};
 
 /// An endpoint that vanished from its slice and may be on its way to another.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
-    endpoint: EndpointRecord,
-    ports: Arc<[SlicePort]>,
+    endpoint: Arc<EndpointInfo>,
+    ports: EndpointPorts,
     until: Instant,
 }
 
@@ -58,12 +63,12 @@ impl Holds {
         for endpoint in &old.endpoints {
             let is_held =
                 |held: &Held| held.endpoint.addr == endpoint.addr && held.ports == old.ports;
-            if endpoint.is_ready(publish_not_ready)
+            if endpoint.conditions.is_ready(publish_not_ready)
                 && !stayed.contains(&endpoint.addr)
                 && !self.0.iter().any(is_held)
             {
                 self.0.push(Held {
-                    endpoint: endpoint.clone(),
+                    endpoint: Arc::clone(endpoint),
                     ports: Arc::clone(&old.ports),
                     until,
                 });
@@ -80,7 +85,10 @@ impl Holds {
             .iter()
             .flat_map(|slice| {
                 let addrs = slice.endpoints.iter().map(|endpoint| endpoint.addr);
-                addrs.flat_map(|addr| slice.ports.iter().map(move |p| (addr, &p.name, p.protocol)))
+                addrs.flat_map(|addr| {
+                    let ports = slice.ports.iter();
+                    ports.map(move |(name, protocol, _)| (addr, name, *protocol))
+                })
             })
             .collect();
         let addresses: HashSet<IpAddr> = slices
@@ -89,11 +97,9 @@ impl Holds {
             .collect();
         self.0.retain(|held| {
             let addr = held.endpoint.addr;
+            let mut ports = held.ports.iter();
             let is_back = addresses.contains(&addr)
-                && held
-                    .ports
-                    .iter()
-                    .all(|p| present.contains(&(addr, &p.name, p.protocol)));
+                && ports.all(|(name, protocol, _)| present.contains(&(addr, name, *protocol)));
             held.until > now && !is_back
         });
     }
@@ -107,22 +113,24 @@ impl Holds {
 /// One slice's word on an address.
 #[derive(Clone, Copy, Debug)]
 struct SliceEntry<'a> {
-    endpoint: &'a EndpointRecord,
-    ports: &'a Arc<[SlicePort]>,
+    info: &'a Arc<EndpointInfo>,
+    ports: &'a EndpointPorts,
     ready: bool,
-}
-
-impl SliceEntry<'_> {
-    /// The better entry for the same address is the greater one.
-    fn rank(&self) -> (bool, bool) {
-        (self.ready, self.endpoint.is_serving_terminating())
-    }
+    draining: bool,
 }
 
 /// All slices of a Service, by address.
 #[derive(Debug)]
 pub(super) struct Merged<'a> {
-    by_addr: BTreeMap<IpAddr, Vec<SliceEntry<'a>>>,
+    /// Sorted by address; of the same address, the better one first.
+    entries: Vec<SliceEntry<'a>>,
+    here: Option<&'a Here>,
+}
+
+/// Who takes a port's traffic.
+pub(super) struct PortEndpoints {
+    pub(super) cluster: Arc<[Arc<Endpoint>]>,
+    pub(super) local: Option<Arc<[Arc<Endpoint>]>>,
 }
 
 impl<'a> Merged<'a> {
@@ -130,181 +138,159 @@ impl<'a> Merged<'a> {
         slices: &[&'a SliceRecord],
         holds: &'a Holds,
         publish_not_ready: bool,
+        here: Option<&'a Here>,
     ) -> Self {
-        let mut by_addr: BTreeMap<IpAddr, Vec<SliceEntry<'a>>> = BTreeMap::new();
         let listed = slices
             .iter()
             .flat_map(|slice| slice.endpoints.iter().map(|e| (e, &slice.ports)));
         let held = holds.0.iter().map(|held| (&held.endpoint, &held.ports));
-        for (endpoint, ports) in listed.chain(held) {
-            by_addr.entry(endpoint.addr).or_default().push(SliceEntry {
-                endpoint,
-                ports,
-                ready: endpoint.is_ready(publish_not_ready),
-            });
-        }
-        for entries in by_addr.values_mut() {
-            entries.sort_by_key(|entry| std::cmp::Reverse(entry.rank()));
-        }
-        Self { by_addr }
+        let entry = |(info, ports): (&'a Arc<EndpointInfo>, &'a EndpointPorts)| SliceEntry {
+            info,
+            ports,
+            ready: info.conditions.is_ready(publish_not_ready),
+            draining: info.conditions.is_serving_terminating(),
+        };
+        let mut entries: Vec<SliceEntry<'a>> = listed.chain(held).map(entry).collect();
+        entries.sort_by_key(|it| (it.info.addr, Reverse((it.ready, it.draining))));
+        Self { entries, here }
+    }
+
+    /// How many copies of endpoints there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether any of them has a hint for a zone.
+    pub(super) fn has_zone_hints(&self) -> bool {
+        let mut locations = self.entries.iter().map(|entry| &entry.info.location);
+        locations.any(|location| !location.for_zones.is_empty())
     }
 
     /// Every address, as DNS sees it.
     pub(super) fn for_dns(&self) -> Arc<[ServiceEndpoint]> {
-        let mut shared = SharedPorts::default();
-        let mut all = Vec::with_capacity(self.by_addr.len());
-        for (addr, entries) in &self.by_addr {
-            let Some(best) = entries.first() else {
-                continue;
-            };
-            let ports = match entries.as_slice() {
-                [only] => shared.of(only.ports),
+        let of_address = |copies: &[SliceEntry<'_>]| {
+            let best = copies.first()?;
+            let ports = match copies {
+                [only] => Arc::clone(only.ports),
                 several => {
                     let agreeing = several.iter().filter(|entry| entry.ready == best.ready);
-                    dns_ports(agreeing.flat_map(|entry| entry.ports.iter()))
+                    all_ports(agreeing.map(|entry| entry.ports))
                 }
             };
-            all.push(ServiceEndpoint {
-                addr: *addr,
+            Some(ServiceEndpoint {
+                info: Arc::clone(best.info),
                 ready: best.ready,
-                hostname: best.endpoint.hostname.clone(),
-                target: best.endpoint.target.clone(),
                 ports,
-            });
-        }
-        all.into()
+            })
+        };
+        let by_address = self.entries.chunk_by(|a, b| a.info.addr == b.info.addr);
+        by_address.filter_map(of_address).collect::<Vec<_>>().into()
     }
 
-    /// The endpoints of one family that can take a port's traffic now, sorted by address.
+    /// The endpoints of one family that can take a port's traffic now, sorted by address. Those on
+    /// this node are looked at only if `with_local` is set.
     pub(super) fn for_port(
         &self,
         port: &PortRecord,
         v4: bool,
-        stats: &mut StatsTable,
-    ) -> Arc<[Arc<Endpoint>]> {
-        let mut best: BTreeMap<SocketAddr, SliceEntry<'_>> = BTreeMap::new();
-        for (addr, entries) in self.by_addr.iter().filter(|(a, _)| a.is_ipv4() == v4) {
-            for entry in entries {
-                let matching = |p: &&SlicePort| p.name == port.name && p.protocol == port.protocol;
-                for slice_port in entry.ports.iter().filter(matching) {
-                    let addr = SocketAddr::new(*addr, slice_port.port);
-                    stats.keep(port, addr, entry.endpoint);
-                    best.entry(addr).or_insert(*entry);
+        with_local: bool,
+        before: &StatsTable,
+        now: &mut StatsTable,
+    ) -> PortEndpoints {
+        let stats = now.port(port);
+        let mut found: Vec<Candidate<'_>> = Vec::new();
+        let of_family = |entry: &&SliceEntry<'_>| entry.info.addr.is_ipv4() == v4;
+        for entry in self.entries.iter().filter(of_family) {
+            for (name, protocol, number) in entry.ports.iter() {
+                if *name == port.name && *protocol == port.protocol {
+                    found.push(Candidate {
+                        addr: SocketAddr::new(entry.info.addr, *number),
+                        local: self.here.is_some_and(|here| here.is_local(entry.info)),
+                        entry: *entry,
+                        stats: None,
+                    });
                 }
             }
         }
-        let is_ready = |entry: &SliceEntry<'_>| entry.ready;
-        let is_draining = |entry: &SliceEntry<'_>| entry.endpoint.is_serving_terminating();
-        let usable = if best.values().any(is_ready) {
-            is_ready
-        } else {
-            is_draining
-        };
-        best.iter()
-            .filter(|(_, entry)| usable(entry))
-            .map(|(addr, entry)| {
-                Arc::new(Endpoint {
-                    addr: EndpointAddr(*addr),
-                    target: entry.endpoint.target.clone(),
-                    node: entry.endpoint.node.clone(),
-                    zone: entry.endpoint.zone.clone(),
-                    ready: entry.ready,
-                    stats: stats.keep(port, *addr, entry.endpoint),
-                })
-            })
-            .collect()
+        found.sort_by_key(|it| (it.addr, Reverse(it.local)));
+        for candidate in &mut found {
+            let info = candidate.entry.info;
+            candidate.stats = Some(StatsTable::keep(stats, before, candidate.addr, info));
+        }
+        found.dedup_by_key(|candidate| candidate.addr);
+        choose(&found, self.here, with_local)
     }
 }
 
-/// Ports as DNS sees them: name, protocol, number.
-type DnsPorts = Arc<[(Arc<str>, Protocol, u16)]>;
+/// An endpoint of a port.
+struct Candidate<'a> {
+    addr: SocketAddr,
+    entry: SliceEntry<'a>,
+    /// Runs on this node.
+    local: bool,
+    stats: Option<Arc<crate::model::EndpointStats>>,
+}
 
-fn dns_ports<'p>(ports: impl Iterator<Item = &'p SlicePort>) -> DnsPorts {
+impl Candidate<'_> {
+    fn endpoint(&self) -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            addr: EndpointAddr(self.addr),
+            ready: self.entry.ready,
+            info: Arc::clone(self.entry.info),
+            stats: self.stats.clone().unwrap_or_default(),
+        })
+    }
+}
+
+/// Which of the endpoints of a port take traffic, in either scope.
+fn choose(found: &[Candidate<'_>], here: Option<&Here>, with_local: bool) -> PortEndpoints {
+    let is_ready = |it: &&Candidate<'_>| it.entry.ready;
+    let ready = found.iter().filter(is_ready);
+    let any_ready = ready.clone().next().is_some();
+    let preference = Preference::of(ready.map(|it| &**it.entry.info), here);
+    let in_cluster = |it: &Candidate<'_>| {
+        if any_ready {
+            it.entry.ready && preference.admits(it.entry.info, here)
+        } else {
+            it.entry.draining
+        }
+    };
+    let with_local = with_local && here.is_some();
+    let any_local_ready = found.iter().any(|it| it.local && it.entry.ready);
+    let in_local = |it: &Candidate<'_>| {
+        let usable = if any_local_ready {
+            it.entry.ready
+        } else {
+            it.entry.draining
+        };
+        with_local && it.local && usable
+    };
+    let (mut cluster, mut local) = (Vec::new(), Vec::new());
+    for candidate in found {
+        let (is_in_cluster, is_in_local) = (in_cluster(candidate), in_local(candidate));
+        if !is_in_cluster && !is_in_local {
+            continue;
+        }
+        let endpoint = candidate.endpoint();
+        if is_in_local {
+            local.push(Arc::clone(&endpoint));
+        }
+        if is_in_cluster {
+            cluster.push(endpoint);
+        }
+    }
+    PortEndpoints {
+        cluster: cluster.into(),
+        local: with_local.then(|| local.into()),
+    }
+}
+
+fn all_ports<'p>(lists: impl Iterator<Item = &'p EndpointPorts>) -> EndpointPorts {
     let mut unique: Vec<(Arc<str>, Protocol, u16)> = Vec::new();
-    for port in ports {
-        let port = (Arc::clone(&port.name), port.protocol, port.port);
-        if !unique.contains(&port) {
-            unique.push(port);
+    for port in lists.flat_map(|ports| ports.iter()) {
+        if !unique.contains(port) {
+            unique.push(port.clone());
         }
     }
     unique.into()
-}
-
-/// The endpoints of a slice share one list of ports instead of having one each.
-#[derive(Default)]
-struct SharedPorts<'a>(Vec<(&'a Arc<[SlicePort]>, DnsPorts)>);
-
-impl<'a> SharedPorts<'a> {
-    fn of(&mut self, ports: &'a Arc<[SlicePort]>) -> DnsPorts {
-        let known = self.0.iter().find(|(slice, _)| Arc::ptr_eq(slice, ports));
-        if let Some((_, known)) = known {
-            return Arc::clone(known);
-        }
-        let made = dns_ports(ports.iter());
-        self.0.push((ports, Arc::clone(&made)));
-        made
-    }
-}
-
-/// What makes an endpoint the same one as before, within its Service.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Identity {
-    port: Arc<str>,
-    protocol: Protocol,
-    addr: SocketAddr,
-    /// The target's uid, or its name if it has none.
-    target: Option<Arc<str>>,
-}
-
-/// The live counters of a Service's endpoints, ready or not, carried over from one compilation to
-/// the next.
-#[derive(Debug, Default)]
-pub(super) struct StatsTable {
-    before: HashMap<Identity, Arc<EndpointStats>>,
-    now: HashMap<Identity, Arc<EndpointStats>>,
-}
-
-impl StatsTable {
-    /// Starts a new compilation.
-    pub(super) fn next(self) -> Self {
-        Self {
-            before: self.now,
-            now: HashMap::new(),
-        }
-    }
-
-    fn keep(
-        &mut self,
-        port: &PortRecord,
-        addr: SocketAddr,
-        endpoint: &EndpointRecord,
-    ) -> Arc<EndpointStats> {
-        let name = || {
-            endpoint
-                .target
-                .as_ref()
-                .map(|target| Arc::clone(&target.name))
-        };
-        let identity = Identity {
-            port: Arc::clone(&port.name),
-            protocol: port.protocol,
-            addr,
-            target: endpoint.uid.clone().or_else(name),
-        };
-        let before = &self.before;
-        let stats = self
-            .now
-            .entry(identity)
-            .or_insert_with_key(|identity| before.get(identity).cloned().unwrap_or_default());
-        Arc::clone(stats)
-    }
-
-    /// Ends the compilation: marks the endpoints that are gone for good.
-    pub(super) fn finish(&mut self) {
-        for (identity, stats) in self.before.drain() {
-            if !self.now.contains_key(&identity) {
-                stats.removed.store(true, Ordering::Release);
-            }
-        }
-    }
 }

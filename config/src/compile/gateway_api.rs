@@ -51,11 +51,11 @@ impl ApiChange {
     /// The kind of which this is the complete list.
     pub fn listed_kind(&self) -> Option<&'static str> {
         match self {
-            Self::Classes(Delta::Replace(_)) => Some(GatewayClassSpec::KIND),
-            Self::Gateways(Delta::Replace(_)) => Some(GatewaySpec::KIND),
-            Self::HttpRoutes(Delta::Replace(_)) => Some(HttpRouteSpec::KIND),
-            Self::GrpcRoutes(Delta::Replace(_)) => Some(GrpcRouteSpec::KIND),
-            Self::Grants(Delta::Replace(_)) => Some(ReferenceGrantSpec::KIND),
+            Self::Classes(Delta::ListEnd) => Some(GatewayClassSpec::KIND),
+            Self::Gateways(Delta::ListEnd) => Some(GatewaySpec::KIND),
+            Self::HttpRoutes(Delta::ListEnd) => Some(HttpRouteSpec::KIND),
+            Self::GrpcRoutes(Delta::ListEnd) => Some(GrpcRouteSpec::KIND),
+            Self::Grants(Delta::ListEnd) => Some(ReferenceGrantSpec::KIND),
             Self::Classes(_)
             | Self::Gateways(_)
             | Self::HttpRoutes(_)

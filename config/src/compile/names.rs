@@ -1,35 +1,28 @@
-//! Strings that recur in many objects (namespaces, nodes, zones, port names) are kept once: a
-//! cluster with 250,000 endpoints has a few thousand of them.
+//! What recurs in many objects (namespaces, nodes, zones, port names, locations, lists of ports) is
+//! kept once: a cluster with 250,000 endpoints has a few thousand of them.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use super::store::ObjectKey;
+use crate::model::{EndpointPorts, Location, Protocol};
 
-/// Unused strings are looked for when there are this many more than twice as many as last time.
+/// Unused ones are looked for when there are this many more than twice as many as last time.
 const SLACK: usize = 64;
 
-/// The strings of one kind's records.
+/// What recurs in one kind's records.
 #[derive(Debug, Default)]
 pub struct Names {
-    known: HashSet<Arc<str>>,
-    /// How many were in use when that was last counted.
-    in_use: usize,
+    strings: Shared<str>,
+    locations: Shared<Location>,
+    ports: Shared<[(Arc<str>, Protocol, u16)]>,
 }
 
 impl Names {
     /// The one copy of a string.
     pub fn get(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.known.get(text) {
-            return Arc::clone(known);
-        }
-        if self.known.len() > 2 * self.in_use + SLACK {
-            self.known.retain(|name| Arc::strong_count(name) > 1);
-            self.in_use = self.known.len();
-        }
-        let new: Arc<str> = text.into();
-        self.known.insert(Arc::clone(&new));
-        new
+        self.strings.get(text, |text| text.into())
     }
 
     /// A key whose namespace is shared. Object names hardly recur.
@@ -38,6 +31,48 @@ impl Names {
             namespace: self.get(namespace),
             name: name.into(),
         }
+    }
+
+    /// The one copy of a location.
+    pub(super) fn location(&mut self, location: Location) -> Arc<Location> {
+        self.locations.get(&location, |it| Arc::new(it.clone()))
+    }
+
+    /// The one copy of a list of ports.
+    pub(super) fn ports(&mut self, ports: Vec<(Arc<str>, Protocol, u16)>) -> EndpointPorts {
+        self.ports.get(&ports, |ports| ports.into())
+    }
+}
+
+/// Values that are kept once, for as long as they are used elsewhere.
+#[derive(Debug)]
+struct Shared<T: ?Sized> {
+    known: HashSet<Arc<T>>,
+    /// How many were in use when that was last counted.
+    in_use: usize,
+}
+
+impl<T: ?Sized> Default for Shared<T> {
+    fn default() -> Self {
+        Self {
+            known: HashSet::new(),
+            in_use: 0,
+        }
+    }
+}
+
+impl<T: ?Sized + Eq + Hash> Shared<T> {
+    fn get(&mut self, value: &T, make: impl FnOnce(&T) -> Arc<T>) -> Arc<T> {
+        if let Some(known) = self.known.get(value) {
+            return Arc::clone(known);
+        }
+        if self.known.len() > 2 * self.in_use + SLACK {
+            self.known.retain(|value| Arc::strong_count(value) > 1);
+            self.in_use = self.known.len();
+        }
+        let new = make(value);
+        self.known.insert(Arc::clone(&new));
+        new
     }
 }
 
@@ -52,7 +87,8 @@ mod tests {
         assert!(Arc::ptr_eq(&kept, &names.get("kept")));
         for index in 0..1_000 {
             names.get(&format!("passing-{index}"));
-            assert!(names.known.len() <= 2 * names.in_use.max(1) + SLACK + 1);
+            let strings = &names.strings;
+            assert!(strings.known.len() <= 2 * strings.in_use.max(1) + SLACK + 1);
         }
         assert!(Arc::ptr_eq(&kept, &names.get("kept")));
     }

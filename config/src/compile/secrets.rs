@@ -16,7 +16,7 @@ pub(super) struct Secrets {
 }
 
 /// What is known of one Secret.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SecretState {
     reference: u64,
     /// The API server has said something about it, if only that it does not exist.
@@ -26,16 +26,15 @@ pub(super) struct SecretState {
     /// Why the current version is not usable.
     pub(super) problem: Option<SecretProblem>,
     record: Option<SecretRecord>,
+    /// What a list that is not complete says.
+    listed: Decoded<SecretRecord>,
 }
 
 impl Secrets {
     /// A reference to this Secret exists.
     pub(super) fn refer(&mut self, key: &ObjectKey) {
         if !self.states.contains_key(key) {
-            let state = SecretState {
-                reference: self.next_reference,
-                ..SecretState::default()
-            };
+            let state = SecretState::new(self.next_reference);
             self.states.insert(key.clone(), state);
             self.next_reference += 1;
             self.version += 1;
@@ -94,16 +93,34 @@ impl Secrets {
         let decoded = match delta {
             Delta::Set(_, decoded) => decoded,
             Delta::Remove(_) => Ok(None),
-            Delta::Replace(listed) => listed
-                .into_iter()
-                .find(|(listed, _)| listed == key)
-                .map_or(Ok(None), |(_, decoded)| decoded),
+            Delta::ListBegin => {
+                state.listed = Ok(None);
+                return false;
+            }
+            Delta::Page(objects) => {
+                if let Some((_, found)) = objects.into_iter().find(|(listed, _)| listed == key) {
+                    state.listed = found;
+                }
+                return false;
+            }
+            Delta::ListEnd => std::mem::replace(&mut state.listed, Ok(None)),
         };
         state.apply(key, decoded)
     }
 }
 
 impl SecretState {
+    fn new(reference: u64) -> Self {
+        Self {
+            reference,
+            is_known: false,
+            good: None,
+            problem: None,
+            record: None,
+            listed: Ok(None),
+        }
+    }
+
     fn apply(&mut self, key: &ObjectKey, decoded: Decoded<SecretRecord>) -> bool {
         let was_known = std::mem::replace(&mut self.is_known, true);
         let problem = |kind, what: &str| SecretProblem {

@@ -2,11 +2,15 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 
 use super::store::ObjectKey;
-use crate::model::{AppProtocol, Problem, ProblemKind, Protocol, ServiceKind};
+use crate::model::{
+    AppProtocol, Problem, ProblemKind, Protocol, Scope, ServiceKind, TrafficPolicy,
+};
 
 /// Marks a Service that another proxy looks after: no cluster IP or node port of it is ours.
 const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -14,13 +18,19 @@ const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// Marks a Service as headless for proxies (EndpointSlices copy it from the Service).
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
+/// `sessionAffinityConfig.clientIP.timeoutSeconds`: the API's default, and what it allows.
+const AFFINITY_SECONDS: i32 = 10_800;
+const AFFINITY_RANGE: std::ops::RangeInclusive<i32> = 1..=86_400;
+
 /// The fields of a Service that are used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceRecord {
     pub(super) created: i64,
     pub(super) kind: ServiceKind,
     pub(super) cluster_ips: Vec<IpAddr>,
+    pub(super) load_balancer_ips: Vec<IpAddr>,
     pub(super) external_ips: Vec<IpAddr>,
+    pub(super) policy: Arc<TrafficPolicy>,
     pub(super) ports: Vec<PortRecord>,
     /// `spec.publishNotReadyAddresses`: a terminating endpoint that its slice calls ready is ready.
     pub(super) publish_not_ready: bool,
@@ -61,17 +71,32 @@ impl ServiceRecord {
             .status
             .and_then(|status| status.load_balancer?.ingress)
             .unwrap_or_default();
-        let external_ips = reader.external_ips(&spec, &balancers);
+        let external = spec.external_ips.iter().flatten();
+        let external_ips = reader.addresses("spec.externalIPs", external);
+        let is_exposed = match spec.type_.as_deref() {
+            Some("NodePort" | "LoadBalancer") => true,
+            _ => kind == ServiceKind::ClusterIp && !external_ips.is_empty(),
+        };
         Self {
             created,
             cluster_ips,
+            load_balancer_ips: reader.load_balancer_ips(&balancers),
             external_ips,
+            policy: Arc::new(reader.policy(&spec, is_exposed)),
             ports: reader.ports(spec.ports.unwrap_or_default()),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
             proxied,
             kind,
             problems: reader.problems,
         }
+    }
+}
+
+impl ServiceRecord {
+    /// All addresses that lead to it, cluster IPs first.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let others = self.load_balancer_ips.iter().chain(&self.external_ips);
+        self.cluster_ips.iter().chain(others).copied()
     }
 }
 
@@ -115,24 +140,78 @@ impl Reader<'_> {
         self.addresses("spec.clusterIPs", ips.iter().filter(|ip| !ip.is_empty()))
     }
 
-    fn external_ips(
-        &mut self,
-        spec: &v1::ServiceSpec,
-        balancers: &[v1::LoadBalancerIngress],
-    ) -> Vec<IpAddr> {
+    fn load_balancer_ips(&mut self, balancers: &[v1::LoadBalancerIngress]) -> Vec<IpAddr> {
         // `ipMode: Proxy` asks that traffic goes through the load balancer (KEP-1860).
         let direct = balancers
             .iter()
             .filter(|balancer| balancer.ip_mode.as_deref() != Some("Proxy"))
             .filter_map(|balancer| balancer.ip.as_ref());
-        let mut ips = self.addresses("status.loadBalancer.ingress", direct);
-        let external = spec.external_ips.iter().flatten();
-        for ip in self.addresses("spec.externalIPs", external) {
-            if !ips.contains(&ip) {
-                ips.push(ip);
+        self.addresses("status.loadBalancer.ingress", direct)
+    }
+
+    /// `is_exposed`: there are ways in from outside the cluster, which the external policy is for.
+    fn policy(&mut self, spec: &v1::ServiceSpec, is_exposed: bool) -> TrafficPolicy {
+        let internal = self.scope("internalTrafficPolicy", &spec.internal_traffic_policy);
+        let external = self.scope("externalTrafficPolicy", &spec.external_traffic_policy);
+        let external = if is_exposed { external } else { Scope::Cluster };
+        let is_asked_for =
+            external == Scope::Local && spec.type_.as_deref() == Some("LoadBalancer");
+        let health = spec.health_check_node_port.filter(|_| is_asked_for);
+        TrafficPolicy {
+            internal,
+            external,
+            affinity: self.affinity(spec),
+            source_ranges: self.source_ranges(spec),
+            health_check_node_port: health.and_then(port_number),
+        }
+    }
+
+    fn scope(&mut self, field: &str, text: &Option<String>) -> Scope {
+        match text.as_deref() {
+            None | Some("" | "Cluster") => Scope::Cluster,
+            Some("Local") => Scope::Local,
+            Some(other) => {
+                self.problem(
+                    format!("spec.{field}"),
+                    format!("`{other}` is not one of Cluster, Local; Cluster is used"),
+                );
+                Scope::Cluster
             }
         }
-        ips
+    }
+
+    fn affinity(&mut self, spec: &v1::ServiceSpec) -> Option<Duration> {
+        if spec.session_affinity.as_deref() != Some("ClientIP") {
+            return None;
+        }
+        let config = spec.session_affinity_config.as_ref();
+        let seconds = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+        let mut seconds = seconds.unwrap_or(AFFINITY_SECONDS);
+        if !AFFINITY_RANGE.contains(&seconds) {
+            self.problem(
+                "spec.sessionAffinityConfig.clientIP.timeoutSeconds".into(),
+                format!("{seconds} is not within 1 to 86400; {AFFINITY_SECONDS} is used"),
+            );
+            seconds = AFFINITY_SECONDS;
+        }
+        Some(Duration::from_secs(u64::from(seconds.unsigned_abs())))
+    }
+
+    fn source_ranges(&mut self, spec: &v1::ServiceSpec) -> Option<Box<[IpNet]>> {
+        let texts = spec.load_balancer_source_ranges.as_deref();
+        let texts = texts.filter(|texts| !texts.is_empty())?;
+        let mut ranges = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            // The API server accepts blanks around a range.
+            match text.trim().parse::<IpNet>() {
+                Ok(range) => ranges.push(range.trunc()),
+                Err(_not_a_range) => self.problem(
+                    format!("spec.loadBalancerSourceRanges[{index}]"),
+                    format!("`{text}` is not an address range such as 192.0.2.0/24"),
+                ),
+            }
+        }
+        Some(ranges.into())
     }
 
     fn addresses<'a>(

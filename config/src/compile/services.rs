@@ -4,19 +4,21 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rpds::HashTrieMapSync;
 use tokio::time::Instant;
 
-use super::claims::{Claims, Rank};
-use super::endpoints::{Holds, Merged, StatsTable};
+use super::claims::{Claims, Rank, Wanted, wanted};
+use super::endpoints::{Holds, Merged, PortEndpoints};
+use super::node::{Here, NodeIdentity, NodeRecord};
 use super::problems::{Problems, Unit};
 use super::service::{PortRecord, ServiceRecord};
 use super::slice::SliceRecord;
+use super::stats::StatsTable;
 use super::store::{Changed, Delta, ObjectKey, Store};
 use crate::Snapshot;
 use crate::defaults::SLICE_MOVE_GRACE;
 use crate::model::{
-    Endpoint, Problem, ProblemKind, Protocol, Service, ServiceKey, ServiceKind, ServicePort,
+    EndpointOwners, Problem, ProblemKind, Protocol, Scope, Service, ServiceEndpoint, ServiceKey,
+    ServiceKind, ServicePort,
 };
 
 /// A dialled address: key of [`Snapshot::vips`].
@@ -27,9 +29,12 @@ type Vip = (IpAddr, Protocol, u16);
 pub(super) struct Services {
     records: Store<ServiceRecord>,
     slices: Store<SliceRecord>,
-    slices_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    nodes: Store<NodeRecord>,
+    here: Option<Here>,
+    /// Sorted by name.
+    slices_of: HashMap<ObjectKey, Vec<ObjectKey>>,
     holds: HashMap<ObjectKey, Holds>,
-    compiled: HashMap<ObjectKey, Compiled>,
+    compiled: HashMap<ObjectKey, Box<Compiled>>,
     vips: Claims<Vip, Arc<ServicePort>>,
     node_ports: Claims<(Protocol, u16), Arc<ServicePort>>,
     cluster_ips: Claims<IpAddr, ServiceKey>,
@@ -45,25 +50,40 @@ struct Compiled {
     vips: Wanted<Vip, Arc<ServicePort>>,
     node_ports: Wanted<(Protocol, u16), Arc<ServicePort>>,
     cluster_ips: Wanted<IpAddr, ServiceKey>,
-    endpoint_ips: BTreeSet<IpAddr>,
+    /// The zone of this node has a say.
+    has_zone_hints: bool,
 }
 
-/// Claims of one Service on one table.
-type Wanted<K, V> = HashMap<K, (Rank, V)>;
+/// What a [`Services::build`] did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ServicesWork {
+    /// Services compiled.
+    pub(super) services: usize,
+    /// Slices read for them.
+    pub(super) slices: usize,
+    /// Endpoints in these.
+    pub(super) endpoints: usize,
+}
 
 /// A port with the endpoints of either family.
 struct CompiledPort {
     /// The family that the Service prefers, or the other if that one has no endpoints.
     any: Arc<ServicePort>,
-    v4: Arc<ServicePort>,
-    v6: Arc<ServicePort>,
+    any_is_v4: bool,
+    /// The other family, if the Service has an address in it.
+    other: Option<Arc<ServicePort>>,
 }
 
 impl Services {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(node: Option<NodeIdentity>) -> Self {
         Self {
             records: Store::new("Service"),
             slices: Store::new("EndpointSlice"),
+            nodes: Store::new("Node"),
+            here: node.map(|node| Here {
+                node: node.name,
+                zone: None,
+            }),
             slices_of: HashMap::new(),
             holds: HashMap::new(),
             compiled: HashMap::new(),
@@ -90,7 +110,7 @@ impl Services {
         for Changed { key, old } in self.records.apply(delta, problems) {
             let new = self.records.get(&key);
             let interface = |record: &ServiceRecord| (record.kind.clone(), record.ports.clone());
-            if old.as_ref().map(interface) != new.map(interface) {
+            if old.as_deref().map(interface) != new.map(interface) {
                 interface_changed.push(key.clone());
             }
             problems.set(
@@ -103,6 +123,25 @@ impl Services {
         interface_changed
     }
 
+    /// Takes changed Nodes in, of which only our own counts: when its zone changes, other endpoints
+    /// may be hinted at us.
+    pub(super) fn apply_nodes(&mut self, delta: Delta<NodeRecord>, problems: &mut Problems) {
+        self.nodes.apply(delta, problems);
+        let Some(here) = &mut self.here else {
+            return;
+        };
+        let key = ObjectKey {
+            namespace: "".into(),
+            name: Arc::clone(&here.node),
+        };
+        let zone = self.nodes.get(&key).and_then(|node| node.zone.clone());
+        if here.zone != zone {
+            here.zone = zone;
+            let hinted = self.compiled.iter().filter(|(_, it)| it.has_zone_hints);
+            self.dirty.extend(hinted.map(|(key, _)| key.clone()));
+        }
+    }
+
     /// Takes changed slices in.
     pub(super) fn apply_slices(
         &mut self,
@@ -110,7 +149,7 @@ impl Services {
         now: Instant,
         problems: &mut Problems,
     ) {
-        let is_list = matches!(delta, Delta::Replace(_));
+        let is_list = matches!(delta, Delta::ListEnd);
         if is_list {
             self.dirty
                 .extend(self.holds.drain().map(|(service, _)| service));
@@ -132,8 +171,11 @@ impl Services {
                 self.dirty.insert(old.service);
             }
             if let Some(new) = new {
-                let slices = self.slices_of.entry(new.service.clone()).or_default();
-                slices.insert(key);
+                let slices = self.slices_of.entry(new.service.clone());
+                let slices = slices.or_insert_with(|| Vec::with_capacity(1));
+                if let Err(index) = slices.binary_search(&key) {
+                    slices.insert(index, key);
+                }
                 self.dirty.insert(new.service.clone());
             }
         }
@@ -144,43 +186,58 @@ impl Services {
         self.holds.values().filter_map(Holds::next_deadline).min()
     }
 
-    /// Compiles the Services that changed into `snapshot`; returns how many.
+    /// Compiles the Services that changed into `snapshot`.
     pub(super) fn build(
         &mut self,
         now: Instant,
         snapshot: &mut Snapshot,
         problems: &mut Problems,
-    ) -> usize {
+    ) -> ServicesWork {
         let over = |holds: &Holds| holds.next_deadline().is_some_and(|until| until <= now);
         let expired = self.holds.iter().filter(|(_, holds)| over(holds));
         self.dirty
             .extend(expired.map(|(service, _)| service.clone()));
-        let dirty = std::mem::take(&mut self.dirty);
-        for key in &dirty {
-            self.compile(key, now, snapshot);
+        let mut work = ServicesWork::default();
+        for key in std::mem::take(&mut self.dirty) {
+            self.compile(&key, now, snapshot, &mut work);
         }
         for key in std::mem::take(&mut self.contested) {
             let lost = self.lost_claims(&key);
             problems.set(Unit::Claims(key), lost);
         }
-        dirty.len()
+        work
     }
 
-    fn compile(&mut self, key: &ObjectKey, now: Instant, snapshot: &mut Snapshot) {
+    fn compile(
+        &mut self,
+        key: &ObjectKey,
+        now: Instant,
+        snapshot: &mut Snapshot,
+        work: &mut ServicesWork,
+    ) {
+        work.services += 1;
         let mut previous = self.compiled.remove(key).unwrap_or_default();
-        let mut stats = std::mem::take(&mut previous.stats).next();
-        let assembled = self.assemble(key, now, &mut stats);
-        stats.finish();
         let service_key = ServiceKey::from(key);
-        let next = if let Some((service, mut compiled)) = assembled {
-            snapshot.services.insert_mut(service_key, Arc::new(service));
-            compiled.stats = stats;
-            compiled
+        let endpoints_before = match snapshot.services.get(&service_key) {
+            Some(service) => Arc::clone(&service.endpoints),
+            None => Arc::new([]),
+        };
+        let assembled = self.assemble(key, now, &previous.stats, work);
+        let mut endpoints = Arc::default();
+        let mut next = Compiled::default();
+        let exists = assembled.is_some();
+        if let Some((service, compiled)) = assembled {
+            endpoints = Arc::clone(&service.endpoints);
+            next = compiled;
+            snapshot
+                .services
+                .insert_mut(service_key.clone(), Arc::new(service));
         } else {
             self.holds.remove(key);
             snapshot.services.remove_mut(&service_key);
-            Compiled::default()
-        };
+        }
+        previous.stats.replace(std::mem::take(&mut next.stats));
+        next.stats = previous.stats;
         let contested = &mut self.contested;
         let (before, after) = (&previous.vips, &next.vips);
         self.vips
@@ -191,10 +248,10 @@ impl Services {
         let (before, after) = (&previous.cluster_ips, &next.cluster_ips);
         self.cluster_ips
             .exchange(before, after, &mut snapshot.cluster_ips, contested);
-        let (before, after) = (&previous.endpoint_ips, &next.endpoint_ips);
-        exchange_endpoint_ips(key, before, after, &mut snapshot.endpoint_ips);
-        if self.records.get(key).is_some() {
-            self.compiled.insert(key.clone(), next);
+        let owners = &mut snapshot.endpoint_ips;
+        exchange_endpoint_ips(&service_key, &endpoints_before, &endpoints, owners);
+        if exists {
+            self.compiled.insert(key.clone(), Box::new(next));
         }
     }
 
@@ -203,7 +260,8 @@ impl Services {
         &mut self,
         key: &ObjectKey,
         now: Instant,
-        stats: &mut StatsTable,
+        stats: &StatsTable,
+        work: &mut ServicesWork,
     ) -> Option<(Service, Compiled)> {
         let record = self.records.get(key)?;
         let slices: Vec<&SliceRecord> = match record.kind {
@@ -218,23 +276,34 @@ impl Services {
         };
         let mut holds = self.holds.remove(key).unwrap_or_default();
         holds.settle(&slices, now);
-        let merged = Merged::new(&slices, &holds, record.publish_not_ready);
-        let prefers_v4 = record.cluster_ips.first().is_none_or(IpAddr::is_ipv4);
+        let here = self.here.as_ref();
+        let merged = Merged::new(&slices, &holds, record.publish_not_ready, here);
+        work.slices += slices.len();
+        work.endpoints += merged.len();
         let service_key = ServiceKey::from(key);
+        let mut next_stats = StatsTable::default();
         let ports: Vec<CompiledPort> = record
             .ports
             .iter()
-            .map(|port| CompiledPort::new(&service_key, port, &merged, prefers_v4, stats))
+            .map(|port| {
+                CompiledPort::new(&service_key, record, port, |v4, with_local| {
+                    merged.for_port(port, v4, with_local, stats, &mut next_stats)
+                })
+            })
             .collect();
         let service = Service {
             key: service_key,
             kind: record.kind.clone(),
             cluster_ips: record.cluster_ips.clone(),
+            load_balancer_ips: record.load_balancer_ips.clone(),
             external_ips: record.external_ips.clone(),
+            policy: Arc::clone(&record.policy),
             ports: ports.iter().map(|port| Arc::clone(&port.any)).collect(),
             endpoints: merged.for_dns(),
         };
-        let compiled = Compiled::of(key, record, &service, &ports);
+        let mut compiled = Compiled::of(key, record, &ports);
+        compiled.stats = next_stats;
+        compiled.has_zone_hints = merged.has_zone_hints();
         if holds.next_deadline().is_some() {
             self.holds.insert(key.clone(), holds);
         }
@@ -253,16 +322,18 @@ impl Services {
             message: format!("{what} belongs to Service {} already", winner.owner),
         };
         let mut lost = Vec::new();
-        for (vip, (rank, _)) in &compiled.vips {
+        for (vip, rank, _) in &compiled.vips {
             let winner = self.vips.winner(vip).filter(|winner| *winner != rank);
-            let field = if rank.external {
-                "spec.externalIPs"
-            } else {
-                "spec.clusterIPs"
+            let record = self.records.get(key);
+            let is_balancer = record.is_some_and(|it| it.load_balancer_ips.contains(&vip.0));
+            let field = match (rank.external, is_balancer) {
+                (false, _) => "spec.clusterIPs",
+                (true, true) => "status.loadBalancer.ingress",
+                (true, false) => "spec.externalIPs",
             };
             lost.extend(winner.map(|w| problem(field, format!("{} port {}", vip.0, vip.2), w)));
         }
-        for (node_port, (rank, _)) in &compiled.node_ports {
+        for (node_port, rank, _) in &compiled.node_ports {
             let winner = self.node_ports.winner(node_port);
             let winner = winner.filter(|winner| *winner != rank);
             let what = format!("node port {}", node_port.1);
@@ -273,14 +344,16 @@ impl Services {
 }
 
 impl CompiledPort {
+    /// `endpoints` gives those of a family, and those on this node if it is asked to.
     fn new(
         service: &ServiceKey,
+        record: &ServiceRecord,
         port: &PortRecord,
-        merged: &Merged<'_>,
-        prefers_v4: bool,
-        stats: &mut StatsTable,
+        mut endpoints: impl FnMut(bool, bool) -> PortEndpoints,
     ) -> Self {
-        let with = |endpoints: Arc<[Arc<Endpoint>]>| {
+        let policy = &record.policy;
+        let with_local = [policy.internal, policy.external].contains(&Scope::Local);
+        let with = |endpoints: PortEndpoints| {
             Arc::new(ServicePort {
                 service: service.clone(),
                 name: Arc::clone(&port.name),
@@ -288,97 +361,112 @@ impl CompiledPort {
                 protocol: port.protocol,
                 node_port: port.node_port,
                 app_protocol: port.app_protocol,
-                endpoints,
+                endpoints: endpoints.cluster,
+                local: endpoints.local,
+                policy: Arc::clone(policy),
             })
         };
-        let v4 = with(merged.for_port(port, true, stats));
-        let v6 = with(merged.for_port(port, false, stats));
-        let (first, second) = if prefers_v4 { (&v4, &v6) } else { (&v6, &v4) };
-        let any = if first.endpoints.is_empty() {
-            second
+        let (v4, v6) = (endpoints(true, with_local), endpoints(false, with_local));
+        let prefers_v4 = record.cluster_ips.first().is_none_or(IpAddr::is_ipv4);
+        let any_is_v4 = if prefers_v4 {
+            !v4.cluster.is_empty() || v6.cluster.is_empty()
         } else {
-            first
+            v6.cluster.is_empty() && !v4.cluster.is_empty()
         };
+        let (any, other) = if any_is_v4 { (v4, v6) } else { (v6, v4) };
+        let has_other = record.addresses().any(|ip| ip.is_ipv4() != any_is_v4);
         Self {
-            any: Arc::clone(any),
-            v4,
-            v6,
+            any: with(any),
+            any_is_v4,
+            other: has_other.then(|| with(other)),
         }
     }
 
-    fn family(&self, addr: IpAddr) -> &Arc<ServicePort> {
-        if addr.is_ipv4() { &self.v4 } else { &self.v6 }
+    fn family(&self, addr: IpAddr) -> Option<&Arc<ServicePort>> {
+        if addr.is_ipv4() == self.any_is_v4 {
+            Some(&self.any)
+        } else {
+            self.other.as_ref()
+        }
     }
 }
 
 impl Compiled {
-    fn of(
-        key: &ObjectKey,
-        record: &ServiceRecord,
-        service: &Service,
-        ports: &[CompiledPort],
-    ) -> Self {
+    fn of(key: &ObjectKey, record: &ServiceRecord, ports: &[CompiledPort]) -> Self {
         let rank = |external| Rank {
             external,
             created: record.created,
             owner: key.clone(),
         };
-        let mut compiled = Self {
-            endpoint_ips: service.endpoints.iter().map(|e| e.addr).collect(),
-            ..Self::default()
-        };
-        for ip in &record.cluster_ips {
-            let claim = (rank(false), service.key.clone());
-            compiled.cluster_ips.insert(*ip, claim);
-        }
-        if !record.proxied {
-            return compiled;
-        }
-        for port in ports {
+        let name = ServiceKey::from(key);
+        let cluster_ips = record.cluster_ips.iter();
+        let cluster_ips = cluster_ips.map(|ip| (*ip, rank(false), name.clone()));
+        let (mut vips, mut node_ports) = (Vec::new(), Vec::new());
+        for port in ports.iter().filter(|_| record.proxied) {
             let (number, protocol) = (port.any.port, port.any.protocol);
-            // Cluster IPs come last: one that is an external IP as well is claimed as a cluster IP.
-            let external = record.external_ips.iter().map(|ip| (ip, true));
-            let internal = record.cluster_ips.iter().map(|ip| (ip, false));
-            for (ip, is_external) in external.chain(internal) {
-                let claim = (rank(is_external), Arc::clone(port.family(*ip)));
-                compiled.vips.insert((*ip, protocol, number), claim);
+            for (index, ip) in record.addresses().enumerate() {
+                // Cluster IPs come first: one that is an external IP as well is claimed as such.
+                let rank = rank(index >= record.cluster_ips.len());
+                let port = port.family(ip).map(Arc::clone);
+                vips.extend(port.map(|port| ((ip, protocol, number), rank, port)));
             }
             if let Some(node_port) = port.any.node_port {
-                let claim = (rank(false), Arc::clone(&port.any));
-                compiled.node_ports.insert((protocol, node_port), claim);
+                node_ports.push(((protocol, node_port), rank(false), Arc::clone(&port.any)));
             }
         }
-        compiled
+        Self {
+            cluster_ips: wanted(cluster_ips.collect()),
+            vips: wanted(vips),
+            node_ports: wanted(node_ports),
+            ..Self::default()
+        }
     }
 }
 
-fn unlink(index: &mut HashMap<ObjectKey, BTreeSet<ObjectKey>>, from: &ObjectKey, key: &ObjectKey) {
+fn unlink(index: &mut HashMap<ObjectKey, Vec<ObjectKey>>, from: &ObjectKey, key: &ObjectKey) {
     if let Some(keys) = index.get_mut(from) {
-        keys.remove(key);
+        if let Ok(place) = keys.binary_search(key) {
+            keys.remove(place);
+        }
         if keys.is_empty() {
             index.remove(from);
         }
     }
 }
 
+/// Brings `table` up to date with a Service's endpoints; both lists are sorted by address.
 fn exchange_endpoint_ips(
-    key: &ObjectKey,
-    before: &BTreeSet<IpAddr>,
-    after: &BTreeSet<IpAddr>,
-    table: &mut HashTrieMapSync<IpAddr, Arc<[ServiceKey]>>,
+    service: &ServiceKey,
+    before: &[ServiceEndpoint],
+    after: &[ServiceEndpoint],
+    table: &mut EndpointOwners,
 ) {
-    let service = ServiceKey::from(key);
-    for ip in before.symmetric_difference(after) {
-        let mut services = table.get(ip).map_or_else(Vec::new, |s| s.to_vec());
-        match services.binary_search(&service) {
-            Ok(index) if !after.contains(ip) => drop(services.remove(index)),
-            Err(index) if after.contains(ip) => services.insert(index, service.clone()),
-            Ok(_) | Err(_) => continue,
-        }
+    let has = |list: &[ServiceEndpoint], ip: IpAddr| {
+        let found = list.binary_search_by_key(&ip, ServiceEndpoint::addr);
+        found.is_ok()
+    };
+    let gone = before.iter().map(ServiceEndpoint::addr);
+    for ip in gone.filter(|ip| !has(after, *ip)) {
+        let mut services = table.get(&ip).map_or_else(Vec::new, |s| s.to_vec());
+        services.retain(|other| other != service);
         if services.is_empty() {
-            table.remove_mut(ip);
+            table.remove_mut(&ip);
         } else {
-            table.insert_mut(*ip, services.into());
+            table.insert_mut(ip, services.into());
+        }
+    }
+    // Nearly every address belongs to one Service, so its endpoints share one list.
+    let alone: Arc<[ServiceKey]> = Arc::new([service.clone()]);
+    let new = after.iter().map(ServiceEndpoint::addr);
+    for ip in new.filter(|ip| !has(before, *ip)) {
+        let Some(others) = table.get(&ip) else {
+            table.insert_mut(ip, Arc::clone(&alone));
+            continue;
+        };
+        if let Err(index) = others.binary_search(service) {
+            let mut services = others.to_vec();
+            services.insert(index, service.clone());
+            table.insert_mut(ip, services.into());
         }
     }
 }

@@ -63,10 +63,17 @@ impl From<&ObjectKey> for ServiceKey {
 pub type Decoded<R> = Result<Option<R>, String>;
 
 /// What a list or a watch event says.
+///
+/// A list comes page by page: a beginning, any number of pages, an end. Nothing of it counts before
+/// the end; a list that breaks off is followed by the beginning of another.
 #[derive(Debug)]
 pub enum Delta<R> {
-    /// These are all objects of the kind: the result of a complete list.
-    Replace(Vec<(ObjectKey, Decoded<R>)>),
+    /// A list begins.
+    ListBegin,
+    /// Some of the objects in the list.
+    Page(Vec<(ObjectKey, Decoded<R>)>),
+    /// The list is complete: what was in none of its pages does not exist.
+    ListEnd,
     /// An object was added or changed.
     Set(ObjectKey, Decoded<R>),
     /// An object was deleted.
@@ -79,7 +86,7 @@ pub(super) struct Changed<R> {
     /// Which.
     pub(super) key: ObjectKey,
     /// Its record before.
-    pub(super) old: Option<R>,
+    pub(super) old: Option<Box<R>>,
 }
 
 /// The records of one kind.
@@ -88,9 +95,21 @@ pub(super) struct Changed<R> {
 #[derive(Debug)]
 pub(super) struct Store<R> {
     kind: &'static str,
-    records: HashMap<ObjectKey, R>,
+    /// Boxed, since the table has room for up to twice as many.
+    records: HashMap<ObjectKey, Box<R>>,
     /// Objects whose last version could not be decoded.
     undecodable: HashSet<ObjectKey>,
+    stage: Option<Stage<R>>,
+}
+
+/// The pages of a list that is not complete.
+///
+/// Most lists say what is known already, so only what differs is kept: a list of everything again
+/// costs no more memory than the names of the objects.
+#[derive(Debug)]
+struct Stage<R> {
+    listed: HashSet<ObjectKey>,
+    differing: Vec<(ObjectKey, Decoded<Box<R>>)>,
 }
 
 impl<R: PartialEq> Store<R> {
@@ -99,44 +118,75 @@ impl<R: PartialEq> Store<R> {
             kind,
             records: HashMap::new(),
             undecodable: HashSet::new(),
+            stage: None,
         }
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&R> {
-        self.records.get(key)
+        self.records.get(key).map(AsRef::as_ref)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &R)> {
-        self.records.iter()
+        self.records.iter().map(|(key, record)| (key, &**record))
     }
 
     /// Takes an event in. An object that is the same as before is not reported.
     pub(super) fn apply(&mut self, delta: Delta<R>, problems: &mut Problems) -> Vec<Changed<R>> {
         match delta {
-            Delta::Set(key, decoded) => self.set(key, decoded, problems).into_iter().collect(),
+            Delta::Set(key, decoded) => {
+                let changed = self.set(key, boxed(decoded), problems);
+                changed.into_iter().collect()
+            }
             Delta::Remove(key) => self.remove(key, problems).into_iter().collect(),
-            Delta::Replace(objects) => self.replace(objects, problems),
+            Delta::ListBegin => {
+                self.stage = Some(Stage {
+                    listed: HashSet::new(),
+                    differing: Vec::new(),
+                });
+                Vec::new()
+            }
+            Delta::Page(objects) => {
+                self.stage(objects);
+                Vec::new()
+            }
+            Delta::ListEnd => self.replace(problems),
         }
     }
 
-    fn replace(
-        &mut self,
-        objects: Vec<(ObjectKey, Decoded<R>)>,
-        problems: &mut Problems,
-    ) -> Vec<Changed<R>> {
-        let listed: HashSet<ObjectKey> = objects.iter().map(|(key, _)| key.clone()).collect();
+    fn stage(&mut self, objects: Vec<(ObjectKey, Decoded<R>)>) {
+        let Some(stage) = &mut self.stage else {
+            return;
+        };
+        for (key, decoded) in objects {
+            let known = self.records.get_key_value(&key);
+            let is_same = known.is_some_and(|(_, old)| {
+                matches!(&decoded, Ok(Some(new)) if new == &**old)
+                    && !self.undecodable.contains(&key)
+            });
+            let known = known.map_or(&key, |(known, _)| known);
+            stage.listed.insert(known.clone());
+            if !is_same {
+                stage.differing.push((key, boxed(decoded)));
+            }
+        }
+    }
+
+    fn replace(&mut self, problems: &mut Problems) -> Vec<Changed<R>> {
+        let Some(stage) = self.stage.take() else {
+            return Vec::new();
+        };
         let gone: Vec<ObjectKey> = self
             .records
             .keys()
             .chain(&self.undecodable)
-            .filter(|key| !listed.contains(*key))
+            .filter(|key| !stage.listed.contains(*key))
             .cloned()
             .collect();
         let mut changed: Vec<_> = gone
             .into_iter()
             .filter_map(|key| self.remove(key, problems))
             .collect();
-        for (key, decoded) in objects {
+        for (key, decoded) in stage.differing {
             changed.extend(self.set(key, decoded, problems));
         }
         changed
@@ -145,7 +195,7 @@ impl<R: PartialEq> Store<R> {
     fn set(
         &mut self,
         key: ObjectKey,
-        decoded: Decoded<R>,
+        decoded: Decoded<Box<R>>,
         problems: &mut Problems,
     ) -> Option<Changed<R>> {
         match decoded {
@@ -188,4 +238,8 @@ impl<R: PartialEq> Store<R> {
             problems.set(Unit::Decode(self.kind, key.clone()), Vec::new());
         }
     }
+}
+
+fn boxed<R>(decoded: Decoded<R>) -> Decoded<Box<R>> {
+    decoded.map(|record| record.map(Box::new))
 }

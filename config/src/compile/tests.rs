@@ -1,10 +1,13 @@
 //! Kubernetes objects in, snapshot out.
 
+mod any_order;
+mod backends;
 mod certificates;
 mod gateway_api;
 mod incremental;
 mod ingresses;
 mod moves;
 mod paths;
+mod policies;
 mod services;
 mod world;

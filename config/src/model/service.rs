@@ -1,10 +1,11 @@
 //! Services and their ports.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Endpoint, ObjectRef};
+use super::{Endpoint, EndpointInfo, Scope, TrafficPolicy};
 
 /// A Service by namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,11 +42,17 @@ pub struct Service {
     pub kind: ServiceKind,
     /// Cluster IPs, at most one a family, in the order of `spec.clusterIPs`.
     pub cluster_ips: Vec<IpAddr>,
-    /// Other addresses that lead to it: `status.loadBalancer.ingress[].ip` and `externalIPs`.
+    /// Addresses of load balancers that lead here as they are: `status.loadBalancer.ingress[].ip`,
+    /// unless `ipMode` is `Proxy`.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `externalIPs`.
     pub external_ips: Vec<IpAddr>,
+    /// How its traffic is treated; its ports share this.
+    pub policy: Arc<TrafficPolicy>,
     /// Its ports, in the order of `spec.ports`.
     pub ports: Vec<Arc<ServicePort>>,
-    /// Every endpoint address of every slice, ready or not, without duplicates: what DNS needs.
+    /// Every endpoint address of every slice, ready or not, without duplicates, sorted by address:
+    /// what DNS needs.
     pub endpoints: Arc<[ServiceEndpoint]>,
 }
 
@@ -61,22 +68,70 @@ impl Service {
     pub fn port_named(&self, name: &str) -> Option<&Arc<ServicePort>> {
         self.ports.iter().find(|p| &*p.name == name)
     }
+
+    /// What an address is to this Service; a cluster IP goes before the others.
+    pub fn address_kind(&self, ip: IpAddr) -> Option<AddressKind> {
+        if self.cluster_ips.contains(&ip) {
+            Some(AddressKind::ClusterIp)
+        } else if self.load_balancer_ips.contains(&ip) {
+            Some(AddressKind::LoadBalancer)
+        } else {
+            let is_external = self.external_ips.contains(&ip);
+            is_external.then_some(AddressKind::External)
+        }
+    }
+
+    /// Addresses of ready endpoints on this node: what `healthCheckNodePort` reports. 0 if it is not
+    /// known which node this is, or if neither traffic policy is `Local`.
+    pub fn local_ready(&self) -> usize {
+        let local = self.ports.iter().filter_map(|port| port.local.as_ref());
+        let ready = local.flat_map(|all| all.iter()).filter(|e| e.ready);
+        let ips: BTreeSet<IpAddr> = ready.map(|endpoint| endpoint.addr.0.ip()).collect();
+        ips.len()
+    }
+}
+
+/// What an address is to the Service that it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressKind {
+    /// One of its cluster IPs.
+    ClusterIp,
+    /// A load balancer's, `loadBalancerSourceRanges` apply.
+    LoadBalancer,
+    /// One of `externalIPs`.
+    External,
 }
 
 /// One endpoint address of a Service as DNS sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceEndpoint {
-    /// The address.
-    pub addr: IpAddr,
+    /// What its EndpointSlice says.
+    pub info: Arc<EndpointInfo>,
     /// Ready (a missing condition counts as ready; never true while terminating, unless the
     /// Service publishes not-ready addresses and the slice controller says so).
     pub ready: bool,
+    /// The ports it listens on, from its slice.
+    pub ports: EndpointPorts,
+}
+
+/// Ports of an endpoint: name, protocol and number.
+pub type EndpointPorts = Arc<[(Arc<str>, Protocol, u16)]>;
+
+impl ServiceEndpoint {
+    /// The address.
+    pub fn addr(&self) -> IpAddr {
+        self.info.addr
+    }
+
     /// The pod's host name, if it has one within this Service.
-    pub hostname: Option<Arc<str>>,
-    /// The pod behind it.
-    pub target: Option<ObjectRef>,
-    /// The ports it listens on: name, protocol and number, from its slice.
-    pub ports: Arc<[(Arc<str>, Protocol, u16)]>,
+    pub fn hostname(&self) -> Option<&Arc<str>> {
+        self.info.hostname.as_ref()
+    }
+
+    /// Name of the pod behind it.
+    pub fn pod(&self) -> Option<&Arc<str>> {
+        self.info.pod.as_ref()
+    }
 }
 
 /// One port of a Service and the endpoints that can take its traffic now.
@@ -94,9 +149,28 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
     /// What is spoken on it.
     pub app_protocol: AppProtocol,
-    /// Endpoints to choose from: the ready ones; if there are none, those that are serving and
+    /// Endpoints to choose from, wherever they are: the ready ones, or those of them that topology
+    /// hints name for this node or its zone; if there are none, those that are serving and
     /// terminating (KEP-1669); deduplicated by address, sorted by address.
     pub endpoints: Arc<[Arc<Endpoint>]>,
+    /// The same among the endpoints on this node, hints ignored. `None` as long as no traffic policy
+    /// is [`Scope::Local`], or if it is not known which node this is.
+    pub local: Option<Arc<[Arc<Endpoint>]>>,
+    /// How the Service's traffic is treated.
+    pub policy: Arc<TrafficPolicy>,
+}
+
+impl ServicePort {
+    /// Endpoints to choose from for a connection of this scope.
+    ///
+    /// None here while [`Self::endpoints`] has some means that such a connection is to be dropped;
+    /// none there either, that it is to be refused.
+    pub fn within(&self, scope: Scope) -> &Arc<[Arc<Endpoint>]> {
+        match (scope, &self.local) {
+            (Scope::Local, Some(local)) => local,
+            (Scope::Local, None) | (Scope::Cluster, _) => &self.endpoints,
+        }
+    }
 }
 
 /// Transport protocol of a Service port.

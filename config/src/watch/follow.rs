@@ -227,7 +227,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         }
     }
 
-    /// Lists everything page by page and sends it as one change.
+    /// Lists everything and sends it page by page.
     async fn list<K, R>(
         &mut self,
         failing: &mut Option<&'static str>,
@@ -243,16 +243,20 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         params
             .field_selector
             .clone_from(&self.source.field_selector);
-        let mut objects = Vec::new();
+        let mut count = 0;
+        self.send(Delta::ListBegin).await?;
         loop {
             let page = request.list(&params).map_err(build_error)?;
             let text = exchange::whole(&self.client, page).await?;
             let page: Page<'_> = serde_json::from_slice(&text).map_err(FollowError::Undecodable)?;
             self.reached(failing);
             *failing = None;
+            let mut objects = Vec::new();
             for item in page.items.unwrap_or_default() {
                 objects.extend(self.object(item));
             }
+            count += objects.len() as u64;
+            self.send(Delta::Page(objects)).await?;
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => {
@@ -260,10 +264,10 @@ impl<Read, Wrap> Follower<Read, Wrap> {
                     let version = version.filter(|v| !v.is_empty());
                     let position = Position {
                         version: version.ok_or(FollowError::NoVersion)?,
-                        count: objects.len() as u64,
+                        count,
                         counted: Instant::now(),
                     };
-                    self.send(Delta::Replace(objects)).await?;
+                    self.send(Delta::ListEnd).await?;
                     return Ok(position);
                 }
             }

@@ -182,7 +182,7 @@ impl<'a> Host<'a> {
     fn addrs(&self) -> &'a [IpAddr] {
         match self {
             Self::Service(service) => &service.cluster_ips,
-            Self::Endpoint(endpoint) => std::slice::from_ref(&endpoint.addr),
+            Self::Endpoint(endpoint) => std::slice::from_ref(&endpoint.info.addr),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::name::MAX_LABEL;
 pub(super) fn label(endpoint: &ServiceEndpoint, pod_names: bool) -> Cow<'_, str> {
     match given_name(endpoint, pod_names) {
         Some(name) => Cow::Borrowed(name),
-        None => Cow::Owned(dashed(endpoint.addr)),
+        None => Cow::Owned(dashed(endpoint.addr())),
     }
 }
 
@@ -27,16 +27,16 @@ pub(super) fn is_called(
 ) -> bool {
     match given_name(endpoint, pod_names) {
         Some(name) => name.eq_ignore_ascii_case(label),
-        None => dashed_addr == Some(endpoint.addr),
+        None => dashed_addr == Some(endpoint.addr()),
     }
 }
 
 fn given_name(endpoint: &ServiceEndpoint, pod_names: bool) -> Option<&str> {
-    if let Some(hostname) = endpoint.hostname.as_deref().filter(|name| !name.is_empty()) {
+    if let Some(hostname) = endpoint.hostname().filter(|name| !name.is_empty()) {
         return Some(hostname);
     }
-    let target = endpoint.target.as_ref().filter(|_| pod_names)?;
-    (target.name.len() <= MAX_LABEL).then_some(&*target.name)
+    let pod = endpoint.pod().filter(|_| pod_names)?;
+    (pod.len() <= MAX_LABEL).then_some(pod)
 }
 
 /// An address as a label: `172-0-0-3`, `5678-abcd--1`; a label cannot end in a dash, so

@@ -65,12 +65,12 @@ fn names(
             .collect(),
         ServiceKind::Headless => {
             let endpoints = service.endpoints.iter();
-            let ready = endpoints.filter(|endpoint| endpoint.ready && endpoint.addr == addr);
+            let ready = endpoints.filter(|endpoint| endpoint.ready && endpoint.addr() == addr);
             ready
                 .filter_map(|endpoint| {
                     let label = endpoint::label(endpoint, lookup.settings.endpoint_pod_names);
                     let labels = [&*label].into_iter().chain(labels);
-                    Some((Name::prepend(labels, zone)?, vec![endpoint.addr]))
+                    Some((Name::prepend(labels, zone)?, vec![endpoint.addr()]))
                 })
                 .collect()
         }

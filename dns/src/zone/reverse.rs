@@ -64,12 +64,12 @@ fn names(lookup: &Lookup<'_>, addr: IpAddr) -> Vec<Record> {
         .filter_map(|key| snapshot.services.get(key))
         .flat_map(|service| {
             let ready = service.endpoints.iter();
-            let ready = ready.filter(|endpoint| endpoint.ready && endpoint.addr == addr);
+            let ready = ready.filter(|endpoint| endpoint.ready && endpoint.addr() == addr);
             ready.filter_map(|endpoint| {
                 let label = endpoint::label(endpoint, lookup.settings.endpoint_pod_names);
                 let key = &service.key;
                 let name = Name::prepend([&label, &*key.name, &*key.namespace, "svc"], zone)?;
-                Some((endpoint.hostname.is_none(), name))
+                Some((endpoint.hostname().is_none(), name))
             })
         })
         .collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use sealane_config::Reader;
-use sealane_config::model::{AppProtocol, ServicePort};
+use sealane_config::model::{AppProtocol, Endpoint, Scope, ServicePort};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,6 +59,20 @@ pub struct Target {
     pub port: Arc<ServicePort>,
     /// What its endpoints speak.
     pub upstream: Upstream,
+    /// Which of its endpoints may take it.
+    pub scope: Scope,
+}
+
+impl Target {
+    /// The endpoints that may take it.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        self.port.within(self.scope)
+    }
+
+    /// Nobody may take it because of a traffic policy: there are endpoints, but not on this node.
+    pub fn is_cut_off(&self) -> bool {
+        self.endpoints().is_empty() && !self.port.endpoints.is_empty()
+    }
 }
 
 /// What is the same for all requests of an engine.

@@ -1,9 +1,6 @@
 //! One request's stay at an endpoint: from the head of the answer to the end of its body.
 
-use std::sync::Arc;
-
-use sealane_config::model::ServicePort;
-
+use super::engine::Target;
 use crate::balance::Flight;
 use crate::pool::Lease;
 
@@ -12,15 +9,15 @@ use crate::pool::Lease;
 pub(super) struct Exchange {
     flight: Flight,
     lease: Lease,
-    port: Arc<ServicePort>,
+    target: Target,
 }
 
 impl Exchange {
-    pub(super) fn new(flight: Flight, lease: Lease, port: Arc<ServicePort>) -> Self {
+    pub(super) fn new(flight: Flight, lease: Lease, target: Target) -> Self {
         Self {
             flight,
             lease,
-            port,
+            target,
         }
     }
 
@@ -31,6 +28,6 @@ impl Exchange {
 
     /// The endpoint broke off in the middle of its answer.
     pub(super) fn broke(self) {
-        self.flight.failed(&self.port.endpoints);
+        self.flight.failed(self.target.endpoints());
     }
 }

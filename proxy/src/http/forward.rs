@@ -7,7 +7,7 @@ use http::header::UPGRADE;
 use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use sealane_config::model::{Endpoint, EndpointAddr, ServicePort};
+use sealane_config::model::{Endpoint, EndpointAddr};
 use tokio::time::Instant;
 
 use super::body::Body;
@@ -38,8 +38,9 @@ struct Attempts {
 
 impl Attempts {
     /// There is an endpoint to try it on.
-    fn untried(&self, port: &ServicePort) -> bool {
-        port.endpoints.iter().any(|e| !self.tried.contains(&e.addr))
+    fn untried(&self, target: &Target) -> bool {
+        let mut endpoints = target.endpoints().iter();
+        endpoints.any(|e| !self.tried.contains(&e.addr))
     }
 }
 
@@ -48,7 +49,7 @@ struct Attempt<'a> {
     parts: &'a request::Parts,
     original: &'a Original,
     endpoint: &'a Endpoint,
-    port: &'a ServicePort,
+    target: &'a Target,
     upstream: Upstream,
     fresh: bool,
 }
@@ -75,8 +76,8 @@ impl Inner {
         let original = Original::new(body, attempts.idempotent);
         let mut latest = None;
         loop {
-            let port = latest.as_ref().unwrap_or(&target.port);
-            let endpoint = self.pick(port, &attempts.tried)?;
+            let current = latest.as_ref().unwrap_or(target);
+            let endpoint = self.pick(current, &attempts.tried)?;
             let body = original.start_over().ok_or_else(|| {
                 Error::new(ErrorKind::UpstreamReset, "the request cannot be sent again")
             })?;
@@ -85,7 +86,7 @@ impl Inner {
                 parts: &parts,
                 original: &original,
                 endpoint,
-                port,
+                target: current,
                 upstream: target.upstream,
                 fresh: attempts.fresh,
             };
@@ -96,7 +97,7 @@ impl Inner {
                     return self.switch(response, flight, wanted);
                 }
                 Ok((response, lease)) => {
-                    return Ok(answer(response, flight, lease, port, &parts.method));
+                    return Ok(answer(response, flight, lease, current, &parts.method));
                 }
                 Err(failure) => failure,
             };
@@ -106,10 +107,10 @@ impl Inner {
                 return Err(Error::new(ErrorKind::BadRequest, detail));
             }
             if failure.blame {
-                flight.failed(&port.endpoints);
+                flight.failed(current.endpoints());
             }
-            let newer = self.latest(port);
-            let choice = newer.as_ref().unwrap_or(port);
+            let newer = self.latest(current);
+            let choice = newer.as_ref().unwrap_or(current);
             let again = self.again(&failure, &mut attempts, &original, endpoint, choice);
             if !again || original.start_over().is_none() {
                 return Err(failure.error);
@@ -124,20 +125,30 @@ impl Inner {
 
     fn pick<'a>(
         &self,
-        port: &'a ServicePort,
+        target: &'a Target,
         tried: &[EndpointAddr],
     ) -> Result<&'a Arc<Endpoint>, Error> {
-        self.balancer
-            .pick(&port.endpoints, tried)
-            .ok_or_else(|| Error::new(ErrorKind::NoEndpoints, "the Service has no ready endpoint"))
+        let picked = self.balancer.pick(target.endpoints(), tried);
+        picked.ok_or_else(|| {
+            let detail = if target.is_cut_off() {
+                "the Service has no ready endpoint on this node, and its policy is Local"
+            } else {
+                "the Service has no ready endpoint"
+            };
+            Error::new(ErrorKind::NoEndpoints, detail)
+        })
     }
 
-    /// The Service port as it is now, with the endpoints that have appeared meanwhile.
-    fn latest(&self, port: &ServicePort) -> Option<Arc<ServicePort>> {
+    /// The target as it is now, with the endpoints that have appeared meanwhile.
+    fn latest(&self, target: &Target) -> Option<Target> {
         let reader = self.reader.borrow();
         let snapshot = reader.as_ref()?.load();
-        let service = snapshot.services.get(&port.service)?;
-        service.port(port.port, port.protocol).cloned()
+        let service = snapshot.services.get(&target.port.service)?;
+        let port = service.port(target.port.port, target.port.protocol)?;
+        Some(Target {
+            port: Arc::clone(port),
+            ..target.clone()
+        })
     }
 
     /// Whether the request is tried once more; the rules are in [`super::retry`].
@@ -147,12 +158,12 @@ impl Inner {
         attempts: &mut Attempts,
         original: &Original,
         endpoint: &Endpoint,
-        port: &ServicePort,
+        target: &Target,
     ) -> bool {
         match failure.retry {
             Retry::Free => {
                 attempts.tried.push(endpoint.addr);
-                attempts.tried.len() < MAX_ATTEMPTS && attempts.untried(port)
+                attempts.tried.len() < MAX_ATTEMPTS && attempts.untried(target)
             }
             // The same endpoint will do: it is the connection that was old.
             Retry::Stale => {
@@ -162,7 +173,7 @@ impl Inner {
             Retry::Broken => {
                 attempts.tried.push(endpoint.addr);
                 attempts.idempotent
-                    && attempts.untried(port)
+                    && attempts.untried(target)
                     && !std::mem::replace(&mut attempts.repeated, true)
                     && self.budget.spend()
             }
@@ -181,7 +192,7 @@ impl Inner {
             parts,
             original,
             endpoint,
-            port,
+            target,
             upstream,
             fresh,
         } = attempt;
@@ -200,7 +211,7 @@ impl Inner {
             None => return Err(failure::timed_out()),
         };
         if failure::is_failure(&response) {
-            flight.failed(&port.endpoints);
+            flight.failed(target.endpoints());
         } else {
             flight.succeeded(started.elapsed());
         }
@@ -234,10 +245,10 @@ fn answer(
     mut response: Response<Incoming>,
     flight: Flight,
     lease: Lease,
-    port: &Arc<ServicePort>,
+    target: &Target,
     method: &Method,
 ) -> Response<Body> {
     heads::write_response(&mut response, method);
-    let exchange = Exchange::new(flight, lease, Arc::clone(port));
+    let exchange = Exchange::new(flight, lease, target.clone());
     response.map(|body| Body::exchange(body, exchange))
 }

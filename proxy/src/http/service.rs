@@ -2,7 +2,7 @@
 
 use http::{Request, Response, Version};
 use sealane_config::Reader;
-use sealane_config::model::{Backend, ClientAddr};
+use sealane_config::model::{Backend, ClientAddr, Scope};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,9 @@ pub struct ServiceTarget {
     pub reader: Reader,
     /// Service and port.
     pub backend: Backend,
+    /// The client dialled a cluster IP, for which `internalTrafficPolicy` holds. Pods and the node
+    /// reach the cluster's endpoints by every other address (proxy S6).
+    pub by_cluster_ip: bool,
 }
 
 impl ServiceTarget {
@@ -29,9 +32,15 @@ impl ServiceTarget {
     pub fn resolve(&self, upstream: Upstream) -> Result<Target, Error> {
         let snapshot = self.reader.load();
         if let Some(port) = snapshot.backend(&self.backend) {
+            let scope = if self.by_cluster_ip {
+                port.policy.internal
+            } else {
+                Scope::Cluster
+            };
             return Ok(Target {
                 port: port.clone(),
                 upstream,
+                scope,
             });
         }
         Err(if snapshot.services.contains_key(&self.backend.service) {

@@ -2,6 +2,7 @@
 
 mod connections;
 mod messages;
+mod policies;
 mod retries;
 mod versions;
 
@@ -53,6 +54,7 @@ impl Front {
         let target = ServiceTarget {
             reader: front.world.reader.clone(),
             backend: backend("api"),
+            by_cluster_ip: true,
         };
         let (engine, shutdown) = (front.engine.clone(), front.shutdown.clone());
         let connections = front.connections.clone();

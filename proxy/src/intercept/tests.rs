@@ -1,8 +1,6 @@
 use std::sync::Arc;
 
-use sealane_config::model::{
-    AppProtocol, Endpoint, EndpointAddr, EndpointStats, Protocol, ServiceKey, ServicePort,
-};
+use sealane_config::model::{AppProtocol, Endpoint, Protocol, ServiceKey, ServicePort};
 
 use super::rule::Family;
 use super::state::{Change, Element, Elements, Set};
@@ -27,14 +25,7 @@ fn options() -> InterceptOptions {
 fn port(protocol: Protocol, number: u16, endpoints: usize) -> Arc<ServicePort> {
     let endpoint = |last: usize| {
         let ip = Ipv4Addr::new(10, 244, 0, last as u8 + 2);
-        Arc::new(Endpoint {
-            addr: EndpointAddr((ip, 8000).into()),
-            target: None,
-            node: None,
-            zone: None,
-            ready: true,
-            stats: Arc::new(EndpointStats::default()),
-        })
+        Arc::new(Endpoint::at((ip, 8000).into()))
     };
     Arc::new(ServicePort {
         service: ServiceKey {
@@ -47,6 +38,8 @@ fn port(protocol: Protocol, number: u16, endpoints: usize) -> Arc<ServicePort> {
         node_port: None,
         app_protocol: AppProtocol::Detect,
         endpoints: (0..endpoints).map(endpoint).collect(),
+        local: None,
+        policy: Arc::default(),
     })
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_config::model::{AppProtocol, Backend, ClientAddr, Protocol, VipAddr};
+use sealane_config::model::{AddressKind, AppProtocol, Backend, ClientAddr, Protocol, VipAddr};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
@@ -103,13 +103,23 @@ impl Worker {
         let port = snapshot
             .vip(VipAddr(dialled), Protocol::Tcp)
             .or_else(node_port);
+        let by_cluster_ip = |service| {
+            let service = snapshot.services.get(service);
+            service.is_some_and(|service| {
+                service.address_kind(dialled.ip()) == Some(AddressKind::ClusterIp)
+            })
+        };
         if let Some(port) = port {
             let backend = Backend {
                 service: port.service.clone(),
                 port: port.port,
             };
-            let reader = self.reader.clone();
-            return Destination::Service(ServiceTarget { reader, backend }, port.app_protocol);
+            let target = ServiceTarget {
+                reader: self.reader.clone(),
+                by_cluster_ip: by_cluster_ip(&port.service),
+                backend,
+            };
+            return Destination::Service(target, port.app_protocol);
         }
         match &self.capture {
             Capture::Transparent(options) => {

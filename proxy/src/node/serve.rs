@@ -42,6 +42,16 @@ impl Worker {
         target: ServiceTarget,
         protocol: AppProtocol,
     ) {
+        if target
+            .resolve(Upstream::Http1)
+            .is_ok_and(|it| it.is_cut_off())
+        {
+            // Not the same as no endpoints at all, which the kernel refuses: elsewhere there are
+            // some, and the client may try again later (proxy S5).
+            let metrics = self.metrics.of(Some(&target.backend.service));
+            metrics.no_local_endpoints.increment(1);
+            return;
+        }
         match protocol {
             AppProtocol::Http | AppProtocol::Http2 => {
                 self.serve_http(Prefixed::new(Vec::new(), stream), client, target)
@@ -124,15 +134,15 @@ impl Worker {
         target: &ServiceTarget,
     ) -> Option<(TcpStream, Flight)> {
         let service = &target.backend.service;
-        let port = match target.resolve(Upstream::Http1) {
-            Ok(resolved) => resolved.port,
+        let target = match target.resolve(Upstream::Http1) {
+            Ok(resolved) => resolved,
             Err(error) => {
                 tracing::debug!(%client, %service, %error, "Service gone");
                 reset(stream);
                 return None;
             }
         };
-        let connected = self.flows.connect(client, &port, self.engine.balancer());
+        let connected = self.flows.connect(client, &target, self.engine.balancer());
         match connected.await {
             Ok(connected) => Some(connected),
             Err(error) => {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use sealane_config::model::{ClientAddr, EndpointAddr, ServicePort};
+use sealane_config::model::{ClientAddr, EndpointAddr};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use crate::balance::{Balancer, Flight};
 use crate::connect::{CONNECT_TIMEOUT, Connector, tune};
+use crate::http::Target;
 
 /// Endpoints that one flow is tried on.
 const MAX_ATTEMPTS: usize = 5;
@@ -57,18 +58,18 @@ impl Flows {
         }
     }
 
-    /// Connects to an endpoint of a Service port, and to another one if that fails, which is safe
+    /// Connects to an endpoint of a target, and to another one if that fails, which is safe
     /// because no byte was sent yet. The flow counts as in flight until the second value is dropped.
     pub(crate) async fn connect(
         &self,
         client: ClientAddr,
-        port: &ServicePort,
+        target: &Target,
         balancer: &Balancer,
     ) -> Result<(TcpStream, Flight), FlowError> {
         let mut tried: Vec<EndpointAddr> = Vec::new();
         let mut failure = FlowError::NoEndpoints;
         while tried.len() < MAX_ATTEMPTS {
-            let Some(endpoint) = balancer.pick(&port.endpoints, &tried) else {
+            let Some(endpoint) = balancer.pick(target.endpoints(), &tried) else {
                 break;
             };
             let flight = Flight::start(endpoint);
@@ -79,7 +80,7 @@ impl Flows {
                     return Ok((stream, flight));
                 }
                 Err(source) => {
-                    flight.failed(&port.endpoints);
+                    flight.failed(target.endpoints());
                     tried.push(endpoint.addr);
                     failure = FlowError::Connect {
                         endpoint: endpoint.addr,

@@ -10,6 +10,7 @@ use sealane_config::model::ServiceKey;
 const OPENED: &str = "sealane_tcp_connections_opened_total";
 const OPEN: &str = "sealane_tcp_open_connections";
 const FAILED: &str = "sealane_tcp_connect_failures_total";
+const NO_LOCAL: &str = "sealane_no_local_endpoints_total";
 const BYTES: &str = "sealane_tcp_bytes_total";
 
 /// The handles of one worker, resolved once for each Service.
@@ -25,6 +26,9 @@ pub(crate) struct FlowMetrics {
     open: Gauge,
     /// Connections of clients for which no upstream could be reached.
     pub(crate) failed: Counter,
+    /// Connections to a cluster IP whose Service has endpoints, but none on this node, and
+    /// `internalTrafficPolicy: Local`.
+    pub(crate) no_local_endpoints: Counter,
     pub(crate) to_upstream: Counter,
     pub(crate) to_client: Counter,
 }
@@ -43,6 +47,10 @@ impl FlowMetrics {
         describe_counter!(OPENED, "Connections relayed to a Service or to the outside");
         describe_gauge!(OPEN, "Connections that are being relayed");
         describe_counter!(FAILED, "Connections for which no upstream could be reached");
+        describe_counter!(
+            NO_LOCAL,
+            "Connections dropped because a policy is Local and no endpoint is on this node"
+        );
         describe_counter!(BYTES, "Bytes relayed, by direction");
         let (namespace, name) = match service {
             Some(key) => (key.namespace.to_string(), key.name.to_string()),
@@ -59,6 +67,10 @@ impl FlowMetrics {
             opened: counter!(OPENED, &labels),
             open: gauge!(OPEN, &labels),
             failed: counter!(FAILED, &labels),
+            no_local_endpoints: {
+                let [namespace, service] = labels.clone().map(|(_, value)| value);
+                counter!(NO_LOCAL, "namespace" => namespace, "service" => service, "traffic_policy" => "internal")
+            },
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 
-use sealane_config::model::AppProtocol;
+use sealane_config::model::{AppProtocol, Scope, TrafficPolicy};
 use sealane_config::sockets::HostSockets;
 use sealane_config::{Snapshot, snapshot};
 use sealane_proxy::connect::Connector;
@@ -34,6 +35,46 @@ fn serve(ip: &str, port: u16, name: &'static str) -> SocketAddr {
         }
     });
     addr
+}
+
+#[test]
+fn proxy_s5_local_policy_drops_what_only_others_could_serve() {
+    let a = serve("127.244.78.2", 0, "a");
+    let vip: SocketAddr = SocketAddr::new("127.96.78.1".parse().unwrap(), a.port());
+    let with = |is_here: bool| {
+        let mut port = service_port(vip.port(), AppProtocol::Tcp, &[a]);
+        port.policy = Arc::new(TrafficPolicy {
+            internal: Scope::Local,
+            ..TrafficPolicy::default()
+        });
+        let here = port.endpoints.iter().filter(|_| is_here).cloned();
+        port.local = Some(here.collect());
+        snapshot_of([(vip.ip(), port)])
+    };
+    let (mut publisher, reader) = snapshot::channel();
+    publisher.publish(with(true));
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let worker = std::thread::spawn(move || {
+        block_on(async {
+            let engine = Engine::new(Connector::Direct, EngineOptions::default());
+            let host = HostSockets::here();
+            let proxy =
+                NodeProxy::bind(Capture::Listeners, reader, engine, Connector::Direct, host);
+            proxy.unwrap().run(stop).await;
+        });
+    });
+    let _ = eventually(|| answer(vip), |seen| *seen == Ok("a".into()));
+    publisher.publish(with(false));
+    let dropped = |seen: &Result<String, ErrorKind>| {
+        let refused = *seen == Err(ErrorKind::ConnectionRefused);
+        !refused && seen.as_deref() != Ok("a")
+    };
+    let _ = eventually(|| answer(vip), dropped);
+    publisher.publish(with(true));
+    let _ = eventually(|| answer(vip), |seen| *seen == Ok("a".into()));
+    shutdown.cancel();
+    worker.join().unwrap();
 }
 
 #[test]

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns};
 use sealane_cluster::network::userns::prove_capabilities;
 use sealane_cluster::network::{ClusterNetwork, ClusterNetworkOptions, INTERCEPT_MARK, PodNetwork};
-use sealane_config::model::{
-    AppProtocol, Endpoint, EndpointAddr, EndpointStats, Protocol, ServiceKey, ServicePort,
-};
+use sealane_config::model::{AppProtocol, Endpoint, Protocol, ServiceKey, ServicePort};
 use sealane_config::model::{Service, ServiceKind};
 use sealane_config::sockets::HostSockets;
 use sealane_config::{Publisher, Snapshot, snapshot};
@@ -304,16 +302,7 @@ pub(crate) fn service_port(
     app_protocol: AppProtocol,
     endpoints: &[SocketAddr],
 ) -> ServicePort {
-    let endpoint = |&addr: &SocketAddr| {
-        Arc::new(Endpoint {
-            addr: EndpointAddr(addr),
-            target: None,
-            node: None,
-            zone: None,
-            ready: true,
-            stats: Arc::new(EndpointStats::default()),
-        })
-    };
+    let endpoint = |&addr: &SocketAddr| Arc::new(Endpoint::at(addr));
     ServicePort {
         service: ServiceKey {
             namespace: "default".into(),
@@ -325,6 +314,8 @@ pub(crate) fn service_port(
         node_port: None,
         app_protocol,
         endpoints: endpoints.iter().map(endpoint).collect(),
+        local: None,
+        policy: Arc::default(),
     }
 }
 
@@ -346,7 +337,9 @@ pub(crate) fn snapshot_of(ports: impl IntoIterator<Item = (IpAddr, ServicePort)>
             key: port.service.clone(),
             kind: ServiceKind::ClusterIp,
             cluster_ips: vec![ip],
+            load_balancer_ips: Vec::new(),
             external_ips: Vec::new(),
+            policy: Arc::default(),
             ports: vec![Arc::clone(&port)],
             endpoints: Arc::new([]),
         };

@@ -20,7 +20,7 @@ fn pem(names: &[&str], years: std::ops::Range<i32>) -> (String, String) {
     (certificate.pem(), key.serialize_pem())
 }
 
-fn secret(version: &str, type_: &str, (certificate, key): (String, String)) -> Secret {
+pub(super) fn secret(version: &str, type_: &str, (certificate, key): (String, String)) -> Secret {
     let data = [("tls.crt", certificate), ("tls.key", key)];
     let data = data.map(|(name, text)| (name.to_owned(), ByteString(text.into_bytes())));
     Secret {
@@ -34,7 +34,7 @@ fn secret(version: &str, type_: &str, (certificate, key): (String, String)) -> S
     }
 }
 
-fn tls(version: &str, names: &[&str]) -> Secret {
+pub(super) fn tls(version: &str, names: &[&str]) -> Secret {
     secret(version, "kubernetes.io/tls", pem(names, 2025..2035))
 }
 

@@ -547,7 +547,8 @@ fn routes_follow_their_gateway_and_its_class() {
         json!({"hostnames": ["a.test"], "rules": [{"backendRefs": to("web")}]}),
     );
     assert!(is_served(&mut api));
-    api.remove(ApiChange::Gateways(Delta::Replace(Vec::new())));
+    api.remove(ApiChange::Gateways(Delta::ListBegin));
+    api.remove(ApiChange::Gateways(Delta::ListEnd));
     let snapshot = api.build();
     assert!(snapshot.routes.host("a.test").is_none());
     assert_eq!(messages(&snapshot), [""; 0]);

@@ -34,7 +34,7 @@ fn served(snapshot: &Snapshot) -> BTreeSet<u8> {
         .endpoints
         .iter()
         .filter(|endpoint| endpoint.ready)
-        .map(|endpoint| host(&endpoint.addr.to_string()))
+        .map(|endpoint| host(&endpoint.addr().to_string()))
         .collect();
     let traffic = vip(snapshot, VIP).unwrap();
     let traffic: BTreeSet<u8> = traffic

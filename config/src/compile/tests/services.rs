@@ -115,7 +115,7 @@ fn proxy_s2_slices_are_merged_and_foreign_ones_ignored() {
         .unwrap()
         .endpoints
         .iter()
-        .map(|endpoint| (endpoint.addr.to_string(), endpoint.ready))
+        .map(|endpoint| (endpoint.addr().to_string(), endpoint.ready))
         .collect();
     let want = [("10.1.0.1", true), ("10.1.0.2", true), ("10.1.0.3", false)];
     assert_eq!(seen, want.map(|(addr, ready)| (addr.to_owned(), ready)));
@@ -165,7 +165,7 @@ fn proxy_s3_families_fall_back_independently() {
 }
 
 #[test]
-fn proxy_s10_s11_addresses_and_who_has_none() {
+fn proxy_s11_s10_addresses_and_who_has_none() {
     let mut world = World::new();
     let mut object = json!({"metadata": {"name": "web", "namespace": "shop"},
         "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "externalIPs": ["203.0.113.1"],
@@ -477,14 +477,14 @@ fn dns_b1_b4_b7_endpoints_carry_what_names_need() {
     assert_eq!(db.endpoints.len(), 2, "one entry an address");
     let (not_ready, ready) = (&db.endpoints[0], &db.endpoints[1]);
     assert_eq!(
-        (not_ready.ready, not_ready.hostname.as_deref()),
+        (not_ready.ready, not_ready.hostname().map(AsRef::as_ref)),
         (false, Some("db-0"))
     );
     assert_eq!(
-        (ready.ready, ready.hostname.as_deref()),
+        (ready.ready, ready.hostname().map(AsRef::as_ref)),
         (true, Some("db-1"))
     );
-    assert_eq!(&*ready.target.as_ref().unwrap().name, "db-1");
+    assert_eq!(&**ready.pod().unwrap(), "db-1");
     assert_eq!(*ready.ports, [("http".into(), Protocol::Tcp, 8080)]);
 }
 

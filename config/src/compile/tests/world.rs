@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::Snapshot;
 use crate::compile::{
-    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
-    SecretRecord, ServiceRecord, SliceRecord, Work,
+    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, NodeIdentity,
+    NodeRecord, ObjectKey, SecretRecord, ServiceRecord, SliceRecord, Work,
 };
 use crate::model::{
     HostRoutes, PathMatch, Problem, ProblemKind, Protocol, RouteRule, Service, ServiceKey,
@@ -35,7 +35,19 @@ impl World {
         Self::with(|_| {})
     }
 
+    /// A world on the node `here`.
+    pub(super) fn on_node() -> Self {
+        let here = NodeIdentity {
+            name: "here".into(),
+        };
+        Self::build_with(|_| {}, Some(here))
+    }
+
     pub(super) fn with(change: impl FnOnce(&mut GatewayOptions)) -> Self {
+        Self::build_with(change, None)
+    }
+
+    fn build_with(change: impl FnOnce(&mut GatewayOptions), node: Option<NodeIdentity>) -> Self {
         let mut options = GatewayOptions {
             controller: "sealane.dev/ingress".into(),
             watch_without_class: false,
@@ -43,7 +55,7 @@ impl World {
         };
         change(&mut options);
         let mut world = Self {
-            compiler: Compiler::new(options),
+            compiler: Compiler::new(options, node),
             now: Instant::now(),
             epoch: EPOCH,
         };
@@ -64,7 +76,7 @@ impl World {
         self.now += Duration::from_millis(millis);
     }
 
-    fn apply(&mut self, change: Change) {
+    pub(super) fn apply(&mut self, change: Change) {
         self.compiler.apply(change, self.now);
     }
 
@@ -117,7 +129,18 @@ impl World {
             (key, Ok(record))
         };
         let listed = objects.into_iter().map(read).collect();
-        self.apply(Change::Slices(Delta::Replace(listed)));
+        self.apply(Change::Slices(Delta::ListBegin));
+        self.apply(Change::Slices(Delta::Page(listed)));
+        self.apply(Change::Slices(Delta::ListEnd));
+    }
+
+    /// The Node `here` with this zone.
+    pub(super) fn node(&mut self, zone: Option<&str>) {
+        let labels = zone.map(|zone| json!({"topology.kubernetes.io/zone": zone}));
+        let object = json!({"metadata": {"name": "here", "labels": labels}});
+        let key = ObjectKey::new("", "here");
+        let record = NodeRecord::read(&key, typed(object), &mut Names::default());
+        self.apply(Change::Nodes(Delta::Set(key, Ok(Some(record)))));
     }
 
     pub(super) fn namespace(&mut self, name: &str, exists: bool) {
@@ -168,8 +191,10 @@ impl World {
         let key = ObjectKey::new("shop", name);
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let record = SecretRecord::read(&key, secret, &provider);
-        let delta = Delta::Replace(vec![(key.clone(), Ok(Some(record)))]);
-        self.apply(Change::Secret(key, delta));
+        let page = Delta::Page(vec![(key.clone(), Ok(Some(record)))]);
+        for delta in [Delta::ListBegin, page, Delta::ListEnd] {
+            self.apply(Change::Secret(key.clone(), delta));
+        }
     }
 
     pub(super) fn delete_secret(&mut self, name: &str) {

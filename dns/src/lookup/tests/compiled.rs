@@ -27,7 +27,7 @@ impl World {
             default_certificate: None,
         };
         let mut world = Self {
-            compiler: Compiler::new(options),
+            compiler: Compiler::new(options, None),
             now: Instant::now(),
         };
         let namespace = ObjectKey::new("", "shop");

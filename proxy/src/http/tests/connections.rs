@@ -304,7 +304,11 @@ async fn a_connection_costs_little_memory() {
             .unwrap()
             .clone();
         let upstream = Upstream::Http1;
-        let target = Target { port, upstream };
+        let target = Target {
+            port,
+            upstream,
+            scope: sealane_config::model::Scope::Cluster,
+        };
         let request = http::Request::new(Body::empty());
         let size = size_of_val(&front.engine.forward(request, &target));
         assert!(size <= 3072, "a request takes {size} bytes");

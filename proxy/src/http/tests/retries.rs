@@ -300,7 +300,11 @@ async fn proxy_l13_a_request_finds_endpoints_that_came_after_it() {
         let mut request = http::Request::new(Body::empty());
         let host = http::HeaderValue::from_static("a.test");
         request.headers_mut().insert("host", host);
-        let target = Target { port, upstream };
+        let target = Target {
+            port,
+            upstream,
+            scope: sealane_config::model::Scope::Cluster,
+        };
         let response = Box::pin(front.engine.forward(request, &target)).await;
         assert_eq!(response.status(), 200);
         assert_eq!((read.load(Ordering::Relaxed), good.hits()), (1, 1));

@@ -1,23 +1,15 @@
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::Relaxed;
 
-use sealane_config::model::{self, AppProtocol, Endpoint, EndpointStats, ServiceKey};
+use sealane_config::model::{self, AppProtocol, Endpoint, Scope, ServiceKey, ServicePort};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::http::Upstream;
 
-fn port(addrs: &[SocketAddr]) -> ServicePort {
-    let endpoint = |&addr: &SocketAddr| {
-        Arc::new(Endpoint {
-            addr: EndpointAddr(addr),
-            target: None,
-            node: None,
-            zone: None,
-            ready: true,
-            stats: Arc::new(EndpointStats::default()),
-        })
-    };
-    ServicePort {
+fn port(addrs: &[SocketAddr]) -> Target {
+    let endpoint = |&addr: &SocketAddr| Arc::new(Endpoint::at(addr));
+    let port = ServicePort {
         service: ServiceKey {
             namespace: "default".into(),
             name: "db".into(),
@@ -28,6 +20,13 @@ fn port(addrs: &[SocketAddr]) -> ServicePort {
         node_port: None,
         app_protocol: AppProtocol::Tcp,
         endpoints: addrs.iter().map(endpoint).collect(),
+        local: None,
+        policy: Arc::default(),
+    };
+    Target {
+        port: Arc::new(port),
+        upstream: Upstream::Http1,
+        scope: Scope::Cluster,
     }
 }
 
@@ -56,7 +55,7 @@ async fn proxy_l13_a_flow_that_cannot_connect_tries_another_endpoint() {
         let (stream, flight) = flow.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good);
         let in_flight = || -> Vec<u32> {
-            let loads = port.endpoints.iter();
+            let loads = port.endpoints().iter();
             loads.map(|e| e.stats.in_flight.load(Relaxed)).collect()
         };
         assert_eq!(in_flight(), [0, 1, 0], "the flow counts until it ends");
