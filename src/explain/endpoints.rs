@@ -134,3 +134,80 @@ fn more(trail: &mut Trail, count: usize, mark: Mark, what: &str) {
         trail.step(Phase::Endpoint, mark, format!("{left} more"), what);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use sealane_config::model::{AppProtocol, Protocol, ServiceKind};
+
+    use super::*;
+    use crate::explain::model::Outcome;
+
+    /// A Service with this many ready endpoints, the first of which are ejected.
+    fn world(count: u8, ejected: usize) -> Service {
+        let key = ServiceKey {
+            namespace: "shop".into(),
+            name: "web".into(),
+        };
+        let endpoints = (1..=count).map(|last| {
+            let addr = SocketAddr::from(([192, 0, 2, last], 80));
+            Arc::new(Endpoint::at(addr))
+        });
+        let endpoints: Arc<[Arc<Endpoint>]> = endpoints.collect();
+        for endpoint in endpoints.iter().take(ejected) {
+            endpoint.stats.ejected_until.store(u64::MAX - 1, Relaxed);
+        }
+        let port = ServicePort {
+            service: key.clone(),
+            name: "".into(),
+            port: 80,
+            protocol: Protocol::Tcp,
+            node_port: None,
+            app_protocol: AppProtocol::Detect,
+            endpoints,
+            local: None,
+            policy: Arc::default(),
+        };
+        Service {
+            key,
+            kind: ServiceKind::ClusterIp,
+            cluster_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            external_ips: Vec::new(),
+            policy: Arc::default(),
+            ports: vec![Arc::new(port)],
+            endpoints: Arc::new([]),
+        }
+    }
+
+    #[test]
+    fn ejected_endpoints_are_told_and_so_is_when_that_is_ignored() {
+        for (name, count, ejected, mark, why) in [
+            ("one of three", 3, 1, Mark::Rejected, "ejected for a while"),
+            ("most of them", 3, 2, Mark::Chosen, "which is ignored"),
+        ] {
+            let service = world(count, ejected);
+            let mut trail = Trail::default();
+            let usable = explain(&mut trail, &service, &service.ports[0]);
+            assert_eq!(usable, usize::from(count), "{name}");
+            let end = trail.end(String::new(), Outcome::Served, None, "");
+            let first = &end.steps[0];
+            assert_eq!(first.mark, mark, "{name}");
+            assert!(first.why.contains(why), "{name}: {}", first.why);
+            let last = &end.steps[usize::from(count) - 1];
+            assert_eq!((last.mark, &*last.why), (Mark::Chosen, "ready"), "{name}");
+        }
+    }
+
+    #[test]
+    fn endpoints_beyond_those_that_are_shown_are_counted() {
+        let service = world(200, 0);
+        let mut trail = Trail::default();
+        assert_eq!(explain(&mut trail, &service, &service.ports[0]), 200);
+        let end = trail.end(String::new(), Outcome::Served, None, "");
+        assert_eq!(end.steps.len(), SHOWN + 1);
+        assert_eq!(end.steps[SHOWN].what, "180 more");
+    }
+}
