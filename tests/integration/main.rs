@@ -7,7 +7,9 @@
 
 mod support;
 
+mod check;
 mod dns;
+mod explain;
 mod gateway;
 mod healing;
 mod input;
