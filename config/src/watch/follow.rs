@@ -61,7 +61,7 @@ impl Source {
     ) -> Self {
         Self {
             kind,
-            path: K::url_path(&(), Some(&key.namespace)),
+            path: K::url_path(&(), Some(&*key.namespace).filter(|name| !name.is_empty())),
             resource: resource::<K>(),
             field_selector: Some(format!("metadata.name={}", key.name)),
         }

@@ -639,3 +639,41 @@ async fn shutdown_ends_everything() {
     sleep(Duration::from_millis(10)).await;
     assert_eq!(server.open_watches(SERVICES), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn proxy_s13_the_own_node_is_watched_and_no_other() {
+    const NODES: &str = "/api/v1/nodes";
+    let node = |name: &str, zone: &str| json!({"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}});
+    let server = Server::default();
+    server.put(NODES, node("here", "a"));
+    server.put(NODES, node("there", "b"));
+    server.put(SERVICES, service("web"));
+    let mut hinted = slice("web-1", "web", &["10.1.0.1", "10.1.0.2"]);
+    for (index, zone) in ["a", "b"].into_iter().enumerate() {
+        hinted["endpoints"][index]["hints"] = json!({"forZones": [{"name": zone}]});
+    }
+    server.put(SLICES, hinted);
+    let options = WatchOptions {
+        node: Some("here".into()),
+        ..WatchOptions::services_only()
+    };
+    let mut running = Running::with(&server, options);
+    let chosen = |snapshot: &Snapshot| -> Vec<String> {
+        let web = snapshot.services.values().next();
+        let port = web.and_then(|web| web.ports.first());
+        let endpoints = port.iter().flat_map(|port| port.endpoints.iter());
+        endpoints.map(|e| e.addr.0.ip().to_string()).collect()
+    };
+    let first = running.until("first", |snapshot| snapshot.synced).await;
+    assert_eq!(chosen(&running.reader.load()), ["10.1.0.1"], "{first:?}");
+    server.put(NODES, node("there", "a"));
+    server.put(NODES, node("here", "b"));
+    running
+        .until("moved", |snapshot| chosen(snapshot) == ["10.1.0.2"])
+        .await;
+    let seen = server.seen(NODES);
+    let is_own = |seen: &Seen| {
+        seen.query.get("fieldSelector").map(String::as_str) == Some("metadata.name=here")
+    };
+    assert!(!seen.is_empty() && seen.iter().all(is_own));
+}
