@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Pages, Pending, PrometheusHandle, Readiness, Scope};
 use crate::cluster_client::ClusterOptions;
 use crate::exit::Failure;
+use crate::explain::Explainer;
 use crate::serve::bind::Binder;
 use crate::serve::workers::{self, Sockets, Work, Workers};
 use crate::signal;
@@ -147,7 +148,7 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
     let pages = Pages {
         mode: mode.name,
         readiness: readiness.clone(),
-        reader: reader.clone(),
+        explainer: Explainer::of(&mode.work),
         metrics: mode.metrics,
     };
     let admin = tokio::spawn(admin::serve(mode.admin, pages, serving.clone()));

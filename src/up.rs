@@ -6,7 +6,7 @@
 
 pub(crate) mod settings;
 
-mod apply;
+pub(crate) mod apply;
 mod console;
 mod control;
 mod data_dir;
@@ -14,9 +14,9 @@ mod plan;
 mod plane;
 mod preflight;
 mod report;
-mod served;
+pub(crate) mod served;
 mod status;
-mod system;
+pub(crate) mod system;
 
 use std::time::Instant;
 
@@ -31,6 +31,7 @@ use self::data_dir::DataDir;
 use self::settings::{PodNetworkMode, Settings, UpOptions};
 use crate::admin::PrometheusHandle;
 use crate::exit::{self, Failure};
+use crate::explain::Explainer;
 use crate::serve::bind::Binder;
 use crate::serve::workers::{self, distribute};
 
@@ -59,6 +60,7 @@ pub(crate) fn run(options: UpOptions, metrics: PrometheusHandle) -> Result<(), F
     let (publisher, reader) = sealane_config::snapshot::channel();
     let (pods, host) = (&network.pods, &network.sockets);
     let work = plan::work(&reader, pods, host, &settings, gateway.https)?;
+    let explainer = Explainer::of(&work);
     let sockets = distribute(settings.workers, gateway.sockets, names.sockets);
     let workers = workers::start(sockets, &work)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -81,6 +83,7 @@ pub(crate) fn run(options: UpOptions, metrics: PrometheusHandle) -> Result<(), F
         network: network.pods,
         publisher,
         reader,
+        explainer,
         workers,
         console,
     }));

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
-use sealane_config::Reader;
 use serde_json::{Value, json};
 
 use super::metrics;
 use super::readiness::Readiness;
+use crate::explain::Explainer;
 
 /// Media types.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -42,15 +42,15 @@ pub(crate) struct Pages {
     pub(crate) mode: &'static str,
     /// Whether we are ready.
     pub(crate) readiness: Readiness,
-    /// The state of the world.
-    pub(crate) reader: Reader,
+    /// Explains the state of the world.
+    pub(crate) explainer: Explainer,
     /// The metrics.
     pub(crate) metrics: PrometheusHandle,
 }
 
 impl Pages {
     /// The page at a path; the query is for those that take one.
-    pub(super) fn get(&self, scope: Scope, path: &str, _query: &str) -> Page {
+    pub(super) fn get(&self, scope: Scope, path: &str, query: &str) -> Page {
         match (path, scope) {
             ("/livez" | "/live" | "/healthz", _) => text(StatusCode::OK, "ok\n".to_owned()),
             ("/readyz" | "/ready", _) => self.readyz(),
@@ -63,6 +63,14 @@ impl Pages {
                 object(&json!({"version": env!("CARGO_PKG_VERSION"), "mode": self.mode}))
             }
             ("/debug/snapshot", Scope::All) => object(&self.snapshot()),
+            ("/debug/explain", Scope::All) => match self.explainer.answer(query) {
+                Ok(body) => Page {
+                    status: StatusCode::OK,
+                    media_type: JSON,
+                    body,
+                },
+                Err(why) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
+            },
             _ => text(StatusCode::NOT_FOUND, format!("no page {path:?}\n")),
         }
     }
@@ -79,13 +87,16 @@ impl Pages {
 
     /// How much there is of what: counts only.
     fn snapshot(&self) -> Value {
-        let snapshot = self.reader.load();
+        let snapshot = self.explainer.reader.load();
         let services = snapshot.services.values();
         let endpoints: usize = services.map(|service| service.endpoints.len()).sum();
         let mut problems: BTreeMap<&str, usize> = BTreeMap::new();
         for problem in snapshot.problems.iter() {
             *problems.entry(problem.kind.label()).or_default() += 1;
         }
+        let ages = self.explainer.reader.staleness().ages().into_iter();
+        let staleness: BTreeMap<&str, f64> =
+            ages.map(|(kind, age)| (kind, age.as_secs_f64())).collect();
         let (routes, certificates) = (&snapshot.routes, &snapshot.certificates);
         json!({
             "generation": snapshot.generation,
@@ -100,6 +111,7 @@ impl Pages {
             "certificates": certificates.exact.size() + certificates.wildcard.size(),
             "defaultCertificate": certificates.default.is_some(),
             "problems": problems,
+            "stalenessSeconds": staleness,
         })
     }
 }

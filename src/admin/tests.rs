@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::DropGuard;
 
 use super::*;
+use crate::explain::Explainer;
 
 struct Admin {
     all: SocketAddr,
@@ -27,7 +28,11 @@ impl Admin {
         let pages = Pages {
             mode: "gateway",
             readiness: readiness.clone(),
-            reader,
+            explainer: Explainer {
+                reader,
+                dns: None,
+                https_port: Some(443),
+            },
             metrics: recorder.handle(),
         };
         let listen = || {
@@ -102,6 +107,11 @@ async fn probes_see_no_more_than_they_need() {
         ("/metrics", 200, 200),
         ("/version", 200, 200),
         ("/debug/snapshot", 200, 404),
+        ("/debug/explain?q=http://a/", 200, 404),
+        ("/debug/explain", 400, 404),
+        ("/debug/explain?q=a%20b", 400, 404),
+        ("/debug/explain?q=a.example", 400, 404),
+        ("/debug/explain?q=http://a/&x=y", 400, 404),
         ("/debug/", 404, 404),
         ("/", 404, 404),
         ("/livez/", 404, 404),

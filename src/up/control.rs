@@ -20,6 +20,7 @@ use super::settings::Settings;
 use super::{preflight, report, served, status, system};
 use crate::admin::{self, Pages, PrometheusHandle, Readiness, Scope};
 use crate::exit::Failure;
+use crate::explain::Explainer;
 use crate::serve::workers::Workers;
 use crate::signal;
 
@@ -66,6 +67,8 @@ pub(crate) struct Parts {
     pub(crate) publisher: Publisher,
     /// The snapshots.
     pub(crate) reader: Reader,
+    /// Answers questions about them.
+    pub(crate) explainer: Explainer,
     /// The data plane.
     pub(crate) workers: Workers,
     /// The console.
@@ -87,6 +90,7 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         network,
         publisher,
         reader,
+        explainer,
         mut workers,
         mut console,
     } = parts;
@@ -104,12 +108,23 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
     let pages = Pages {
         mode: "up",
         readiness: readiness.clone(),
-        reader: reader.clone(),
+        explainer,
         metrics,
     };
+    // Where `sealane explain` finds us. Without it that has to be told: no reason to stop.
+    if let Err(error) = data_dir.announce(admin_addr) {
+        tracing::warn!("cannot write the admin listener's address: {error}");
+    }
     let listeners = vec![(admin, Scope::All)];
     tokio::spawn(admin::serve(listeners, pages, serving.clone()));
-    let plane = Plane::start(&settings, data_dir.path(), api, &network, &serving).await?;
+    let plane = Box::pin(Plane::start(
+        &settings,
+        data_dir.path(),
+        api,
+        &network,
+        &serving,
+    ))
+    .await?;
     let client = plane.client.clone();
     let kubeconfig = plane.kubeconfig.display().to_string();
     let url = plane.url.clone();

@@ -203,7 +203,7 @@ impl UpOptions {
 }
 
 /// `$XDG_DATA_HOME/sealane`, by the XDG base directory specification.
-fn default_data_dir() -> Option<PathBuf> {
+pub(crate) fn default_data_dir() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     set("XDG_DATA_HOME")
         .map(PathBuf::from)

@@ -218,7 +218,9 @@ impl<'a> Merged<'a> {
             candidate.stats = Some(StatsTable::keep(stats, before, candidate.addr, info));
         }
         found.dedup_by_key(|candidate| candidate.addr);
-        choose(&found, self.here, with_local)
+        let chosen = choose(&found, self.here, with_local);
+        stats.settle(&chosen);
+        chosen
     }
 }
 

@@ -84,13 +84,6 @@ fn info(key: &ObjectKey, addr: IpAddr, endpoint: v1::Endpoint, names: &mut Names
     let namespace = reference.namespace.as_deref();
     let is_pod = reference.kind.as_deref() == Some("Pod")
         && namespace.is_none_or(|namespace| namespace == &*key.namespace);
-    let pod: Option<Arc<str>> = reference.name.filter(|_| is_pod).map(Into::into);
-    let hostname = endpoint.hostname.filter(|name| !name.is_empty());
-    // The pods of a StatefulSet are called like their hosts.
-    let hostname = hostname.map(|name| match &pod {
-        Some(pod) if **pod == *name => Arc::clone(pod),
-        _ => name.into(),
-    });
     let hints = endpoint.hints.unwrap_or_default();
     let for_nodes = hints.for_nodes.unwrap_or_default().into_iter();
     let for_zones = hints.for_zones.unwrap_or_default().into_iter();
@@ -108,8 +101,11 @@ fn info(key: &ObjectKey, addr: IpAddr, endpoint: v1::Endpoint, names: &mut Names
             terminating: conditions.terminating.unwrap_or_default(),
         },
         uid: reference.uid.map(|uid| uid_bytes(&uid)),
-        pod,
-        hostname,
+        pod: reference.name.filter(|_| is_pod).map(Into::into),
+        hostname: endpoint
+            .hostname
+            .filter(|name| !name.is_empty())
+            .map(Into::into),
         location: names.location(location),
     }
 }

@@ -37,8 +37,8 @@ impl Endpoint {
     }
 
     /// Name of the pod behind it, which is in the Service's namespace.
-    pub fn pod(&self) -> Option<&Arc<str>> {
-        self.info.pod.as_ref()
+    pub fn pod(&self) -> Option<&str> {
+        self.info.pod.as_deref()
     }
 
     /// The node that it runs on.
@@ -62,9 +62,9 @@ pub struct EndpointInfo {
     /// A hash of `targetRef.uid`: tells a pod from its successor of the same name and address.
     pub uid: Option<[u8; 16]>,
     /// Name of the pod behind it, if the slice names one of its own namespace.
-    pub pod: Option<Arc<str>>,
+    pub pod: Option<Box<str>>,
     /// The pod's host name, if it has one within this Service.
-    pub hostname: Option<Arc<str>>,
+    pub hostname: Option<Box<str>>,
     /// Where it runs, and for whom it is meant.
     pub location: Arc<Location>,
 }

@@ -124,13 +124,13 @@ impl ServiceEndpoint {
     }
 
     /// The pod's host name, if it has one within this Service.
-    pub fn hostname(&self) -> Option<&Arc<str>> {
-        self.info.hostname.as_ref()
+    pub fn hostname(&self) -> Option<&str> {
+        self.info.hostname.as_deref()
     }
 
     /// Name of the pod behind it.
-    pub fn pod(&self) -> Option<&Arc<str>> {
-        self.info.pod.as_ref()
+    pub fn pod(&self) -> Option<&str> {
+        self.info.pod.as_deref()
     }
 }
 

@@ -197,7 +197,8 @@ async fn kubernetes() -> Kubernetes {
     }
 }
 
-fn collect(mut from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String>>) {
+/// Gathers what a child process writes.
+pub(crate) fn collect(mut from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String>>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = from.read(&mut buffer) {

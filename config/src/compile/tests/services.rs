@@ -477,14 +477,11 @@ fn dns_b1_b4_b7_endpoints_carry_what_names_need() {
     assert_eq!(db.endpoints.len(), 2, "one entry an address");
     let (not_ready, ready) = (&db.endpoints[0], &db.endpoints[1]);
     assert_eq!(
-        (not_ready.ready, not_ready.hostname().map(AsRef::as_ref)),
+        (not_ready.ready, not_ready.hostname()),
         (false, Some("db-0"))
     );
-    assert_eq!(
-        (ready.ready, ready.hostname().map(AsRef::as_ref)),
-        (true, Some("db-1"))
-    );
-    assert_eq!(&**ready.pod().unwrap(), "db-1");
+    assert_eq!((ready.ready, ready.hostname()), (true, Some("db-1")));
+    assert_eq!(ready.pod().unwrap(), "db-1");
     assert_eq!(*ready.ports, [("http".into(), Protocol::Tcp, 8080)]);
 }
 
