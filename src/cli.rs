@@ -2,7 +2,12 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::check::CheckOptions;
+use crate::dns::DnsOptions;
 use crate::echo::EchoOptions;
+use crate::explain::ExplainOptions;
+use crate::gateway::GatewayOptions;
+use crate::node::NodeOptions;
 use crate::up::settings::UpOptions;
 
 /// Kubernetes services, ingress and DNS in one program; `up` brings its own cluster
@@ -15,7 +20,8 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 good, 1 failed, 2 wrong usage or input, 3 this machine is not able";
+Exit codes: 0 good, 1 failed, 2 wrong usage or input, 3 this machine or cluster is not able, or
+errors were found, 4 warnings were found (with --strict), 5 not found";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
@@ -23,6 +29,21 @@ pub(crate) enum Command {
     /// Run a cluster on this machine: Kubernetes API, pods as processes, Services, Ingress, DNS
     #[command(after_help = UP_EXAMPLES)]
     Up(Box<UpOptions>),
+    /// Find what is wrong with manifests or with the objects of a cluster
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckOptions),
+    /// Say why a request, a connection or a name goes where it goes, decision by decision
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(Box<ExplainOptions>),
+    /// Serve a cluster's Services on the node that this runs on
+    #[command(after_help = NODE_EXAMPLES)]
+    Node(Box<NodeOptions>),
+    /// Serve a cluster's Ingresses
+    #[command(after_help = GATEWAY_EXAMPLES)]
+    Gateway(Box<GatewayOptions>),
+    /// Answer the names of a cluster's Services
+    #[command(after_help = DNS_EXAMPLES)]
+    Dns(Box<DnsOptions>),
     /// The demo workload: an HTTP server that says who it is and what it saw
     #[command(after_help = ECHO_EXAMPLES)]
     Echo(EchoOptions),
@@ -41,6 +62,73 @@ Examples:
 
 Pods are processes, not containers: `command:` in a pod runs as it stands, and an image without one
 needs an --image rule (or an entry in --images FILE) that says which program it stands for.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  sealane check -f k8s/
+      Manifests in a directory, without a cluster.
+  sealane check -A
+      All namespaces of the cluster of your kubeconfig.
+  sealane check -f k8s/ --strict -o json
+      For a pipeline.
+  sealane explain SL0301
+      What a code means.
+
+Exit codes:
+  0  nothing worse than a warning
+  1  the check itself failed
+  2  wrong usage
+  3  errors were found, or the cluster does not answer or refuses
+  4  warnings were found, with --strict
+  5  a path, context or namespace does not exist";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  sealane explain https://shop.example.com/cart -f k8s/
+      Which certificate, rule, Service and endpoints take a request, and why no other.
+  sealane explain http://10.0.0.7/ -H 'Host: shop.example.com' -X POST
+      The same for a request with a field and a method of its own.
+  sealane explain default/api:80
+      Where connections to a Service go.
+  sealane explain api --from-namespace shop -t AAAA
+      What a pod in namespace shop gets for a name, search path and all.
+  sealane explain SL0301
+      The page of a code that `sealane check` printed.
+
+The state comes from files (-f), a cluster (--kubeconfig, --context) or a running instance (--admin).
+Without any of these: a running `sealane up`, or else the cluster of your kubeconfig.
+
+Exit codes:
+  0  it would be served, redirected or forwarded
+  1  the explanation failed
+  2  wrong usage
+  3  it would be answered with an error, or the cluster or instance does not answer
+  5  nothing takes it, or the Service, name or code does not exist";
+
+const NODE_EXAMPLES: &str = "\
+Examples:
+  sealane node --node-name \"$(hostname)\" --service-cidr 10.96.0.0/16 --pod-cidr 10.244.0.0/16
+      Intercepts pods' connections to Services on this node. Takes CAP_NET_ADMIN.
+  kubectl apply -f deploy/node.yaml
+      On every node of a cluster, with the role that it needs.
+
+Connections that start on the node itself, and UDP, are left to what else serves Services there.";
+
+const GATEWAY_EXAMPLES: &str = "\
+Examples:
+  sealane gateway --kubeconfig ~/.kube/config --http 127.0.0.1:8080 --https 127.0.0.1:8443
+      Serves the Ingresses of class `sealane` of that cluster on this machine.
+  sealane gateway --publish-service sealane/gateway --default-ssl-certificate sealane/default
+      In a pod: the Service's addresses become the Ingresses' status.
+  kubectl apply -f deploy/gateway.yaml
+      On a cluster, with the role that it needs.";
+
+const DNS_EXAMPLES: &str = "\
+Examples:
+  sealane dns --kubeconfig ~/.kube/config --dns 127.0.0.1:1053
+  dig @127.0.0.1 -p 1053 kubernetes.default.svc.cluster.local
+  kubectl apply -f deploy/dns.yaml
+      On a cluster, with the role that it needs.";
 
 const ECHO_EXAMPLES: &str = "\
 Examples:

@@ -12,9 +12,36 @@ pub(crate) enum Failure {
     /// This machine cannot do what is asked, and what would help.
     #[error("{0}")]
     Machine(String),
+    /// Something that was asked for by name is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The command did its job and has said what it found; only the exit code is left.
+    #[error("exit code {}", .0.number())]
+    Found(Finding),
     /// Anything else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
+}
+
+/// What a command that only looks has found, where that is no success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// Errors, or something that would be answered with one.
+    Errors,
+    /// Warnings, and they count.
+    Warnings,
+    /// Nothing by that name.
+    Nothing,
+}
+
+impl Finding {
+    fn number(self) -> u8 {
+        match self {
+            Self::Errors => 3,
+            Self::Warnings => 4,
+            Self::Nothing => 5,
+        }
+    }
 }
 
 impl Failure {
@@ -23,6 +50,8 @@ impl Failure {
             Self::Other(_) => 1,
             Self::Input(_) => 2,
             Self::Machine(_) => 3,
+            Self::NotFound(_) => 5,
+            Self::Found(finding) => finding.number(),
         }
     }
 
@@ -34,7 +63,8 @@ impl Failure {
                 let _ = writeln!(text, "error: {line}");
                 text
             }),
-            Self::Machine(line) => format!("error: {line}\n"),
+            Self::Machine(line) | Self::NotFound(line) => format!("error: {line}\n"),
+            Self::Found(_) => String::new(),
             Self::Other(error) => format!("error: {}\n", chain(error)),
         }
     }

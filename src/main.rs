@@ -1,13 +1,25 @@
 //! The `sealane` command: picks the subcommand, sets up what all of them share, and turns the
 //! outcome into an exit code.
 
+mod admin;
+mod check;
 mod cli;
+mod cluster_client;
+mod dns;
 mod echo;
 mod exit;
+mod explain;
+mod gateway;
 mod manifests;
+mod mode;
+mod node;
+mod output;
+mod serve;
 mod signal;
+mod state;
 mod up;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -24,27 +36,51 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Which log messages are shown unless `RUST_LOG` says otherwise.
 const DEFAULT_LOG: &str = "warn,sealane=info";
 
+/// The same for commands whose output says all that there is to say.
+const QUIET_LOG: &str = "error";
+
 fn main() -> ExitCode {
     // A container's first process is this program too; it must stay tiny and single-threaded.
     if let Some(code) = sealane_cluster::runtime::init::main(std::env::args_os()) {
         return code;
     }
     let cli = Cli::parse();
+    let log = match cli.command {
+        Command::Check(_) | Command::Explain(_) => QUIET_LOG,
+        Command::Up(_)
+        | Command::Node(_)
+        | Command::Gateway(_)
+        | Command::Dns(_)
+        | Command::Echo(_) => DEFAULT_LOG,
+    };
     tracing_subscriber::fmt()
         .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(DEFAULT_LOG)),
+            EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(log)),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    let outcome = match cli.command {
-        Command::Up(options) => up::run(*options),
-        Command::Echo(options) => block_on(echo::run(options)),
-    };
-    exit::report(outcome)
+    exit::report(run(cli.command))
 }
 
-fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failure> {
+fn run(command: Command) -> Result<(), Failure> {
+    let metrics = admin::install_metrics;
+    match command {
+        Command::Up(options) => up::run(*options, metrics()?),
+        Command::Node(options) => node::run(*options, metrics()?),
+        Command::Gateway(options) => gateway::run(*options, metrics()?),
+        Command::Dns(options) => dns::run(*options, metrics()?),
+        Command::Check(options) => block_on(check::run(options)),
+        Command::Explain(options) => block_on(explain::run(*options)),
+        Command::Echo(options) => block_on(echo::run(options)),
+    }
+}
+
+fn block_on<E>(work: impl Future<Output = Result<(), E>>) -> Result<(), Failure>
+where
+    Failure: From<E>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -28,20 +28,26 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// `Kind name`, for messages.
-    pub(crate) fn title(&self) -> String {
-        let text = |pointer: &str| {
-            self.object
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or("?")
-        };
-        format!("{} {}", text("/kind"), text("/metadata/name"))
+    /// A text field, by JSON pointer.
+    pub(crate) fn text(&self, pointer: &str) -> Option<&str> {
+        self.object.pointer(pointer).and_then(Value::as_str)
+    }
+
+    /// The whole object, named.
+    pub(crate) fn named(&self) -> Named {
+        let text = |pointer| self.text(pointer).unwrap_or("?").to_owned();
+        Named {
+            kind: text("/kind"),
+            namespace: self.text("/metadata/namespace").map(str::to_owned),
+            name: text("/metadata/name"),
+        }
     }
 
     /// The line on which a field stands, or the nearest enclosing field that is there.
     pub(crate) fn line(&self, field: &str) -> u64 {
-        let mut path = field;
+        // An item of a map is written `annotations[name]` in messages.
+        let dotted = dotted(field);
+        let mut path = dotted.as_str();
         loop {
             if let Some(line) = self.lines.get(path) {
                 return *line;
@@ -54,25 +60,105 @@ impl Manifest {
     }
 
     /// A problem with this object, at the place of `field`.
-    pub(crate) fn problem(&self, field: &str, message: impl fmt::Display) -> ManifestError {
+    pub(crate) fn problem(
+        &self,
+        fault: Fault,
+        field: &str,
+        message: impl fmt::Display,
+    ) -> ManifestError {
         ManifestError {
             file: self.file.clone(),
             line: Some(self.line(field)),
-            message: format!("{}: {message}", self.title()),
+            object: Some(Box::new(self.named())),
+            field: field.to_owned(),
+            fault,
+            message: message.to_string(),
         }
     }
 }
 
+/// A field path with `[name]` written as `.name`; indexes stay.
+fn dotted(field: &str) -> String {
+    let mut out = String::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((before, after)) = rest.split_once('[') {
+        out.push_str(before);
+        let (inner, behind) = after.split_once(']').unwrap_or((after, ""));
+        if inner.bytes().all(|b| b.is_ascii_digit()) {
+            out.push_str(&format!("[{inner}]"));
+        } else {
+            out.push('.');
+            out.push_str(inner);
+        }
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// An object as a manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// Kind.
+    pub(crate) kind: String,
+    /// Namespace, if the manifest has one.
+    pub(crate) namespace: Option<String>,
+    /// Name.
+    pub(crate) name: String,
+}
+
 /// A manifest that cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{}{}: {message}", file.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
 pub(crate) struct ManifestError {
     /// The file.
     pub(crate) file: PathBuf,
     /// The line, counted from 1.
     pub(crate) line: Option<u64>,
+    /// The object, if it got that far.
+    pub(crate) object: Option<Box<Named>>,
+    /// The field, as a path from the object's root; empty for the object as a whole.
+    pub(crate) field: String,
+    /// What kind of problem it is.
+    pub(crate) fault: Fault,
     /// What is wrong.
     pub(crate) message: String,
+}
+
+/// The kinds of [`ManifestError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The file cannot be read.
+    Unreadable,
+    /// It is not YAML or JSON.
+    Syntax,
+    /// A document of it is no Kubernetes object.
+    NotAnObject,
+    /// The API has its group, and no such kind or version in it.
+    UnknownKind,
+    /// The API has nothing of its group: a custom resource.
+    ForeignKind,
+    /// The kind has no such field.
+    UnknownField,
+    /// A field's value is not allowed.
+    BadValue,
+    /// The API refused it for another reason.
+    Refused,
+}
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if let Some(object) = &self.object {
+            write!(f, ": {} {}", object.kind, object.name)?;
+        }
+        if self.fault == Fault::BadValue && !self.field.is_empty() {
+            write!(f, ": {}", self.field)?;
+        }
+        write!(f, ": {}", self.message)
+    }
 }
 
 /// Reads manifests from files and directories.
@@ -80,21 +166,7 @@ pub(crate) struct ManifestError {
 /// # Errors
 /// Every file that cannot be read or parsed, and every object without `apiVersion`, `kind` or name.
 pub(crate) fn load(paths: &[PathBuf]) -> Result<Vec<Manifest>, Vec<ManifestError>> {
-    let mut manifests = Vec::new();
-    let mut errors = Vec::new();
-    for path in paths {
-        match files(path) {
-            Ok(files) => {
-                for file in files {
-                    match read(&file) {
-                        Ok(mut read) => manifests.append(&mut read),
-                        Err(mut failed) => errors.append(&mut failed),
-                    }
-                }
-            }
-            Err(error) => errors.push(error),
-        }
-    }
+    let (manifests, errors) = load_good(paths);
     if errors.is_empty() {
         Ok(manifests)
     } else {
@@ -102,12 +174,28 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<Vec<Manifest>, Vec<ManifestError
     }
 }
 
+/// Reads manifests from files and directories: those that can be read, and what is wrong with the
+/// others, as [`load`] would report it.
+pub(crate) fn load_good(paths: &[PathBuf]) -> (Vec<Manifest>, Vec<ManifestError>) {
+    let mut manifests = Vec::new();
+    let mut errors = Vec::new();
+    for path in paths {
+        match files(path) {
+            Ok(files) => {
+                for file in files {
+                    if let Err(error) = read(&file, &mut manifests, &mut errors) {
+                        errors.push(error);
+                    }
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    (manifests, errors)
+}
+
 fn files(path: &Path) -> Result<Vec<PathBuf>, ManifestError> {
-    let unusable = |message: String| ManifestError {
-        file: path.to_owned(),
-        line: None,
-        message,
-    };
+    let unusable = |message| whole_file(path, Fault::Unreadable, None, message);
     let meta = std::fs::metadata(path).map_err(|error| unusable(error.to_string()))?;
     if !meta.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -129,25 +217,34 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, ManifestError> {
     Ok(files)
 }
 
-fn read(file: &Path) -> Result<Vec<Manifest>, Vec<ManifestError>> {
-    let error = |line, message: String| {
-        vec![ManifestError {
-            file: file.to_owned(),
-            line,
-            message,
-        }]
-    };
-    let size = std::fs::metadata(file).map_err(|e| error(None, e.to_string()))?;
-    if size.len() > MAX_FILE {
-        return Err(error(None, "the file is over 16 MiB".to_owned()));
+fn whole_file(file: &Path, fault: Fault, line: Option<u64>, message: String) -> ManifestError {
+    ManifestError {
+        file: file.to_owned(),
+        line,
+        object: None,
+        field: String::new(),
+        fault,
+        message,
     }
-    let text = std::fs::read_to_string(file).map_err(|e| error(None, e.to_string()))?;
+}
+
+/// Reads one file; an error of the file as a whole is returned.
+fn read(
+    file: &Path,
+    manifests: &mut Vec<Manifest>,
+    errors: &mut Vec<ManifestError>,
+) -> Result<(), ManifestError> {
+    let unreadable = |message| whole_file(file, Fault::Unreadable, None, message);
+    let size = std::fs::metadata(file).map_err(|e| unreadable(e.to_string()))?;
+    if size.len() > MAX_FILE {
+        return Err(unreadable("the file is over 16 MiB".to_owned()));
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| unreadable(e.to_string()))?;
     let documents: Vec<Node> = serde_saphyr::from_multiple(&text).map_err(|e| {
         let line = e.location().map(|location| location.line());
-        error(line, format!("not valid YAML: {}", first_line(&e)))
+        let message = format!("not valid YAML: {}", first_line(&e));
+        whole_file(file, Fault::Syntax, line, message)
     })?;
-    let mut manifests = Vec::new();
-    let mut errors = Vec::new();
     for document in documents {
         for object in document.objects() {
             match object.manifest(file) {
@@ -157,11 +254,7 @@ fn read(file: &Path) -> Result<Vec<Manifest>, Vec<ManifestError>> {
             }
         }
     }
-    if errors.is_empty() {
-        Ok(manifests)
-    } else {
-        Err(errors)
-    }
+    Ok(())
 }
 
 /// The message without the source excerpt that the parser adds on further lines.
@@ -221,11 +314,8 @@ impl Node {
             object,
             lines,
         };
-        let missing = |message: &str| ManifestError {
-            file: file.to_owned(),
-            line: Some(line),
-            message: message.to_owned(),
-        };
+        let missing =
+            |message: &str| whole_file(file, Fault::NotAnObject, Some(line), message.to_owned());
         if !manifest.object.is_object() {
             return Err(missing("not a Kubernetes object: expected a mapping"));
         }
@@ -237,7 +327,8 @@ impl Node {
         }
         let name = manifest.object.pointer("/metadata/name");
         if name.and_then(Value::as_str).is_none_or(str::is_empty) {
-            return Err(manifest.problem("metadata", "metadata.name is not set"));
+            let message = "metadata.name is not set";
+            return Err(manifest.problem(Fault::NotAnObject, "metadata", message));
         }
         Ok(Some(manifest))
     }
@@ -360,7 +451,7 @@ mod tests {
         );
         let manifests = load(&[file]).unwrap();
         assert_eq!(manifests.len(), 2);
-        assert_eq!(manifests[0].title(), "Service a");
+        assert_eq!(manifests[0].named().name, "a");
         for (field, line) in [
             ("spec.ports[0].name", 8),
             ("spec.ports[0].port", 7),
@@ -370,7 +461,7 @@ mod tests {
         ] {
             assert_eq!(manifests[0].line(field), line, "{field}");
         }
-        assert_eq!(manifests[1].title(), "ConfigMap b");
+        assert_eq!(manifests[1].named().kind, "ConfigMap");
         assert_eq!(manifests[1].line("metadata.name"), 16);
     }
 

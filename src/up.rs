@@ -6,18 +6,17 @@
 
 pub(crate) mod settings;
 
-mod apply;
-mod bind;
+pub(crate) mod apply;
 mod console;
 mod control;
 mod data_dir;
+mod plan;
 mod plane;
 mod preflight;
 mod report;
-mod served;
+pub(crate) mod served;
 mod status;
-mod system;
-mod workers;
+pub(crate) mod system;
 
 use std::time::Instant;
 
@@ -30,7 +29,11 @@ use sealane_config::sockets::HostSockets;
 use self::console::Console;
 use self::data_dir::DataDir;
 use self::settings::{PodNetworkMode, Settings, UpOptions};
+use crate::admin::PrometheusHandle;
 use crate::exit::{self, Failure};
+use crate::explain::Explainer;
+use crate::serve::bind::Binder;
+use crate::serve::workers::{self, distribute};
 
 /// Threads for control work: API server, controllers, compile. The data plane has its own.
 const CONTROL_THREADS: usize = 2;
@@ -39,25 +42,27 @@ const CONTROL_THREADS: usize = 2;
 ///
 /// # Errors
 /// Input that cannot be used, a machine that cannot run it, or a part that failed.
-pub(crate) fn run(options: UpOptions) -> Result<(), Failure> {
+pub(crate) fn run(options: UpOptions, metrics: PrometheusHandle) -> Result<(), Failure> {
     let started = Instant::now();
     let settings = options.check()?;
     let mut console = Console::new(settings.quiet, settings.output, started);
     preflight::check(&settings)?;
     let data_dir = DataDir::lock(&settings.data_dir)?;
-    let listeners = bind::bind(&settings)?;
+    let mut binder = Binder::default();
+    let gateway = binder.gateway(settings.http, settings.https, settings.workers);
+    let names = binder.dns(settings.dns, settings.workers);
+    let api = binder.control("--api", settings.api);
+    let admin = binder.control("--admin", settings.admin);
+    let (gateway, (names, (api, admin))) = binder.finish(gateway.zip(names.zip(api.zip(admin))))?;
     let network = network(&settings)?;
     console.step("machine", network.description);
 
     let (publisher, reader) = sealane_config::snapshot::channel();
-    let workers = workers::start(
-        listeners.workers,
-        &reader,
-        &network.pods,
-        &network.sockets,
-        &settings,
-        listeners.https,
-    )?;
+    let (pods, host) = (&network.pods, &network.sockets);
+    let work = plan::work(&reader, pods, host, &settings, gateway.https)?;
+    let explainer = Explainer::of(&work);
+    let sockets = distribute(settings.workers, gateway.sockets, names.sockets);
+    let workers = workers::start(sockets, &work)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -67,15 +72,18 @@ pub(crate) fn run(options: UpOptions) -> Result<(), Failure> {
     let outcome = runtime.block_on(control::run(control::Parts {
         settings,
         data_dir,
-        api: listeners.api,
+        api,
+        admin,
+        metrics,
         addresses: control::HostAddresses {
-            http: listeners.http,
-            https: listeners.https,
-            dns: listeners.dns,
+            http: gateway.http,
+            https: gateway.https,
+            dns: names.addr,
         },
         network: network.pods,
         publisher,
         reader,
+        explainer,
         workers,
         console,
     }));

@@ -99,6 +99,18 @@ impl NetworkError {
     }
 }
 
+/// In the calling thread's namespace: has packets with this mark delivered to this machine whatever
+/// their destination is, which is what TPROXY needs. [`ClusterNetwork`] has that for
+/// [`INTERCEPT_MARK`]; a real node needs it, too. Stays in force.
+///
+/// # Errors
+/// The kernel refused; it takes `CAP_NET_ADMIN`.
+pub async fn deliver_marked_packets(mark: u32) -> Result<(), NetworkError> {
+    let netlink = link::open().map_err(NetworkError::system("open a netlink socket"))?;
+    let with_ipv6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
+    link::deliver_marked_packets(&netlink, mark, with_ipv6).await
+}
+
 /// A pod's place in the network.
 #[derive(Debug)]
 pub struct PodAttachment {

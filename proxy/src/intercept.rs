@@ -124,10 +124,13 @@ pub struct InterceptOptions {
     /// More addresses of the node, such as the cluster DNS's: what is no Service port with
     /// endpoints there is left alone.
     pub local_addresses: Vec<IpAddr>,
-    /// Where pods are: left alone. A family without any is not intercepted on its way out.
+    /// Where pods are: left alone.
     pub pod_cidrs: Vec<IpNet>,
     /// Where Services are: what no Service has is lost.
     pub service_cidrs: Vec<IpNet>,
+    /// The proxy is also the way out of the cluster for TCP, of each family that has pods. Not on a
+    /// real node, which has a way out and sees connections that are none of ours.
+    pub egress: bool,
 }
 
 /// Keeps the kernel's table in step with the snapshot.
@@ -224,6 +227,16 @@ impl Interceptor {
             }
         }
     }
+}
+
+/// Removes the table from the calling thread's namespace: nothing is intercepted any more, and another
+/// program's rules for Services take effect again. Not having it is no error.
+///
+/// # Errors
+/// The kernel refused, or no netlink socket could be made.
+pub fn remove() -> Result<(), InterceptError> {
+    let mut kernel = NfTables::open().map_err(InterceptError::Netlink)?;
+    kernel.transaction(table::remove)
 }
 
 /// A listener for intercepted connections, made by the calling thread in its namespace: their local

@@ -10,7 +10,7 @@ use kube::core::GroupVersionKind;
 use kube::discovery::{ApiResource, Discovery, Scope};
 use serde_json::{Map, Value, json};
 
-use crate::manifests::{Manifest, ManifestError};
+use crate::manifests::{Fault, Manifest, ManifestError};
 
 /// kubectl's annotation for the manifest that was applied last.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -19,7 +19,7 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const MANAGER: &str = "sealane-up";
 
 /// Namespace of objects that name none.
-const DEFAULT_NAMESPACE: &str = "default";
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
 /// What came of one manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,18 @@ pub(crate) async fn apply(
     client: &Client,
     manifests: &[Manifest],
 ) -> Result<Vec<Outcome>, ApplyError> {
+    apply_in(client, DEFAULT_NAMESPACE, manifests).await
+}
+
+/// As [`apply`], with another namespace for objects that name none.
+///
+/// # Errors
+/// As [`apply`].
+pub(crate) async fn apply_in(
+    client: &Client,
+    namespace: &str,
+    manifests: &[Manifest],
+) -> Result<Vec<Outcome>, ApplyError> {
     let discovery = Discovery::new(client.clone())
         .run_aggregated()
         .await
@@ -60,7 +72,7 @@ pub(crate) async fn apply(
     let mut outcomes = Vec::with_capacity(order.len());
     let mut refused = Vec::new();
     for manifest in order {
-        match apply_one(client, &discovery, manifest).await {
+        match apply_one(client, &discovery, namespace, manifest).await {
             Ok(outcome) => outcomes.push(outcome),
             Err(mut errors) => refused.append(&mut errors),
         }
@@ -85,9 +97,10 @@ fn install_order(manifest: &Manifest) -> u8 {
 async fn apply_one(
     client: &Client,
     discovery: &Discovery,
+    namespace: &str,
     manifest: &Manifest,
 ) -> Result<Outcome, Vec<ManifestError>> {
-    let api = api(client, discovery, manifest).map_err(|error| vec![error])?;
+    let api = api(client, discovery, namespace, manifest).map_err(|error| vec![error])?;
     let name = manifest
         .object
         .pointer("/metadata/name")
@@ -142,6 +155,7 @@ async fn create(client: &Client, api: &Api<DynamicObject>, object: &Value) -> ku
 fn api(
     client: &Client,
     discovery: &Discovery,
+    namespace: &str,
     manifest: &Manifest,
 ) -> Result<Api<DynamicObject>, ManifestError> {
     let text = |field: &str| manifest.object.get(field).and_then(Value::as_str);
@@ -150,7 +164,8 @@ fn api(
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     let gvk = GroupVersionKind::gvk(group, version, kind);
     let Some((resource, capabilities)) = discovery.resolve_gvk(&gvk) else {
-        return Err(manifest.problem("kind", unknown_kind(discovery, api_version, kind)));
+        let (fault, message) = unknown_kind(discovery, api_version, kind);
+        return Err(manifest.problem(fault, "kind", message));
     };
     if capabilities.scope == Scope::Cluster {
         return Ok(Api::all_with(client.clone(), &resource));
@@ -159,24 +174,32 @@ fn api(
         .object
         .pointer("/metadata/namespace")
         .and_then(Value::as_str)
-        .unwrap_or(DEFAULT_NAMESPACE);
+        .unwrap_or(namespace);
     Ok(Api::namespaced_with(client.clone(), namespace, &resource))
 }
 
 /// Names the version in which the kind exists, if there is one.
-fn unknown_kind(discovery: &Discovery, api_version: &str, kind: &str) -> String {
+fn unknown_kind(discovery: &Discovery, api_version: &str, kind: &str) -> (Fault, String) {
     let known: Vec<ApiResource> = discovery
         .groups()
         .flat_map(|group| group.recommended_resources())
         .map(|(resource, _)| resource)
         .collect();
-    match known.iter().find(|resource| resource.kind == kind) {
-        Some(resource) => format!(
+    if let Some(resource) = known.iter().find(|resource| resource.kind == kind) {
+        let message = format!(
             "there is no {kind} in {api_version}; use apiVersion: {}",
             resource.api_version
-        ),
-        None => format!("unknown kind {kind} in {api_version}; this cluster does not have it"),
+        );
+        return (Fault::UnknownKind, message);
     }
+    let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    let fault = if known.iter().any(|resource| resource.group == group) {
+        Fault::UnknownKind
+    } else {
+        Fault::ForeignKind
+    };
+    let message = format!("unknown kind {kind} in {api_version}; this cluster does not have it");
+    (fault, message)
 }
 
 /// The object with the annotation that says what was applied.
@@ -269,21 +292,21 @@ fn removes(before: Option<&Value>, wanted: &Value) -> bool {
 /// One problem for each field that the API complains about, at the field's line.
 fn problems(manifest: &Manifest, error: &kube::Error) -> Vec<ManifestError> {
     let kube::Error::Api(status) = error else {
-        return vec![manifest.problem("", error)];
+        return vec![manifest.problem(Fault::Refused, "", error)];
     };
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let found: Vec<ManifestError> = causes
         .filter(|cause| !cause.field.is_empty())
-        .map(|cause| {
-            manifest.problem(
-                &cause.field,
-                format_args!("{}: {}", cause.field, cause.message),
-            )
-        })
+        .map(|cause| manifest.problem(Fault::BadValue, &cause.field, &cause.message))
         .collect();
     if found.is_empty() {
-        let field = unknown_field(&status.message).unwrap_or_default();
-        return vec![manifest.problem(field, &status.message)];
+        let message = &status.message;
+        let (fault, field) = match (unknown_field(message), mistyped_field(message)) {
+            (Some(field), _) => (Fault::UnknownField, field),
+            (None, Some(field)) => (Fault::BadValue, field),
+            (None, None) => (Fault::Refused, ""),
+        };
+        return vec![manifest.problem(fault, field, message)];
     }
     found
 }
@@ -292,6 +315,13 @@ fn problems(manifest: &Manifest, error: &kube::Error) -> Vec<ManifestError> {
 fn unknown_field(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("unknown field \"")?;
     rest.split_once('"').map(|(field, _)| field)
+}
+
+/// The field that a decoding error names, without indexes: `… Go struct field Service.spec.type of …`.
+fn mistyped_field(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once(" Go struct field ")?;
+    let (field, _) = rest.split_once(" of type ")?;
+    field.split_once('.').map(|(_kind, field)| field)
 }
 
 #[cfg(test)]

@@ -43,6 +43,8 @@ pub(crate) struct Summary {
     pub(crate) api: String,
     /// DNS, UDP and TCP.
     pub(crate) dns: String,
+    /// The admin listener.
+    pub(crate) admin: String,
     /// The kubeconfig file.
     pub(crate) kubeconfig: String,
     /// What can be reached from the host.
@@ -168,6 +170,7 @@ fn table(summary: &Summary) -> String {
             "kubeconfig",
             format!("{0}   export KUBECONFIG={0}", summary.kubeconfig),
         ),
+        ("admin", format!("{}/readyz  /metrics", summary.admin)),
     ] {
         lines.push(format!("  {BOLD}{name:<10}{RESET}  {value}"));
     }

@@ -17,9 +17,11 @@ use super::console::{Console, Summary};
 use super::data_dir::DataDir;
 use super::plane::Plane;
 use super::settings::Settings;
-use super::workers::Workers;
 use super::{preflight, report, served, status, system};
+use crate::admin::{self, Pages, PrometheusHandle, Readiness, Scope};
 use crate::exit::Failure;
+use crate::explain::Explainer;
+use crate::serve::workers::Workers;
 use crate::signal;
 
 /// How long requests may stay in flight at the end.
@@ -53,6 +55,10 @@ pub(crate) struct Parts {
     pub(crate) data_dir: DataDir,
     /// The listener of the API, or of the node's own API.
     pub(crate) api: TcpListener,
+    /// The admin listener.
+    pub(crate) admin: TcpListener,
+    /// The metrics.
+    pub(crate) metrics: PrometheusHandle,
     /// Addresses that the host sees.
     pub(crate) addresses: HostAddresses,
     /// The pods' network.
@@ -61,6 +67,8 @@ pub(crate) struct Parts {
     pub(crate) publisher: Publisher,
     /// The snapshots.
     pub(crate) reader: Reader,
+    /// Answers questions about them.
+    pub(crate) explainer: Explainer,
     /// The data plane.
     pub(crate) workers: Workers,
     /// The console.
@@ -76,11 +84,14 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         settings,
         data_dir,
         api,
+        admin,
+        metrics,
         addresses,
         network,
         publisher,
         reader,
-        workers,
+        explainer,
+        mut workers,
         mut console,
     } = parts;
     let mut stop = std::pin::pin!(signal::terminated());
@@ -89,7 +100,31 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
     // should answer with new ones.
     let control = CancellationToken::new();
     let serving = CancellationToken::new();
-    let plane = Plane::start(&settings, data_dir.path(), api, &network, &serving).await?;
+    let readiness = Readiness::default();
+    let pending = readiness.wait_for("pods ready");
+    let admin_addr = admin
+        .local_addr()
+        .context("the admin listener has no address")?;
+    let pages = Pages {
+        mode: "up",
+        readiness: readiness.clone(),
+        explainer,
+        metrics,
+    };
+    // Where `sealane explain` finds us. Without it that has to be told: no reason to stop.
+    if let Err(error) = data_dir.announce(admin_addr) {
+        tracing::warn!("cannot write the admin listener's address: {error}");
+    }
+    let listeners = vec![(admin, Scope::All)];
+    tokio::spawn(admin::serve(listeners, pages, serving.clone()));
+    let plane = Box::pin(Plane::start(
+        &settings,
+        data_dir.path(),
+        api,
+        &network,
+        &serving,
+    ))
+    .await?;
     let client = plane.client.clone();
     let kubeconfig = plane.kubeconfig.display().to_string();
     let url = plane.url.clone();
@@ -135,6 +170,7 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
                 https: scheme("https", addresses.https),
                 api: url,
                 dns: addresses.dns.to_string(),
+                admin: format!("http://{admin_addr}"),
                 kubeconfig,
                 routes,
                 not_ready: progress.not_ready,
@@ -143,9 +179,16 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         }
         () = &mut stop => true,
     };
-    if !interrupted {
-        stop.await;
-    }
+    drop(pending);
+    let failure = if interrupted {
+        None
+    } else {
+        tokio::select! {
+            () = stop => None,
+            failure = workers.failure() => Some(failure),
+        }
+    };
+    readiness.drain();
     let stopping = async {
         control.cancel();
         // Nothing is left to do about one that panicked.
@@ -161,7 +204,10 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         () = stopping => {}
         () = signal::terminated() => console.warn("stopped at once"),
     }
-    Ok(())
+    match failure {
+        None => Ok(()),
+        Some(failure) => Err(Failure::Other(anyhow::anyhow!(failure))),
+    }
 }
 
 /// Waits until the data plane has its first state and all pods are ready, or the time is up.

@@ -2,12 +2,14 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::exit::Failure;
+use crate::explain::ADMIN_FILE;
 
 /// A data directory that this process holds. The lock ends with the process, however it ends.
 #[derive(Debug)]
@@ -61,9 +63,24 @@ impl DataDir {
         })
     }
 
+    /// Says where the admin listener is, for as long as the directory is held.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn announce(&self, admin: SocketAddr) -> std::io::Result<()> {
+        std::fs::write(self.path.join(ADMIN_FILE), format!("{admin}\n"))
+    }
+
     /// The directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // It may never have been written.
+        let _ = std::fs::remove_file(self.path.join(ADMIN_FILE));
     }
 }
 

@@ -88,7 +88,7 @@ fn has_service(snapshot: &Snapshot, service: &Service, pods: &[Pod]) -> bool {
         compiled
             .endpoints
             .iter()
-            .any(|endpoint| Some(endpoint.addr) == address && endpoint.ready)
+            .any(|endpoint| Some(endpoint.addr()) == address && endpoint.ready)
     })
 }
 

@@ -9,9 +9,7 @@ use sealane_cluster::runtime::images::ImageMap;
 
 use crate::exit::Failure;
 use crate::manifests::{self, Manifest};
-
-/// Most workers that can be asked for.
-const MAX_WORKERS: usize = 64;
+use crate::serve::workers;
 
 /// Options as given.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +47,9 @@ pub(crate) struct UpOptions {
     /// Address of the Kubernetes API
     #[arg(long, default_value = "127.0.0.1:6443")]
     api: SocketAddr,
+    /// Address of the admin listener: /livez /readyz /metrics /version /debug
+    #[arg(long, default_value = "127.0.0.1:9900")]
+    admin: SocketAddr,
     /// Worker threads of the data plane [default: one a core]
     #[arg(long)]
     workers: Option<usize>,
@@ -116,6 +117,8 @@ pub(crate) struct Settings {
     pub(crate) dns: SocketAddr,
     /// Kubernetes API, or the node's own API for a joined control plane.
     pub(crate) api: SocketAddr,
+    /// Admin.
+    pub(crate) admin: SocketAddr,
     /// Data-plane threads.
     pub(crate) workers: usize,
     /// How long to wait for pods before the summary.
@@ -138,12 +141,10 @@ impl UpOptions {
             Vec::new()
         });
         let images = self.image_map(&mut problems);
-        let workers = self.workers.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS))
+        let workers = workers::count(self.workers).unwrap_or_else(|problem| {
+            problems.push(problem);
+            1
         });
-        if workers == 0 || workers > MAX_WORKERS {
-            problems.push(format!("--workers {workers}: give 1 to {MAX_WORKERS}"));
-        }
         let data_dir = self.data_dir.or_else(default_data_dir).unwrap_or_else(|| {
             problems.push("neither XDG_DATA_HOME nor HOME is set: give --data-dir DIR".to_owned());
             PathBuf::new()
@@ -171,6 +172,7 @@ impl UpOptions {
             https: self.https,
             dns: self.dns,
             api,
+            admin: self.admin,
             workers,
             wait: std::time::Duration::from_secs(self.wait),
             quiet: self.quiet,
@@ -201,7 +203,7 @@ impl UpOptions {
 }
 
 /// `$XDG_DATA_HOME/sealane`, by the XDG base directory specification.
-fn default_data_dir() -> Option<PathBuf> {
+pub(crate) fn default_data_dir() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     set("XDG_DATA_HOME")
         .map(PathBuf::from)

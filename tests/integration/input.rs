@@ -85,7 +85,7 @@ fn a_missing_file_and_bad_flags_are_all_named() {
 fn a_taken_port_is_named_with_the_flag_that_changes_it() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
-    for flag in ["--http", "--https", "--api", "--dns"] {
+    for flag in ["--http", "--https", "--api", "--dns", "--admin"] {
         let dir = tempfile::tempdir().unwrap();
         let output = up_on(dir.path(), &[flag, &addr]);
         let error = error_of(&output);
@@ -95,6 +95,82 @@ fn a_taken_port_is_named_with_the_flag_that_changes_it() {
             "{error}"
         );
         assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_mode_that_cannot_start_says_why_in_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let free = "127.0.0.1:0";
+    let kubeconfig = dir.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, "{\"contexts\": []}").unwrap();
+    let kubeconfig = kubeconfig.to_str().unwrap();
+    let gateway = ["gateway", "--http", free, "--https", free, "--admin", free];
+    let dns = ["dns", "--dns", free, "--admin", free];
+    for (name, args, code, expected) in [
+        (
+            "a taken port",
+            vec![
+                "gateway", "--http", &taken, "--https", free, "--admin", free,
+            ],
+            2,
+            "is taken by another program: stop it, or give another address with --http",
+        ),
+        (
+            "a taken admin port",
+            vec!["dns", "--dns", free, "--admin", &taken],
+            2,
+            "with --admin",
+        ),
+        (
+            "no workers",
+            [&dns[..], &["--workers", "0"]].concat(),
+            2,
+            "--workers 0: give 1 to 64",
+        ),
+        (
+            "a kubeconfig that is not there",
+            [&dns[..], &["--kubeconfig", "/missing"]].concat(),
+            2,
+            "error: kubeconfig /missing: ",
+        ),
+        (
+            "a context that is not there",
+            [
+                &gateway[..],
+                &["--kubeconfig", kubeconfig, "--context", "prod"],
+            ]
+            .concat(),
+            2,
+            "prod",
+        ),
+        ("no cluster at all", dns.to_vec(), 3, "error: no cluster: "),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealane"));
+        command.args(&args).env_clear().env("HOME", dir.path());
+        let output = command.output().unwrap();
+        let error = error_of(&output);
+        assert_eq!(output.status.code(), Some(code), "{name}: {error}");
+        assert!(error.contains(expected), "{name}: {error}");
+        assert_eq!(error.lines().count(), 1, "{name}: {error}");
+    }
+    for (args, expected) in [
+        (["gateway", "--lease", "sealane"], "NAMESPACE/NAME"),
+        (
+            ["gateway", "--default-ssl-certificate", "a/b/c"],
+            "NAMESPACE/NAME",
+        ),
+        (["dns", "--upstream", "example"], "IP or IP:PORT"),
+        (["dns", "--cluster-domain", "a..b"], "--cluster-domain"),
+        (["node", "--service-cidr", "10.96.0.0"], "--service-cidr"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealane"));
+        let output = command.args(args).env_remove("NODE_NAME").output().unwrap();
+        let error = error_of(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+        assert!(error.contains(expected), "{args:?}: {error}");
     }
 }
 
@@ -143,6 +219,7 @@ fn up_on(dir: &Path, args: &[&str]) -> Output {
         ("--https", "127.0.0.1:0"),
         ("--dns", "127.0.0.1:0"),
         ("--api", "127.0.0.1:0"),
+        ("--admin", "127.0.0.1:0"),
     ] {
         if !args.contains(&flag) {
             command.args([flag, default]);

@@ -7,10 +7,14 @@
 
 mod support;
 
+mod check;
 mod dns;
+mod explain;
 mod gateway;
 mod healing;
 mod input;
 mod kubectl;
+mod leader;
 mod lifecycle;
+mod modes;
 mod rootless;

@@ -3,6 +3,8 @@
 pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod load;
+pub(crate) mod mode;
+pub(crate) mod pem;
 
 use std::path::PathBuf;
 use std::process::Command;

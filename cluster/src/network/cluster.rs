@@ -208,7 +208,8 @@ impl Pods {
         for ip in &options.local_addresses {
             link::add_local_address(&netlink, *ip).await?;
         }
-        link::deliver_marked_packets(&netlink, Path::new("/proc/sys/net/ipv6").exists()).await?;
+        let with_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+        link::deliver_marked_packets(&netlink, link::INTERCEPT_MARK, with_ipv6).await?;
         let mut reserved = vec![node_ip];
         reserved.extend(options.local_addresses.iter().filter_map(|ip| match ip {
             IpAddr::V4(ip) => Some(*ip),

@@ -67,42 +67,62 @@ pub(super) async fn add_local_address(netlink: &Handle, ip: IpAddr) -> Result<()
         .map_err(NetworkError::netlink(format!("add {ip} to lo")))
 }
 
-/// Delivers packets that carry the interception mark to local sockets.
+/// Has packets with this mark delivered to this machine whatever their destination is; the routing
+/// table for them has the mark's number, or [`INTERCEPT_TABLE`] for [`INTERCEPT_MARK`]. What is there
+/// already, from an earlier run, stays.
 pub(super) async fn deliver_marked_packets(
     netlink: &Handle,
+    mark: u32,
     with_ipv6: bool,
 ) -> Result<(), NetworkError> {
     let failed = || NetworkError::netlink("route intercepted packets to the proxy");
+    let table = if mark == INTERCEPT_MARK {
+        INTERCEPT_TABLE
+    } else {
+        mark
+    };
     let rule = || {
         let rule = netlink.rule().add();
-        rule.fw_mark(INTERCEPT_MARK)
-            .table_id(INTERCEPT_TABLE)
+        rule.fw_mark(mark)
+            .table_id(table)
             .priority(INTERCEPT_TABLE)
             .action(RuleAction::ToTable)
     };
-    rule().v4().execute().await.map_err(failed())?;
+    let added = rule().v4().execute().await;
+    added.or_else(unless_there).map_err(failed())?;
     let everything = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
         .output_interface(LO)
-        .table_id(INTERCEPT_TABLE)
+        .table_id(table)
         .kind(RouteType::Local)
         .scope(RouteScope::Host)
         .build();
     let added = netlink.route().add(everything).execute().await;
-    added.map_err(failed())?;
+    added.or_else(unless_there).map_err(failed())?;
     if with_ipv6 {
-        rule().v6().execute().await.map_err(failed())?;
+        let added = rule().v6().execute().await;
+        added.or_else(unless_there).map_err(failed())?;
         let everything = RouteMessageBuilder::<Ipv6Addr>::new()
             .destination_prefix(Ipv6Addr::UNSPECIFIED, 0)
             .output_interface(LO)
-            .table_id(INTERCEPT_TABLE)
+            .table_id(table)
             .kind(RouteType::Local)
             .scope(RouteScope::Host)
             .build();
         let added = netlink.route().add(everything).execute().await;
-        added.map_err(failed())?;
+        added.or_else(unless_there).map_err(failed())?;
     }
     Ok(())
+}
+
+/// That something exists already is no failure.
+fn unless_there(error: rtnetlink::Error) -> Result<(), rtnetlink::Error> {
+    match &error {
+        rtnetlink::Error::NetlinkError(message) if message.raw_code() == -nix::libc::EEXIST => {
+            Ok(())
+        }
+        _ => Err(error),
+    }
 }
 
 /// One pod's link.

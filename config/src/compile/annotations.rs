@@ -109,20 +109,20 @@ impl Reader<'_> {
                 if self.switch(name, value, false) {
                     self.policy.canary = true;
                     let message = "canaries are not supported: the Ingress gets no traffic";
-                    self.problem(name, ProblemKind::UnknownAnnotation, message.into());
+                    self.problem(name, ProblemKind::RefusedAnnotation, message.into());
                 }
             }
             _ if SNIPPETS.contains(&name) => {
                 self.policy.refused = Some("snippet annotation");
                 let message = "snippets of configuration are refused, because what they would do \
                                cannot be known: the Ingress answers 503 until it is removed";
-                self.problem(name, ProblemKind::BadAnnotation, message.into());
+                self.problem(name, ProblemKind::RefusedAnnotation, message.into());
             }
             _ if ACCESS.contains(&name) => {
                 self.policy.refused = Some("unsupported access control");
                 let message = "this restriction of access is not supported: the Ingress answers \
                                503 rather than let everyone in";
-                self.problem(name, ProblemKind::UnknownAnnotation, message.into());
+                self.problem(name, ProblemKind::RefusedAnnotation, message.into());
             }
             _ => self.unknown.push(format!("{PREFIX}{name}")),
         }
@@ -136,7 +136,11 @@ impl Reader<'_> {
         if target.starts_with("http://") || target.starts_with("https://") {
             self.policy.refused = Some("unsupported rewrite target");
             let message = "a rewrite to a whole URL (a redirect) is not supported";
-            self.problem("rewrite-target", ProblemKind::BadAnnotation, message.into());
+            self.problem(
+                "rewrite-target",
+                ProblemKind::RefusedAnnotation,
+                message.into(),
+            );
         } else {
             self.policy.rewrite = Some(target.into());
         }
@@ -153,7 +157,7 @@ impl Reader<'_> {
                 let message = "FastCGI backends are not supported";
                 self.problem(
                     "backend-protocol",
-                    ProblemKind::BadAnnotation,
+                    ProblemKind::RefusedAnnotation,
                     message.into(),
                 );
                 BackendProtocol::Http

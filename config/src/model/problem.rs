@@ -56,8 +56,10 @@ pub enum ProblemKind {
     CertificateTime,
     /// An annotation's value cannot be used.
     BadAnnotation,
-    /// An annotation that we do not support.
+    /// An annotation that we do not support and that has no effect.
     UnknownAnnotation,
+    /// An annotation that keeps the object from being served at all.
+    RefusedAnnotation,
     /// An older object already has this host and path.
     Conflict,
     /// Any other field that cannot be used as written.
@@ -66,7 +68,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::MissingService,
         Self::MissingPort,
         Self::MissingSecret,
@@ -76,6 +78,7 @@ impl ProblemKind {
         Self::CertificateTime,
         Self::BadAnnotation,
         Self::UnknownAnnotation,
+        Self::RefusedAnnotation,
         Self::Conflict,
         Self::BadField,
     ];
@@ -92,6 +95,7 @@ impl ProblemKind {
             Self::CertificateTime => "certificate_time",
             Self::BadAnnotation => "bad_annotation",
             Self::UnknownAnnotation => "unknown_annotation",
+            Self::RefusedAnnotation => "refused_annotation",
             Self::Conflict => "conflict",
             Self::BadField => "bad_field",
         }

@@ -121,6 +121,18 @@ pub struct RouteRule {
     pub invalid: Option<&'static str>,
 }
 
+impl RouteRule {
+    /// The field of the object that names the rule's backends, for people.
+    pub fn backend_field(&self) -> String {
+        let field = &*self.field;
+        match field.split_once(".matches[") {
+            Some((rule, _)) => format!("{rule}.backendRefs"),
+            None if field.ends_with("defaultBackend") => field.to_owned(),
+            None => format!("{field}.backend"),
+        }
+    }
+}
+
 /// How a path is matched. Paths are compared in the canonical form of the message gate.
 #[derive(Clone, Debug)]
 pub enum PathMatch {

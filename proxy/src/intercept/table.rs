@@ -16,6 +16,8 @@
 //!    refused
 //! 9. other TCP: delivered to the proxy, which is the way out
 //!
+//! 8 and 9 only with [`InterceptOptions::egress`].
+//!
 //! The sets hold Services, never endpoints, so that endpoints coming and going write nothing.
 
 use std::net::IpAddr;
@@ -74,10 +76,15 @@ const TYPE_PROTOCOL_AND_PORT: u32 = (12 << 6) | 13;
 
 /// Creates the table anew, in place of one that an earlier run left, with empty sets.
 pub(super) fn create(batch: &mut Batch, options: &InterceptOptions) {
+    remove(batch);
+    fill(batch, TABLE, options);
+}
+
+/// Removes the table, if there is one.
+pub(super) fn remove(batch: &mut Batch) {
     // Created first, because deleting what does not exist fails.
     batch.create(libc::NFT_MSG_NEWTABLE, |a| table_name(a, TABLE));
     batch.delete(libc::NFT_MSG_DELTABLE, |a| table_name(a, TABLE));
-    fill(batch, TABLE, options);
 }
 
 /// Creates such a table under another name and deletes it again, to see whether the kernel has
@@ -239,7 +246,7 @@ fn add_rules(batch: &mut Batch, table: &str, options: &InterceptOptions) {
         for cidr in &pods {
             add(ENTRY, within(of_family(), cidr).accept());
         }
-        if pods.is_empty() {
+        if pods.is_empty() || !options.egress {
             continue;
         }
         for cidr in of(&super::NEVER_OUTSIDE, family) {

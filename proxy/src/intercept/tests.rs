@@ -18,6 +18,7 @@ fn options() -> InterceptOptions {
         local_addresses: vec![DNS],
         pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
         service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+        egress: true,
     }
 }
 

@@ -126,7 +126,11 @@ impl Worker {
                 let ip = dialled.ip();
                 let own = options.node_ips.contains(&ip) || options.local_addresses.contains(&ip);
                 let mut inside = options.pod_cidrs.iter().chain(&options.service_cidrs);
-                if own || inside.any(|cidr| cidr.contains(&ip)) || !may_be_outside(ip) {
+                if !options.egress
+                    || own
+                    || inside.any(|cidr| cidr.contains(&ip))
+                    || !may_be_outside(ip)
+                {
                     Destination::Nowhere
                 } else {
                     Destination::Outside(dialled)

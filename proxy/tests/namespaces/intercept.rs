@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sealane_config::Snapshot;
 use sealane_config::model::{AppProtocol, Protocol};
-use sealane_proxy::intercept::{Interceptor, listener};
+use sealane_proxy::intercept::{InterceptOptions, Interceptor, listener, remove};
 
 use crate::world::{DNS, PORT, Pod, TIMEOUT, World, service_port, snapshot_of};
 
@@ -67,6 +67,34 @@ fn proxy_i4_the_original_destination_is_the_local_address() {
         let client_addr = client.local_addr().unwrap();
         assert_eq!(accepted.peer_addr().unwrap(), client_addr);
         assert_eq!(client_addr.ip(), pod.ip);
+    }
+}
+
+#[test]
+fn proxy_i5_without_egress_only_services_are_intercepted_and_nothing_once_removed() {
+    let Some(world) = World::new() else { return };
+    let pod = world.pod("client");
+    let options = InterceptOptions {
+        egress: false,
+        ..world.options()
+    };
+    let mut interceptor = world.run(move || Interceptor::open(options).unwrap());
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+    let listener = world.run(move || listener(everywhere).unwrap());
+    interceptor.apply(&snapshot(1)).unwrap();
+    let try_to = |addr: &str| {
+        let addr: SocketAddr = addr.parse().unwrap();
+        pod.run(move || TcpStream::connect_timeout(&addr, Duration::from_millis(300)))
+    };
+    try_to("10.96.1.1:80").unwrap();
+    accept(&listener);
+    // This namespace has no way out, which a pod is told at once or never.
+    try_to("192.0.2.1:443").unwrap_err();
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+
+    for _ in 0..2 {
+        world.run(|| remove().unwrap());
+        try_to("10.96.1.1:80").unwrap_err();
     }
 }
 

@@ -65,6 +65,7 @@ impl World {
             local_addresses: vec![DNS.into()],
             pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
             service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+            egress: true,
         }
     }
 

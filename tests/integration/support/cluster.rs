@@ -111,7 +111,7 @@ impl Options {
         command
             .arg("up")
             .args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
-            .args(["--dns", "127.0.0.1:0"])
+            .args(["--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(data_dir)
             .args(&self.args)
@@ -197,7 +197,8 @@ async fn kubernetes() -> Kubernetes {
     }
 }
 
-fn collect(mut from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String>>) {
+/// Gathers what a child process writes.
+pub(crate) fn collect(mut from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String>>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = from.read(&mut buffer) {

@@ -1,0 +1,140 @@
+//! `sealane gateway`: serves the Ingresses of a cluster.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use sealane_config::compile::ObjectKey;
+use sealane_config::model::PublishedAddress;
+use sealane_config::report::Publish;
+use sealane_config::snapshot;
+use sealane_config::sockets::HostSockets;
+use sealane_config::watch::{IngressWatch, WatchOptions};
+use sealane_ingress::{GatewayOptions as ServeOptions, tls};
+use sealane_proxy::connect::Connector;
+use sealane_proxy::http::ServerOptions;
+
+use crate::admin::PrometheusHandle;
+use crate::exit::Failure;
+use crate::mode::{self, Mode, ModeOptions, Report};
+use crate::serve::bind::Binder;
+use crate::serve::workers::{Work, distribute};
+
+/// Options as given.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct GatewayOptions {
+    /// Address for HTTP
+    #[arg(long, default_value = "0.0.0.0:80", value_name = "ADDR")]
+    http: SocketAddr,
+    /// Address for HTTPS
+    #[arg(long, default_value = "0.0.0.0:443", value_name = "ADDR")]
+    https: SocketAddr,
+    /// spec.controller of the IngressClasses that are served
+    #[arg(long, default_value = "sealane.dev/ingress", value_name = "NAME")]
+    ingress_class_controller: String,
+    /// Serve Ingresses that name no class, too
+    #[arg(long)]
+    watch_ingress_without_class: bool,
+    /// Secret with the certificate for hosts that have none of their own
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object)]
+    default_ssl_certificate: Option<ObjectKey>,
+    /// Service whose addresses become the status of Ingresses
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object)]
+    publish_service: Option<ObjectKey>,
+    /// Address or host name that becomes the status of Ingresses (repeatable)
+    #[arg(long, value_name = "ADDR", conflicts_with = "publish_service")]
+    publish_address: Vec<String>,
+    /// Lease whose holder writes status and Events [default: sealane-gateway in the own namespace]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object)]
+    lease: Option<ObjectKey>,
+    /// One log line for each request
+    #[arg(long)]
+    access_log: bool,
+    #[command(flatten)]
+    mode: ModeOptions,
+}
+
+/// Runs the gateway until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// Options that cannot be used, no cluster, or a part that failed.
+pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<(), Failure> {
+    let workers = options.mode.workers()?;
+    let publish = options.publish();
+    let mut binder = Binder::default();
+    let listeners = binder.gateway(options.http, options.https, workers);
+    let admin = options.mode.bind(&mut binder);
+    let (listeners, admin) = binder.finish(listeners.zip(admin))?;
+
+    let (publisher, reader) = snapshot::channel();
+    let fallback = tls::self_signed().context("cannot make the default certificate")?;
+    let work = Work {
+        network: None,
+        sockets: HostSockets::here(),
+        connector: Connector::Direct,
+        gateway: Some(ServeOptions {
+            tls: tls::server_config(reader.clone(), fallback).context("cannot set up TLS")?,
+            https_port: listeners.https.port(),
+            server: ServerOptions::default(),
+            access_log: options.access_log,
+        }),
+        dns: None,
+        services: None,
+        reader,
+    };
+    let ingress = IngressWatch {
+        controller: options.ingress_class_controller,
+        watch_without_class: options.watch_ingress_without_class,
+        default_certificate: options
+            .default_ssl_certificate
+            .map(|key| (key.namespace.to_string(), key.name.to_string())),
+    };
+    let lease = options.lease;
+    mode::run(Mode {
+        name: "gateway",
+        options: options.mode,
+        admin,
+        metrics,
+        watch: WatchOptions {
+            ingress: Some(ingress),
+            ..WatchOptions::services_only()
+        },
+        publisher,
+        work,
+        sockets: distribute(workers, listeners.sockets, Vec::new()),
+        addresses: BTreeMap::from([("http", listeners.http), ("https", listeners.https)]),
+        report: Some(Report {
+            namespace: lease.as_ref().map(|lease| lease.namespace.to_string()),
+            lease: lease.map_or("sealane-gateway".to_owned(), |lease| lease.name.to_string()),
+            publish,
+        }),
+    })
+}
+
+impl GatewayOptions {
+    fn publish(&self) -> Publish {
+        if let Some(service) = &self.publish_service {
+            return Publish::Service(service.clone());
+        }
+        if self.publish_address.is_empty() {
+            return Publish::Nothing;
+        }
+        let addresses = self.publish_address.iter().map(|text| match text.parse() {
+            Ok(ip) => PublishedAddress::Ip(ip),
+            Err(_name) => PublishedAddress::Hostname(text.as_str().into()),
+        });
+        Publish::Addresses(addresses.collect())
+    }
+}
+
+/// `NAMESPACE/NAME`.
+fn object(text: &str) -> Result<ObjectKey, String> {
+    match text.split_once('/') {
+        Some((namespace, name))
+            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
+            Ok(ObjectKey::new(namespace, name))
+        }
+        _ => Err("give it as NAMESPACE/NAME".to_owned()),
+    }
+}

@@ -1,0 +1,163 @@
+//! `sealane node`: serves a cluster's Services on the node that it runs on.
+//!
+//! Works in the network namespace in which it is started: the node's own, for a pod with
+//! `hostNetwork`. Connections of pods to Services, and of others to node ports, are intercepted on
+//! their way in; connections that start on the node itself do not come in and are not intercepted.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ipnet::IpNet;
+use sealane_config::snapshot;
+use sealane_config::sockets::HostSockets;
+use sealane_config::watch::WatchOptions;
+use sealane_proxy::connect::Connector;
+use sealane_proxy::intercept::{self, InterceptOptions};
+use sealane_proxy::node::Capture;
+
+use crate::admin::PrometheusHandle;
+use crate::dns::NameOptions;
+use crate::exit::Failure;
+use crate::mode::{self, Mode, ModeOptions};
+use crate::serve::bind::Binder;
+use crate::serve::workers::{Dns, Work, distribute};
+
+/// Mark of intercepted packets; the routing table for them has the same number. "SL", which no
+/// widespread network plug-in uses.
+const MARK: u32 = 0x534c;
+
+/// Options as given.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct NodeOptions {
+    /// Name of the Node that this is
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    node_name: String,
+    /// Addresses on which node ports are served (repeatable) [default: those of all devices]
+    #[arg(long, value_name = "IP")]
+    node_ip: Vec<IpAddr>,
+    /// Where Services get their addresses (repeatable): connections to addresses in there that no
+    /// Service has are dropped
+    #[arg(long, value_name = "CIDR")]
+    service_cidr: Vec<IpNet>,
+    /// Where pods get their addresses (repeatable): between them the client's address is kept
+    #[arg(long, value_name = "CIDR")]
+    pod_cidr: Vec<IpNet>,
+    /// Port for intercepted connections
+    #[arg(long, default_value_t = 15001, value_name = "PORT")]
+    intercept_port: u16,
+    /// Answer names, too, on this address, which the node must have (such as 169.254.20.10:53)
+    #[arg(long, value_name = "ADDR")]
+    dns: Option<SocketAddr>,
+    #[command(flatten)]
+    names: NameOptions,
+    #[command(flatten)]
+    mode: ModeOptions,
+}
+
+/// Runs the node proxy until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// Options that cannot be used, missing privileges, no cluster, or a part that failed.
+pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(), Failure> {
+    let workers = options.mode.workers()?;
+    may_intercept()?;
+    let mut binder = Binder::default();
+    let names = options.dns.map(|addr| binder.dns(addr, workers));
+    let admin = options.mode.bind(&mut binder);
+    let names_bound = names.as_ref().is_none_or(Option::is_some);
+    let admin = binder.finish(admin.filter(|_| names_bound))?;
+    let names = names.flatten();
+
+    let (publisher, reader) = snapshot::channel();
+    let dns = names.as_ref().map(|names| Dns {
+        settings: Arc::new(options.names.settings(names.addr)),
+        inside: Vec::new(),
+        inside_is_optional: false,
+    });
+    let work = Work {
+        reader,
+        network: None,
+        sockets: HostSockets::here(),
+        connector: Connector::Direct,
+        gateway: None,
+        dns,
+        services: Some(Capture::Transparent(options.intercept()?)),
+    };
+    let watch = WatchOptions {
+        node: Some(options.node_name),
+        namespaces: names.is_some(),
+        ..WatchOptions::services_only()
+    };
+    let addresses = names.iter().map(|names| ("dns", names.addr));
+    mode::run(Mode {
+        name: "node",
+        options: options.mode,
+        admin,
+        metrics,
+        watch,
+        publisher,
+        work,
+        addresses: BTreeMap::from_iter(addresses),
+        sockets: distribute(
+            workers,
+            Vec::new(),
+            names.map_or_else(Vec::new, |names| names.sockets),
+        ),
+        report: None,
+    })
+}
+
+impl NodeOptions {
+    fn intercept(&self) -> Result<InterceptOptions, Failure> {
+        let node_ips = if self.node_ip.is_empty() {
+            own_addresses().context("cannot list the node's addresses; give them with --node-ip")?
+        } else {
+            self.node_ip.clone()
+        };
+        Ok(InterceptOptions {
+            port: self.intercept_port,
+            mark: MARK,
+            node_ips,
+            local_addresses: self.dns.map(|addr| addr.ip()).into_iter().collect(),
+            pod_cidrs: self.pod_cidr.clone(),
+            service_cidrs: self.service_cidr.clone(),
+            egress: false,
+        })
+    }
+}
+
+/// Addresses of this namespace's devices that others can reach.
+fn own_addresses() -> nix::Result<Vec<IpAddr>> {
+    let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|device| {
+        let address = device.address?;
+        let v4 = address.as_sockaddr_in().map(|addr| IpAddr::V4(addr.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|addr| IpAddr::V6(addr.ip())))
+    });
+    let mut addresses: Vec<IpAddr> = addresses
+        .filter(|ip| match ip {
+            IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+            IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+        })
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// Finds out whether we have the privilege that interception takes, before anything starts.
+fn may_intercept() -> Result<(), Failure> {
+    match intercept::listener((Ipv4Addr::LOCALHOST, 0).into()) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure::Machine(
+            "intercepting connections takes the capability CAP_NET_ADMIN: run as root, or add \
+                 NET_ADMIN to securityContext.capabilities.add of the container"
+                .to_owned(),
+        )),
+        Err(error) => Err(Failure::Machine(format!(
+            "connections cannot be intercepted here: {error}"
+        ))),
+    }
+}

@@ -1,0 +1,219 @@
+//! Sockets that others see, bound before anything else starts: a taken port is an error while there is
+//! nothing to undo yet, and after `up` entered its own namespaces it is too late.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use sealane_config::sockets::tcp_listener;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::exit::Failure;
+
+/// Receive buffer of a DNS socket, bytes: a burst of queries while the worker is busy.
+const UDP_BUFFER: usize = 1 << 20;
+
+/// What one worker's gateway listens on.
+#[derive(Debug)]
+pub(crate) struct GatewaySockets {
+    /// Plain.
+    pub(crate) http: TcpListener,
+    /// TLS.
+    pub(crate) https: TcpListener,
+}
+
+/// What one worker's DNS listens on.
+#[derive(Debug)]
+pub(crate) struct DnsSockets {
+    /// Datagrams.
+    pub(crate) udp: UdpSocket,
+    /// Connections.
+    pub(crate) tcp: TcpListener,
+}
+
+/// The gateway's listeners, a pair for each worker that share the ports by `SO_REUSEPORT`. The
+/// addresses are those that they really got: a port given as 0 is chosen by the kernel.
+#[derive(Debug)]
+pub(crate) struct GatewayListeners {
+    /// Plain.
+    pub(crate) http: SocketAddr,
+    /// TLS.
+    pub(crate) https: SocketAddr,
+    /// For the workers.
+    pub(crate) sockets: Vec<GatewaySockets>,
+}
+
+/// The sockets of DNS, a pair for each worker.
+#[derive(Debug)]
+pub(crate) struct DnsListeners {
+    /// UDP and TCP.
+    pub(crate) addr: SocketAddr,
+    /// For the workers.
+    pub(crate) sockets: Vec<DnsSockets>,
+}
+
+/// Binds, and gathers what cannot be bound.
+#[derive(Debug, Default)]
+pub(crate) struct Binder {
+    problems: Vec<String>,
+}
+
+impl Binder {
+    /// The gateway's addresses, flags `--http` and `--https`.
+    pub(crate) fn gateway(
+        &mut self,
+        http: SocketAddr,
+        https: SocketAddr,
+        workers: usize,
+    ) -> Option<GatewayListeners> {
+        let plain = shared(http, workers, tcp_listener);
+        let plain = self.keep(plain, "--http", http);
+        let tls = shared(https, workers, tcp_listener);
+        let tls = self.keep(tls, "--https", https);
+        let ((http, plain), (https, tls)) = (plain?, tls?);
+        let sockets = plain.into_iter().zip(tls);
+        let sockets = sockets.map(|(http, https)| GatewaySockets {
+            http: http.into(),
+            https: https.into(),
+        });
+        Some(GatewayListeners {
+            http,
+            https,
+            sockets: sockets.collect(),
+        })
+    }
+
+    /// The address of DNS, flag `--dns`.
+    pub(crate) fn dns(&mut self, addr: SocketAddr, workers: usize) -> Option<DnsListeners> {
+        let (addr, sockets) = self.keep(dns(addr, workers), "--dns", addr)?;
+        let sockets = sockets.into_iter().map(|(udp, tcp)| DnsSockets {
+            udp: udp.into(),
+            tcp: tcp.into(),
+        });
+        Some(DnsListeners {
+            addr,
+            sockets: sockets.collect(),
+        })
+    }
+
+    /// One listener for control work.
+    pub(crate) fn control(&mut self, flag: &str, addr: SocketAddr) -> Option<TcpListener> {
+        let (_, sockets) = self.keep(shared(addr, 1, unshared), flag, addr)?;
+        sockets.into_iter().next().map(Into::into)
+    }
+
+    /// The listeners, if all of them could be bound.
+    ///
+    /// # Errors
+    /// Every address that cannot be bound, a line each, with the flag that changes it.
+    pub(crate) fn finish<T>(self, bound: Option<T>) -> Result<T, Failure> {
+        bound
+            .filter(|_| self.problems.is_empty())
+            .ok_or(Failure::Input(self.problems))
+    }
+
+    fn keep<S>(
+        &mut self,
+        result: io::Result<Bound<S>>,
+        flag: &str,
+        addr: SocketAddr,
+    ) -> Option<Bound<S>> {
+        let error = match result {
+            Ok(bound) => return Some(bound),
+            Err(error) => error,
+        };
+        self.problems.push(match error.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "{addr} is taken by another program: stop it, or give another address with {flag}"
+            ),
+            io::ErrorKind::PermissionDenied => format!(
+                "cannot listen on {addr}: {error}; ports below 1024 take CAP_NET_BIND_SERVICE, \
+                 or give another address with {flag}"
+            ),
+            _ => format!("cannot listen on {addr}: {error}; change it with {flag}"),
+        });
+        None
+    }
+}
+
+type Bound<S> = (SocketAddr, Vec<S>);
+
+/// Ports that are tried for DNS where the kernel chooses: it chooses for UDP, and TCP may have the
+/// same number in use.
+const DNS_TRIES: usize = 16;
+
+/// UDP and TCP sockets of the same number, a pair for each worker.
+fn dns(wanted: SocketAddr, workers: usize) -> io::Result<Bound<(Socket, Socket)>> {
+    let mut tries = if wanted.port() == 0 { DNS_TRIES } else { 1 };
+    loop {
+        let (addr, udp) = shared(wanted, workers, udp_socket)?;
+        tries -= 1;
+        match shared(addr, workers, tcp_listener) {
+            Ok((_, tcp)) => return Ok((addr, udp.into_iter().zip(tcp).collect())),
+            Err(_) if tries > 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One socket a worker on the same port. The first one decides the port, and it must be free: with
+/// `SO_REUSEPORT` alone a second instance of the same user would silently share it.
+fn shared(
+    addr: SocketAddr,
+    count: usize,
+    make: impl Fn(SocketAddr) -> io::Result<Socket>,
+) -> io::Result<Bound<Socket>> {
+    drop(probe(addr, &make)?);
+    let mut sockets = Vec::with_capacity(count);
+    let mut addr = addr;
+    for _ in 0..count {
+        let socket = make(addr)?;
+        if let Some(bound) = socket.local_addr()?.as_socket() {
+            addr = bound;
+        }
+        sockets.push(socket);
+    }
+    Ok((addr, sockets))
+}
+
+/// Binds without `SO_REUSEPORT` once, to find out whether somebody else has the port.
+fn probe(
+    addr: SocketAddr,
+    make: &impl Fn(SocketAddr) -> io::Result<Socket>,
+) -> io::Result<Option<Socket>> {
+    if addr.port() == 0 {
+        return Ok(None);
+    }
+    let kind = make((addr.ip(), 0).into())?.r#type()?;
+    let socket = Socket::new(Domain::for_address(addr), kind, None)?;
+    if kind == Type::STREAM {
+        // Old connections in TIME_WAIT do not count as taken.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(Some(socket))
+}
+
+fn unshared(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(128)?;
+    Ok(socket)
+}
+
+/// A UDP socket that shares its port with the other workers, made by the calling thread.
+///
+/// # Errors
+/// The system call's error.
+pub(crate) fn udp_socket(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_recv_buffer_size(UDP_BUFFER)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}

@@ -1,0 +1,329 @@
+//! The data plane's threads: one worker a core, each with its own runtime, listeners and pools.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures_util::FutureExt as _;
+use futures_util::future::{LocalBoxFuture, join_all};
+use sealane_cluster::network::PodNetwork;
+use sealane_config::Reader;
+use sealane_config::sockets::{HostSockets, tcp_listener};
+use sealane_dns::{DnsServer, DnsSettings};
+use sealane_ingress::{Gateway, GatewayOptions};
+use sealane_proxy::connect::Connector;
+use sealane_proxy::http::{Engine, EngineOptions};
+use sealane_proxy::intercept::Interceptor;
+use sealane_proxy::node::{Capture, NodeProxy};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::bind::{DnsSockets, GatewaySockets};
+use crate::exit::Failure;
+
+/// Most workers that can be asked for.
+const MAX_WORKERS: usize = 64;
+
+/// How often is looked whether a worker has ended that should not.
+const LIVENESS: Duration = Duration::from_secs(1);
+
+/// How often is looked whether workers have ended that should.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The number of workers, as an option or one a core.
+///
+/// # Errors
+/// A number that cannot be.
+pub(crate) fn count(wanted: Option<usize>) -> Result<usize, String> {
+    let workers = wanted.unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS))
+    });
+    if (1..=MAX_WORKERS).contains(&workers) {
+        Ok(workers)
+    } else {
+        Err(format!("--workers {workers}: give 1 to {MAX_WORKERS}"))
+    }
+}
+
+/// What every worker does; one clone each.
+#[derive(Clone)]
+pub(crate) struct Work {
+    /// The state of the world.
+    pub(crate) reader: Reader,
+    /// The namespace that workers live in; `None` for that of the process.
+    pub(crate) network: Option<PodNetwork>,
+    /// Makes sockets that lead out of it.
+    pub(crate) sockets: HostSockets,
+    /// Connects to endpoints.
+    pub(crate) connector: Connector,
+    /// Serves Ingresses on sockets of [`Sockets::gateway`].
+    pub(crate) gateway: Option<GatewayOptions>,
+    /// Answers names on sockets of [`Sockets::dns`].
+    pub(crate) dns: Option<Dns>,
+    /// Serves Services.
+    pub(crate) services: Option<Capture>,
+}
+
+/// DNS of a worker.
+#[derive(Clone)]
+pub(crate) struct Dns {
+    /// What is answered.
+    pub(crate) settings: Arc<DnsSettings>,
+    /// More addresses, in the workers' namespace.
+    pub(crate) inside: Vec<SocketAddr>,
+    /// Go on without those of them that cannot be had.
+    pub(crate) inside_is_optional: bool,
+}
+
+/// The sockets of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    /// Of the gateway.
+    pub(crate) gateway: Option<GatewaySockets>,
+    /// Of DNS.
+    pub(crate) dns: Option<DnsSockets>,
+}
+
+/// Sockets for `workers`, from listeners that have as many or that there are none of.
+pub(crate) fn distribute(
+    workers: usize,
+    gateway: Vec<GatewaySockets>,
+    dns: Vec<DnsSockets>,
+) -> Vec<Sockets> {
+    let (mut gateway, mut dns) = (gateway.into_iter(), dns.into_iter());
+    let sets = (0..workers).map(|_| Sockets {
+        gateway: gateway.next(),
+        dns: dns.next(),
+    });
+    sets.collect()
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    /// Cancelled: stop accepting, finish what is in flight.
+    drain: CancellationToken,
+    failures: mpsc::Receiver<String>,
+}
+
+/// Starts a worker for each set of sockets, and waits until all of them serve.
+///
+/// # Errors
+/// A worker could not be started or lacks something that it needs.
+pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure> {
+    let drain = CancellationToken::new();
+    let (bound, started) = std_mpsc::sync_channel(sets.len());
+    let (failed, failures) = mpsc::channel(1);
+    let mut threads = Vec::with_capacity(sets.len());
+    for (index, set) in sets.into_iter().enumerate() {
+        let worker = Worker {
+            work: work.clone(),
+            index,
+            drain: drain.clone(),
+            failed: failed.clone(),
+        };
+        let bound = bound.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || worker.run(set, bound))
+            .context("cannot start a worker thread")?;
+        threads.push(thread);
+    }
+    drop(bound);
+    for _ in &threads {
+        let outcome = started.recv().context("a worker ended at its start");
+        outcome.and_then(std::convert::identity)?;
+    }
+    Ok(Workers {
+        threads,
+        drain,
+        failures,
+    })
+}
+
+impl Workers {
+    /// Resolves when a part of a worker has failed for good, and says which.
+    pub(crate) async fn failure(&mut self) -> String {
+        loop {
+            match timeout(LIVENESS, self.failures.recv()).await {
+                Ok(Some(failure)) => return failure,
+                Ok(None) => return "the workers ended".to_owned(),
+                Err(_elapsed) => {
+                    if self.threads.iter().any(JoinHandle::is_finished) {
+                        return "a worker ended".to_owned();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops accepting and waits until everything in flight is done, at most `deadline`. Workers
+    /// that are not done by then end with the process.
+    pub(crate) async fn drain(self, deadline: Duration) {
+        self.drain.cancel();
+        let until = Instant::now() + deadline;
+        for thread in self.threads {
+            while !thread.is_finished() {
+                if Instant::now() >= until {
+                    tracing::warn!("requests were still in flight at the end of the drain");
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+}
+
+/// Told once by each worker, which then lets go of it: one that panics tells nothing.
+type Bound = std_mpsc::SyncSender<anyhow::Result<()>>;
+
+/// A part of a worker, until it is drained or fails.
+type Part = LocalBoxFuture<'static, anyhow::Result<()>>;
+
+struct Worker {
+    work: Work,
+    index: usize,
+    drain: CancellationToken,
+    failed: mpsc::Sender<String>,
+}
+
+impl Worker {
+    fn run(self, set: Sockets, bound: Bound) {
+        let runtime = self.enter().and_then(|()| {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build();
+            runtime.context("cannot start a runtime")
+        });
+        match runtime {
+            Ok(runtime) => LocalSet::new().block_on(&runtime, self.serve(set, bound)),
+            // `start` waits for as many answers as there are workers.
+            Err(error) => drop(bound.send(Err(error))),
+        }
+    }
+
+    fn enter(&self) -> anyhow::Result<()> {
+        match &self.work.network {
+            Some(PodNetwork::Namespaces(network)) => network
+                .enter()
+                .context("cannot enter the cluster's network"),
+            Some(PodNetwork::Loopback(_)) | None => Ok(()),
+        }
+    }
+
+    async fn serve(self, set: Sockets, bound: Bound) {
+        let engine = Engine::new(self.work.connector.clone(), EngineOptions::default());
+        let parts = match self.parts(set, &engine) {
+            Ok(parts) => parts,
+            Err(error) => return drop(bound.send(Err(error))),
+        };
+        // Fails only if `start` has given up because of another worker.
+        let _ = bound.send(Ok(()));
+        drop(bound);
+        let parts = parts.into_iter().map(async |part| {
+            if let Err(error) = part.await {
+                let failure = format!("worker {}: {error:#}", self.index);
+                tracing::error!("{failure}");
+                // The first failure is enough.
+                let _ = self.failed.try_send(failure);
+            }
+        });
+        let maintenance = engine.maintain(self.work.reader.clone(), self.drain.clone());
+        tokio::join!(join_all(parts), maintenance);
+        engine.drained().await;
+    }
+
+    fn parts(&self, set: Sockets, engine: &Engine) -> anyhow::Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        if let (Some(options), Some(sockets)) = (&self.work.gateway, set.gateway) {
+            let reader = self.work.reader.clone();
+            let gateway = Gateway::new(reader, engine.clone(), options.clone());
+            let http = tokio::net::TcpListener::from_std(sockets.http)?;
+            let https = tokio::net::TcpListener::from_std(sockets.https)?;
+            let (plain, drain) = (gateway.clone(), self.drain.clone());
+            let plain = async move { plain.serve_http(http, drain).await };
+            parts.push(plain.map(Ok).boxed_local());
+            let drain = self.drain.clone();
+            let tls = async move { gateway.serve_https(https, drain).await };
+            parts.push(tls.map(Ok).boxed_local());
+        }
+        if let Some(dns) = &self.work.dns {
+            self.names(dns, set.dns, &mut parts)?;
+        }
+        if let Some(capture) = &self.work.services {
+            self.services(capture, engine, &mut parts)?;
+        }
+        Ok(parts)
+    }
+
+    fn names(
+        &self,
+        dns: &Dns,
+        sockets: Option<DnsSockets>,
+        parts: &mut Vec<Part>,
+    ) -> anyhow::Result<()> {
+        let (reader, host) = (self.work.reader.clone(), self.work.sockets.clone());
+        let server = DnsServer::new(reader, host, Arc::clone(&dns.settings));
+        let mut pairs: Vec<(UdpSocket, TcpListener)> = Vec::new();
+        pairs.extend(sockets.map(|sockets| (sockets.udp, sockets.tcp)));
+        for addr in &dns.inside {
+            match dns_pair(*addr) {
+                Ok(pair) => pairs.push(pair),
+                Err(error) if dns.inside_is_optional => {
+                    tracing::warn!("no DNS on {addr}: {error:#}");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for (udp, tcp) in pairs {
+            let (datagrams, drain) = (server.clone(), self.drain.clone());
+            let datagrams = async move { datagrams.serve_udp(udp, drain).await };
+            let (connections, drain) = (server.clone(), self.drain.clone());
+            let connections = async move { connections.serve_tcp(tcp, drain).await };
+            let both = async move {
+                tokio::try_join!(datagrams, connections).context("cannot serve DNS")?;
+                Ok(())
+            };
+            parts.push(both.boxed_local());
+        }
+        Ok(())
+    }
+
+    fn services(
+        &self,
+        capture: &Capture,
+        engine: &Engine,
+        parts: &mut Vec<Part>,
+    ) -> anyhow::Result<()> {
+        let (reader, drain) = (self.work.reader.clone(), self.drain.clone());
+        let (connector, host) = (self.work.connector.clone(), self.work.sockets.clone());
+        let node = NodeProxy::bind(
+            capture.clone(),
+            reader.clone(),
+            engine.clone(),
+            connector,
+            host,
+        )
+        .context("cannot intercept connections to Services")?;
+        parts.push(node.run(drain.clone()).map(Ok).boxed_local());
+        if let Capture::Transparent(options) = capture
+            && self.index == 0
+        {
+            let kernel = Interceptor::open(options.clone()).context("cannot program the kernel")?;
+            parts.push(kernel.run(reader, drain).map(Ok).boxed_local());
+        }
+        Ok(())
+    }
+}
+
+/// Sockets of DNS, made in the namespace of the calling thread.
+fn dns_pair(addr: SocketAddr) -> anyhow::Result<(UdpSocket, TcpListener)> {
+    let failed = || format!("cannot listen on the cluster's DNS address {addr}");
+    let udp = sealane_dns::bind_udp(addr).with_context(failed)?;
+    let tcp = tcp_listener(addr).with_context(failed)?;
+    Ok((udp, tcp.into()))
+}

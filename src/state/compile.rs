@@ -1,0 +1,94 @@
+//! Objects through the data plane's compiler, once.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use sealane_config::Snapshot;
+use sealane_config::compile::{
+    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
+    SecretRecord, ServiceRecord, SliceRecord,
+};
+use tokio::time::Instant;
+
+use super::{Key, Objects, gateway_api};
+use crate::up::served::CONTROLLER;
+
+/// What the gateway of every mode serves unless it is told otherwise.
+fn gateway() -> GatewayOptions {
+    GatewayOptions {
+        controller: CONTROLLER.to_owned(),
+        watch_without_class: false,
+        default_certificate: None,
+    }
+}
+
+/// The Secrets that Ingresses of ours refer to.
+pub(super) fn secrets(objects: &Objects) -> Vec<Key> {
+    let mut compiler = Compiler::new(gateway(), None);
+    compile_ingresses(&mut compiler, objects, Instant::now());
+    let key = |(key, _): (&ObjectKey, u64)| (key.namespace.to_string(), key.name.to_string());
+    compiler.secrets().map(key).collect()
+}
+
+/// Compiles the objects from nothing.
+pub(super) fn compile(objects: &Objects) -> Snapshot {
+    let now = Instant::now();
+    let mut names = Names::default();
+    let mut compiler = Compiler::new(gateway(), None);
+    for service in &objects.services {
+        let key = key_of(service);
+        let record = ServiceRecord::read(&key, service.clone());
+        let delta = Delta::Set(key, Ok(Some(record)));
+        compiler.apply(Change::Services(delta), now);
+    }
+    for slice in &objects.slices {
+        let key = key_of(slice);
+        let record = SliceRecord::read(&key, slice.clone(), &mut names);
+        compiler.apply(Change::Slices(Delta::Set(key, Ok(record))), now);
+    }
+    for name in &objects.namespaces {
+        let delta = Delta::Set(ObjectKey::new("", name), Ok(Some(())));
+        compiler.apply(Change::Namespaces(delta), now);
+    }
+    compile_ingresses(&mut compiler, objects, now);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    for ((namespace, name), secret) in &objects.secrets {
+        let key = ObjectKey::new(namespace, name);
+        let delta = match secret {
+            Some(secret) => {
+                let record = SecretRecord::read(&key, secret.clone(), &provider);
+                Delta::Set(key.clone(), Ok(Some(record)))
+            }
+            None => Delta::Remove(key.clone()),
+        };
+        compiler.apply(Change::Secret(key, delta), now);
+    }
+    let mut snapshot = compiler.build(now, Timestamp::now().as_second()).snapshot;
+    snapshot.synced = true;
+    snapshot
+}
+
+fn compile_ingresses(compiler: &mut Compiler, objects: &Objects, now: Instant) {
+    for class in &objects.classes {
+        let record = ClassRecord::read(class.clone());
+        let delta = Delta::Set(key_of(class), Ok(Some(record)));
+        compiler.apply(Change::Classes(delta), now);
+    }
+    for ingress in &objects.ingresses {
+        let key = key_of(ingress);
+        let record = IngressRecord::read(&key, ingress.clone());
+        let delta = Delta::Set(key, Ok(Some(record)));
+        compiler.apply(Change::Ingresses(delta), now);
+    }
+    for object in &objects.gateway_api {
+        if let Some(change) = gateway_api::change(object) {
+            compiler.apply(change, now);
+        }
+    }
+}
+
+fn key_of<K: kube::Resource>(object: &K) -> ObjectKey {
+    let namespace = object.namespace().unwrap_or_default();
+    ObjectKey::new(&namespace, &object.name_any())
+}

@@ -1,0 +1,87 @@
+//! What the workers of `up` do: everything.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ipnet::IpNet;
+use sealane_cluster::network::{INTERCEPT_MARK, PodNetwork};
+use sealane_config::Reader;
+use sealane_config::sockets::HostSockets;
+use sealane_dns::DnsSettings;
+use sealane_ingress::{GatewayOptions, tls};
+use sealane_proxy::connect::Connector;
+use sealane_proxy::http::ServerOptions;
+use sealane_proxy::intercept::InterceptOptions;
+use sealane_proxy::node::Capture;
+
+use super::settings::{Addresses, Settings};
+use super::system::DNS_PORT;
+use crate::serve::workers::{Dns, Work};
+
+/// Port of the listeners for intercepted connections, in the cluster's namespace.
+const INTERCEPT_PORT: u16 = 15001;
+
+/// The work, with the gateway's address for HTTPS.
+///
+/// # Errors
+/// No certificate for hosts without one can be made.
+pub(super) fn work(
+    reader: &Reader,
+    network: &PodNetwork,
+    sockets: &HostSockets,
+    settings: &Settings,
+    https: SocketAddr,
+) -> anyhow::Result<Work> {
+    let addresses = settings.pod_network.addresses();
+    let (services, connector) = match network {
+        PodNetwork::Namespaces(_) => {
+            let cluster = [addresses.pods, addresses.services].map(IpNet::V4);
+            let connector = Connector::Split {
+                cluster: Arc::new(cluster),
+                host: sockets.clone(),
+            };
+            (Capture::Transparent(intercept(&addresses)), connector)
+        }
+        PodNetwork::Loopback(_) => (Capture::Listeners, Connector::Direct),
+    };
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let own = [settings.dns, SocketAddr::new(addresses.dns, DNS_PORT)];
+    let inside = [addresses.dns, addresses.node.into()];
+    let fallback = tls::self_signed().context("cannot make the default certificate")?;
+    Ok(Work {
+        reader: reader.clone(),
+        network: Some(network.clone()),
+        sockets: sockets.clone(),
+        connector,
+        gateway: Some(GatewayOptions {
+            tls: tls::server_config(reader.clone(), fallback).context("cannot set up TLS")?,
+            https_port: https.port(),
+            server: ServerOptions::default(),
+            access_log: false,
+        }),
+        dns: Some(Dns {
+            settings: Arc::new(DnsSettings {
+                upstreams: sealane_dns::upstreams_from_resolv_conf(&resolv_conf, &own),
+                own_addresses: vec![addresses.dns],
+                ..DnsSettings::default()
+            }),
+            inside: inside.map(|ip| SocketAddr::new(ip, DNS_PORT)).to_vec(),
+            // Without a namespace of its own port 53 may be somebody else's, or root's.
+            inside_is_optional: matches!(network, PodNetwork::Loopback(_)),
+        }),
+        services: Some(services),
+    })
+}
+
+fn intercept(addresses: &Addresses) -> InterceptOptions {
+    InterceptOptions {
+        port: INTERCEPT_PORT,
+        mark: INTERCEPT_MARK,
+        node_ips: vec![addresses.node.into()],
+        local_addresses: vec![addresses.dns],
+        pod_cidrs: vec![addresses.pods.into()],
+        service_cidrs: vec![addresses.services.into()],
+        egress: true,
+    }
+}
