@@ -18,6 +18,7 @@ mod ingress_status;
 mod names;
 mod node;
 mod path;
+mod port;
 mod problems;
 mod rank;
 mod secret;

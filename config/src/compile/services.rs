@@ -7,19 +7,17 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::claims::{Claims, Rank, Wanted, wanted};
-use super::endpoints::{Holds, Merged, PortEndpoints};
+use super::endpoints::{Holds, Merged};
 use super::node::{Here, NodeIdentity, NodeRecord};
+use super::port::CompiledPort;
 use super::problems::{Problems, Unit};
-use super::service::{PortRecord, ServiceRecord};
+use super::service::ServiceRecord;
 use super::slice::SliceRecord;
 use super::stats::StatsTable;
 use super::store::{Changed, Delta, ObjectKey, Store};
 use crate::Snapshot;
 use crate::defaults::SLICE_MOVE_GRACE;
-use crate::model::{
-    EndpointOwners, Problem, ProblemKind, Protocol, Scope, Service, ServiceEndpoint, ServiceKey,
-    ServiceKind, ServicePort,
-};
+use crate::model::{Problem, ProblemKind, Protocol, Service, ServiceKey, ServiceKind, ServicePort};
 
 /// A dialled address: key of [`Snapshot::vips`].
 type Vip = (IpAddr, Protocol, u16);
@@ -63,15 +61,6 @@ pub(super) struct ServicesWork {
     pub(super) slices: usize,
     /// Endpoints in these.
     pub(super) endpoints: usize,
-}
-
-/// A port with the endpoints of either family.
-struct CompiledPort {
-    /// The family that the Service prefers, or the other if that one has no endpoints.
-    any: Arc<ServicePort>,
-    any_is_v4: bool,
-    /// The other family, if the Service has an address in it.
-    other: Option<Arc<ServicePort>>,
 }
 
 impl Services {
@@ -249,7 +238,7 @@ impl Services {
         self.cluster_ips
             .exchange(before, after, &mut snapshot.cluster_ips, contested);
         let owners = &mut snapshot.endpoint_ips;
-        exchange_endpoint_ips(&service_key, &endpoints_before, &endpoints, owners);
+        owners.exchange(&service_key, &endpoints_before, &endpoints);
         if exists {
             self.compiled.insert(key.clone(), Box::new(next));
         }
@@ -343,54 +332,6 @@ impl Services {
     }
 }
 
-impl CompiledPort {
-    /// `endpoints` gives those of a family, and those on this node if it is asked to.
-    fn new(
-        service: &ServiceKey,
-        record: &ServiceRecord,
-        port: &PortRecord,
-        mut endpoints: impl FnMut(bool, bool) -> PortEndpoints,
-    ) -> Self {
-        let policy = &record.policy;
-        let with_local = [policy.internal, policy.external].contains(&Scope::Local);
-        let with = |endpoints: PortEndpoints| {
-            Arc::new(ServicePort {
-                service: service.clone(),
-                name: Arc::clone(&port.name),
-                port: port.port,
-                protocol: port.protocol,
-                node_port: port.node_port,
-                app_protocol: port.app_protocol,
-                endpoints: endpoints.cluster,
-                local: endpoints.local,
-                policy: Arc::clone(policy),
-            })
-        };
-        let (v4, v6) = (endpoints(true, with_local), endpoints(false, with_local));
-        let prefers_v4 = record.cluster_ips.first().is_none_or(IpAddr::is_ipv4);
-        let any_is_v4 = if prefers_v4 {
-            !v4.cluster.is_empty() || v6.cluster.is_empty()
-        } else {
-            v6.cluster.is_empty() && !v4.cluster.is_empty()
-        };
-        let (any, other) = if any_is_v4 { (v4, v6) } else { (v6, v4) };
-        let has_other = record.addresses().any(|ip| ip.is_ipv4() != any_is_v4);
-        Self {
-            any: with(any),
-            any_is_v4,
-            other: has_other.then(|| with(other)),
-        }
-    }
-
-    fn family(&self, addr: IpAddr) -> Option<&Arc<ServicePort>> {
-        if addr.is_ipv4() == self.any_is_v4 {
-            Some(&self.any)
-        } else {
-            self.other.as_ref()
-        }
-    }
-}
-
 impl Compiled {
     fn of(key: &ObjectKey, record: &ServiceRecord, ports: &[CompiledPort]) -> Self {
         let rank = |external| Rank {
@@ -430,43 +371,6 @@ fn unlink(index: &mut HashMap<ObjectKey, Vec<ObjectKey>>, from: &ObjectKey, key:
         }
         if keys.is_empty() {
             index.remove(from);
-        }
-    }
-}
-
-/// Brings `table` up to date with a Service's endpoints; both lists are sorted by address.
-fn exchange_endpoint_ips(
-    service: &ServiceKey,
-    before: &[ServiceEndpoint],
-    after: &[ServiceEndpoint],
-    table: &mut EndpointOwners,
-) {
-    let has = |list: &[ServiceEndpoint], ip: IpAddr| {
-        let found = list.binary_search_by_key(&ip, ServiceEndpoint::addr);
-        found.is_ok()
-    };
-    let gone = before.iter().map(ServiceEndpoint::addr);
-    for ip in gone.filter(|ip| !has(after, *ip)) {
-        let mut services = table.get(&ip).map_or_else(Vec::new, |s| s.to_vec());
-        services.retain(|other| other != service);
-        if services.is_empty() {
-            table.remove_mut(&ip);
-        } else {
-            table.insert_mut(ip, services.into());
-        }
-    }
-    // Nearly every address belongs to one Service, so its endpoints share one list.
-    let alone: Arc<[ServiceKey]> = Arc::new([service.clone()]);
-    let new = after.iter().map(ServiceEndpoint::addr);
-    for ip in new.filter(|ip| !has(before, *ip)) {
-        let Some(others) = table.get(&ip) else {
-            table.insert_mut(ip, Arc::clone(&alone));
-            continue;
-        };
-        if let Err(index) = others.binary_search(service) {
-            let mut services = others.to_vec();
-            services.insert(index, service.clone());
-            table.insert_mut(ip, services.into());
         }
     }
 }

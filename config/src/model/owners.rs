@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
 
-use super::ServiceKey;
+use super::{ServiceEndpoint, ServiceKey};
 
 /// Services by endpoint address; clones share structure.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +74,43 @@ impl EndpointOwners {
             self.blocks.remove_mut(&block);
         } else {
             Arc::make_mut(entries).remove(index);
+        }
+    }
+
+    /// Replaces the endpoints `before` of a Service by those `after`; both are sorted by address.
+    pub(crate) fn exchange(
+        &mut self,
+        service: &ServiceKey,
+        before: &[ServiceEndpoint],
+        after: &[ServiceEndpoint],
+    ) {
+        let has = |list: &[ServiceEndpoint], ip: IpAddr| {
+            let found = list.binary_search_by_key(&ip, ServiceEndpoint::addr);
+            found.is_ok()
+        };
+        let gone = before.iter().map(ServiceEndpoint::addr);
+        for ip in gone.filter(|ip| !has(after, *ip)) {
+            let mut services = self.get(&ip).map_or_else(Vec::new, |s| s.to_vec());
+            services.retain(|other| other != service);
+            if services.is_empty() {
+                self.remove_mut(&ip);
+            } else {
+                self.insert_mut(ip, services.into());
+            }
+        }
+        // Nearly every address belongs to one Service, so its endpoints share one list.
+        let alone: Arc<[ServiceKey]> = Arc::new([service.clone()]);
+        let new = after.iter().map(ServiceEndpoint::addr);
+        for ip in new.filter(|ip| !has(before, *ip)) {
+            let Some(others) = self.get(&ip) else {
+                self.insert_mut(ip, Arc::clone(&alone));
+                continue;
+            };
+            if let Err(index) = others.binary_search(service) {
+                let mut services = others.to_vec();
+                services.insert(index, service.clone());
+                self.insert_mut(ip, services.into());
+            }
         }
     }
 

@@ -195,7 +195,7 @@ impl Mirror {
     }
 
     /// The same state, told to a compiler that knows nothing.
-    fn from_nothing(&self) -> Self {
+    fn recompiled(&self) -> Self {
         let mut fresh = Self::new();
         fresh.objects.clone_from(&self.objects);
         fresh.secrets = self.secrets;
@@ -218,7 +218,7 @@ impl Mirror {
         self.world
             .wait(u64::try_from(SLICE_MOVE_GRACE.as_millis()).unwrap());
         self.build();
-        let mut fresh = self.from_nothing();
+        let mut fresh = self.recompiled();
         fresh.build();
         let certificates = |mirror: &mut Self| {
             let built = mirror.world.compiler.build(mirror.world.now, EPOCH);

@@ -29,13 +29,24 @@ fn publish(world: &mut World, local: &[SocketAddr], elsewhere: &[SocketAddr]) {
     world.publish();
 }
 
+/// A name, endpoints here and elsewhere, who may be chosen, and whether nobody may although there is
+/// somebody.
+type Case = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static [&'static str],
+    bool,
+);
+
 #[test]
 fn proxy_s5_s6_local_is_for_those_who_dial_the_cluster_ip() {
-    let (here, there) = ("10.1.0.1:80", "10.1.0.2:80");
-    let cases: [(&str, &[&str], &[&str], &[&str], bool); 4] = [
-        ("here and there", &[here], &[there], &[here], false),
-        ("only there", &[], &[there], &[], true),
-        ("only here", &[here], &[], &[here], false),
+    const HERE: &[&str] = &["10.1.0.1:80"];
+    const THERE: &[&str] = &["10.1.0.2:80"];
+    let cases: [Case; 4] = [
+        ("here and there", HERE, THERE, HERE, false),
+        ("only there", &[], THERE, &[], true),
+        ("only here", HERE, &[], HERE, false),
         ("nowhere", &[], &[], &[], false),
     ];
     for (name, local, elsewhere, want, is_cut_off) in cases {
