@@ -1,8 +1,8 @@
 //! Which cluster a command is about, and a client for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use kube::Client;
+use kube::{Client, Config};
 use sealane_config::client::{self, ClientError, ClusterAddress};
 
 use crate::exit::Failure;
@@ -20,22 +20,51 @@ pub(crate) struct ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// A client that says it is `sealane/VERSION (MODE)`. The API server need not be there yet.
+    /// The cluster of a kubeconfig's current context.
+    pub(crate) fn of_file(kubeconfig: &Path) -> Self {
+        Self {
+            kubeconfig: Some(kubeconfig.to_owned()),
+            context: None,
+        }
+    }
+
+    /// Where the API server is and who we are.
     ///
     /// # Errors
     /// A kubeconfig that cannot be used, or none at all.
-    pub(crate) async fn client(&self, mode: &str) -> Result<Client, Failure> {
+    pub(crate) async fn config(&self) -> Result<Config, Failure> {
         let address = ClusterAddress {
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
         };
-        let failed = |error: ClientError| match error {
-            ClientError::Kubeconfig { .. } => Failure::Input(vec![error.to_string()]),
-            ClientError::NoCluster(_) | ClientError::Unusable { .. } => {
-                Failure::Machine(error.to_string())
-            }
-        };
-        let config = client::configuration(&address).await.map_err(failed)?;
-        client::connect(config, mode).await.map_err(failed)
+        // Boxed, because configurations are large and are moved from state to state.
+        let found = Box::pin(client::configuration(&address)).await;
+        found.map_err(failed)
+    }
+
+    /// A client that says it is `sealane/VERSION (MODE)`. The API server need not be there yet.
+    ///
+    /// # Errors
+    /// As for [`Self::config`], or the credentials cannot be used.
+    pub(crate) async fn client(&self, mode: &str) -> Result<Client, Failure> {
+        connect(self.config().await?, mode).await
+    }
+}
+
+/// A client for what [`ClusterOptions::config`] found.
+///
+/// # Errors
+/// The credentials cannot be used.
+pub(crate) async fn connect(config: Config, mode: &str) -> Result<Client, Failure> {
+    let made = Box::pin(client::connect(config, mode)).await;
+    made.map_err(failed)
+}
+
+fn failed(error: ClientError) -> Failure {
+    match error {
+        ClientError::Kubeconfig { .. } => Failure::Input(vec![error.to_string()]),
+        ClientError::NoCluster(_) | ClientError::Unusable { .. } => {
+            Failure::Machine(error.to_string())
+        }
     }
 }

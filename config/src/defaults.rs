@@ -55,6 +55,12 @@ pub const CHANGE_QUEUE: usize = 1024;
 /// cannot be read must not keep everything from starting.
 pub const CERTIFICATE_WAIT: Duration = Duration::from_secs(2);
 
+/// Name under which the API server keeps book of the fields that we write.
+pub const FIELD_MANAGER: &str = "sealane-gateway";
+
+/// `spec.controllerName` of the GatewayClasses that are ours, and `reportingController` of our Events.
+pub const GATEWAY_CONTROLLER: &str = "sealane.dev/gateway";
+
 /// How long a connection to the API server may take, with name lookup, proxy and TLS.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -64,9 +70,3 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long its answer may take. Together with [`KEEP_ALIVE_INTERVAL`] below the 30 seconds in which
 /// a connection that died silently has to be noticed.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Name under which the API server keeps book of the fields that we write.
-pub const FIELD_MANAGER: &str = "sealane-gateway";
-
-/// `spec.controllerName` of the GatewayClasses that are ours, and `reportingController` of our Events.
-pub const GATEWAY_CONTROLLER: &str = "sealane.dev/gateway";

@@ -1,6 +1,7 @@
 //! The routing model: plain data, no Kubernetes types, cheap to share between snapshots.
 
 mod addr;
+mod attachment;
 mod endpoint;
 mod ingress;
 mod owners;
@@ -11,6 +12,7 @@ mod service;
 mod tls;
 
 pub use addr::{ClientAddr, EndpointAddr, ListenAddr, VipAddr};
+pub use attachment::{Attachment, Parent, Refusal};
 pub use endpoint::{Conditions, Endpoint, EndpointInfo, EndpointStats, Location};
 pub use ingress::{IngressStatus, PublishedAddress, StatusWriter};
 pub use owners::EndpointOwners;

@@ -1,5 +1,5 @@
-//! What is written back to the Kubernetes API: the status of Ingresses, and Events about what cannot
-//! be served as written.
+//! What is written back to the Kubernetes API: the status of Ingresses and of Gateway API's objects,
+//! and Events about what cannot be served as written.
 //!
 //! Any number of gateways may run; the holder of a Lease writes, the others stand by ([`lease`]).
 //! Nothing is written to objects that are not ours. All writes are paced, repeated with growing
@@ -7,6 +7,7 @@
 
 mod addresses;
 mod bucket;
+mod conditions;
 mod events;
 pub mod lease;
 mod notices;
@@ -74,11 +75,13 @@ pub async fn run(
     let (contested, fights) = watch::channel(Arc::default());
     let following = addresses::follow(client.clone(), options.publish, leadership.clone(), found);
     let keeper = status::Keeper::new(client.clone(), leadership.clone(), contested);
+    let conditions = conditions::Writer::new(client.clone(), leadership.clone());
     let writer = events::Writer::new(client, leadership, instance);
     let reporting = async {
         tokio::join!(
             shutdown.run_until_cancelled(following),
-            shutdown.run_until_cancelled(keeper.run(reader.clone(), addresses)),
+            shutdown.run_until_cancelled(keeper.run(reader.clone(), addresses.clone())),
+            shutdown.run_until_cancelled(conditions.run(reader.clone(), addresses)),
             shutdown.run_until_cancelled(writer.run(reader, fights)),
         );
         stop_election.cancel();
@@ -110,4 +113,12 @@ fn refusal(error: &kube::Error, verbs: &str, resource: &str) -> String {
             None => error.to_string(),
         },
     }
+}
+
+/// The beginning of `text`, at most `limit` bytes.
+fn shorten(text: &str, limit: usize) -> &str {
+    let end = (0..=limit.min(text.len()))
+        .rev()
+        .find(|&at| text.is_char_boundary(at));
+    &text[..end.unwrap_or_default()]
 }

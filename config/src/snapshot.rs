@@ -12,8 +12,8 @@ use rpds::HashTrieMapSync;
 use tokio::sync::watch;
 
 use crate::model::{
-    Backend, CertificateTable, EndpointOwners, IngressStatus, ObjectRef, Problem, Protocol,
-    RouteTable, Service, ServiceKey, ServicePort, VipAddr,
+    Attachment, Backend, CertificateTable, EndpointOwners, IngressStatus, ObjectRef, Problem,
+    Protocol, RouteTable, Service, ServiceKey, ServicePort, VipAddr,
 };
 use crate::staleness::Staleness;
 
@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub endpoint_ips: EndpointOwners,
     /// Ingresses whose status is ours to keep or to clear.
     pub ingresses: HashTrieMapSync<ObjectRef, Arc<IngressStatus>>,
+    /// Objects of Gateway API that are ours.
+    pub attachments: HashTrieMapSync<ObjectRef, Arc<Attachment>>,
     /// Routes of the gateway.
     pub routes: RouteTable,
     /// Certificates of the gateway.

@@ -9,6 +9,7 @@
 //! nothing was heard of a kind.
 
 mod backoff;
+mod custom;
 mod exchange;
 mod failure;
 mod follow;
@@ -36,6 +37,7 @@ use crate::compile::{
 };
 use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
 use crate::staleness::Staleness;
+use custom::Custom;
 use follow::{Follower, Source};
 
 /// How often staleness is measured and certificates are checked.
@@ -52,7 +54,8 @@ pub struct WatchOptions {
     pub node: Option<String>,
     /// Watch Namespaces, of which DNS has to know whether they exist.
     pub namespaces: bool,
-    /// Watch Ingresses, IngressClasses and the Secrets that Ingresses name.
+    /// Watch Ingresses, IngressClasses and the Secrets that Ingresses name, and the kinds of Gateway API
+    /// while they are served and may be listed.
     pub ingress: Option<IngressWatch>,
 }
 
@@ -404,6 +407,13 @@ impl Watches {
             |_, class, _| Some(ClassRecord::read(class)),
             Change::Classes,
         );
+        self.kinds.extend(custom::kinds());
+        let custom = Custom::new(
+            self.client.clone(),
+            self.sender.clone(),
+            self.staleness.clone(),
+        );
+        self.tasks.spawn(custom.run());
     }
 
     fn follow<K, R>(
@@ -424,6 +434,7 @@ impl Watches {
             wrap,
             sender: self.sender.clone(),
             names: Names::default(),
+            streams: true,
         };
         self.tasks.spawn(follower.run());
     }
@@ -478,6 +489,7 @@ impl Watches {
             wrap: move |delta| Change::Secret(key.clone(), delta),
             sender: self.sender.clone(),
             names: Names::default(),
+            streams: true,
         };
         self.tasks.spawn(follower.run())
     }

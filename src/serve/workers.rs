@@ -19,6 +19,7 @@ use sealane_proxy::intercept::Interceptor;
 use sealane_proxy::node::{Capture, NodeProxy};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::bind::{DnsSockets, GatewaySockets};
@@ -27,7 +28,10 @@ use crate::exit::Failure;
 /// Most workers that can be asked for.
 const MAX_WORKERS: usize = 64;
 
-/// How often is looked whether workers have ended.
+/// How often is looked whether a worker has ended that should not.
+const LIVENESS: Duration = Duration::from_secs(1);
+
+/// How often is looked whether workers have ended that should.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The number of workers, as an option or one a core.
@@ -126,10 +130,11 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
         let bound = bound.clone();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || worker.run(set, &bound))
+            .spawn(move || worker.run(set, bound))
             .context("cannot start a worker thread")?;
         threads.push(thread);
     }
+    drop(bound);
     for _ in &threads {
         let outcome = started.recv().context("a worker ended at its start");
         outcome.and_then(std::convert::identity)?;
@@ -144,9 +149,16 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
 impl Workers {
     /// Resolves when a part of a worker has failed for good, and says which.
     pub(crate) async fn failure(&mut self) -> String {
-        match self.failures.recv().await {
-            Some(failure) => failure,
-            None => "the workers ended".to_owned(),
+        loop {
+            match timeout(LIVENESS, self.failures.recv()).await {
+                Ok(Some(failure)) => return failure,
+                Ok(None) => return "the workers ended".to_owned(),
+                Err(_elapsed) => {
+                    if self.threads.iter().any(JoinHandle::is_finished) {
+                        return "a worker ended".to_owned();
+                    }
+                }
+            }
         }
     }
 
@@ -167,6 +179,7 @@ impl Workers {
     }
 }
 
+/// Told once by each worker, which then lets go of it: one that panics tells nothing.
 type Bound = std_mpsc::SyncSender<anyhow::Result<()>>;
 
 /// A part of a worker, until it is drained or fails.
@@ -180,7 +193,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(self, set: Sockets, bound: &Bound) {
+    fn run(self, set: Sockets, bound: Bound) {
         let runtime = self.enter().and_then(|()| {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = runtime.enable_all().build();
@@ -202,7 +215,7 @@ impl Worker {
         }
     }
 
-    async fn serve(self, set: Sockets, bound: &Bound) {
+    async fn serve(self, set: Sockets, bound: Bound) {
         let engine = Engine::new(self.work.connector.clone(), EngineOptions::default());
         let parts = match self.parts(set, &engine) {
             Ok(parts) => parts,
@@ -210,6 +223,7 @@ impl Worker {
         };
         // Fails only if `start` has given up because of another worker.
         let _ = bound.send(Ok(()));
+        drop(bound);
         let parts = parts.into_iter().map(async |part| {
             if let Err(error) = part.await {
                 let failure = format!("worker {}: {error:#}", self.index);

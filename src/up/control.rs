@@ -117,7 +117,14 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
     }
     let listeners = vec![(admin, Scope::All)];
     tokio::spawn(admin::serve(listeners, pages, serving.clone()));
-    let plane = Plane::start(&settings, data_dir.path(), api, &network, &serving).await?;
+    let plane = Box::pin(Plane::start(
+        &settings,
+        data_dir.path(),
+        api,
+        &network,
+        &serving,
+    ))
+    .await?;
     let client = plane.client.clone();
     let kubeconfig = plane.kubeconfig.display().to_string();
     let url = plane.url.clone();

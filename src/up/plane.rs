@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 use sealane_cluster::api::credentials::{self, Credentials};
 use sealane_cluster::api::kubelet::{self, Kubelet};
 use sealane_cluster::api::{self, ApiOptions, ApiServer, Store};
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::control::NODE;
 use super::preflight;
 use super::settings::{ControlPlane, PodNetworkMode, Settings};
+use crate::cluster_client::{self, ClusterOptions};
 use crate::exit::Failure;
 
 /// A control plane that takes requests.
@@ -72,7 +72,7 @@ impl Plane {
                 };
                 Self::embedded(settings, data_dir, store, listener, network, serving).await
             }
-            ControlPlane::Joined(kubeconfig) => Self::joined(kubeconfig, listener).await,
+            ControlPlane::Joined(kubeconfig) => Box::pin(Self::joined(kubeconfig, listener)).await,
         }
     }
 
@@ -123,19 +123,16 @@ impl Plane {
     }
 
     async fn joined(file: &Path, listener: TcpListener) -> Result<Self, Failure> {
-        let unusable = |error: &dyn std::fmt::Display| {
-            Failure::Input(vec![format!("--kubeconfig {}: {error}", file.display())])
-        };
-        let kubeconfig = Kubeconfig::read_from(file).map_err(|error| unusable(&error))?;
-        let context = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &context);
-        let config = config.await.map_err(|error| unusable(&error))?;
+        let config = ClusterOptions::of_file(file).config().await?;
         let roots = config.root_cert.clone().filter(|roots| !roots.is_empty());
         let roots = roots.ok_or_else(|| {
-            unusable(&"it names no certificate authority, by which calls of the API server are told from others'")
+            Failure::Input(vec![format!(
+                "kubeconfig {}: it names no certificate authority, by which calls of the API server are told from others'",
+                file.display()
+            )])
         })?;
         let url = config.cluster_url.to_string();
-        let client = Client::try_from(config).map_err(|error| unusable(&error))?;
+        let client = cluster_client::connect(config, "up").await?;
         client
             .apiserver_version()
             .await

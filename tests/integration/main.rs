@@ -14,6 +14,7 @@ mod gateway;
 mod healing;
 mod input;
 mod kubectl;
+mod leader;
 mod lifecycle;
 mod modes;
 mod rootless;

@@ -403,6 +403,7 @@ async fn node_needs_every_rule_of_its_role_and_no_more() {
     for (resource, named) in [
         ("services", "services"),
         ("endpointslices", "endpointslices.discovery.k8s.io"),
+        ("nodes", "nodes"),
     ] {
         let right = Right {
             role: "clusterrole/sealane-node",

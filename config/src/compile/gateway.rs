@@ -209,7 +209,7 @@ impl Gateway {
                 problems.set(Unit::DefaultCertificate, found);
             }
         }
-        let status = self.build_status(snapshot);
+        let status = self.build_status(snapshot) | self.api.build(snapshot);
         GatewayWork {
             hosts: dirty.len(),
             is_changed: default || status || !dirty.is_empty(),

@@ -16,6 +16,7 @@ mod translate;
 mod types;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -23,8 +24,9 @@ use super::ingress::IngressRecord;
 use super::problems::Problems;
 use super::rank::SourceKey;
 use super::store::{Changed, Delta, ObjectKey, Store};
+use crate::Snapshot;
 use crate::defaults::GATEWAY_CONTROLLER;
-use crate::model::{Problem, ProblemKind};
+use crate::model::{Attachment, ObjectRef, Problem, ProblemKind};
 use types::ParentRef;
 
 pub use types::{
@@ -69,6 +71,7 @@ impl ApiChange {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiRecord<S> {
     pub(super) created: i64,
+    pub(super) generation: i64,
     pub(super) spec: S,
 }
 
@@ -76,10 +79,13 @@ impl<S> ApiRecord<S> {
     /// Reads an object.
     pub fn read(object: Object<S>) -> Self {
         let ObjectMeta {
-            creation_timestamp, ..
+            creation_timestamp,
+            generation,
+            ..
         } = object.metadata;
         Self {
             created: super::created(creation_timestamp.as_ref()),
+            generation: generation.unwrap_or_default(),
             spec: object.spec,
         }
     }
@@ -96,6 +102,8 @@ pub(super) struct GatewayApi {
     /// Routes of any kind by the Gateways that they name.
     by_gateway: HashMap<ObjectKey, BTreeSet<SourceKey>>,
     records: HashMap<SourceKey, IngressRecord>,
+    /// What became of objects, until it is in the snapshot; `None` if they are not ours.
+    attached: HashMap<ObjectRef, Option<Attachment>>,
 }
 
 impl GatewayApi {
@@ -108,6 +116,7 @@ impl GatewayApi {
             grants: Store::new(ReferenceGrantSpec::KIND),
             by_gateway: HashMap::new(),
             records: HashMap::new(),
+            attached: HashMap::new(),
         }
     }
 
@@ -174,6 +183,16 @@ impl GatewayApi {
         problems: &mut Problems,
     ) -> BTreeSet<SourceKey> {
         let changed = keys(self.classes.apply(delta, problems));
+        for key in &changed {
+            let class = self.classes.get(key);
+            let class = class.filter(|class| class.spec.controller_name == GATEWAY_CONTROLLER);
+            let attachment = class.map(|class| Attachment {
+                generation: class.generation,
+                parents: Vec::new(),
+            });
+            let object = key.of_kind(GatewayClassSpec::KIND);
+            self.attached.insert(object, attachment);
+        }
         let moved = |gateway: &ApiRecord<GatewaySpec>| {
             let mut changed = changed.iter();
             changed.any(|class| *class.name == gateway.spec.gateway_class_name)
@@ -210,11 +229,15 @@ impl GatewayApi {
 
     /// Makes an object's record anew; returns whether it is other than before.
     fn update(&mut self, source: SourceKey) -> bool {
-        let record = match source.kind {
-            GatewaySpec::KIND => self.gateway_record(&source.key),
-            HttpRouteSpec::KIND => self.route_record(&source.key),
-            _ => self.grpc_record(&source.key),
+        let (record, attachment) = match source.kind {
+            GatewaySpec::KIND => (
+                self.gateway_record(&source.key),
+                self.attachment(&source.key),
+            ),
+            HttpRouteSpec::KIND => self.route_record(&source.key).unzip(),
+            _ => (self.grpc_record(&source.key), None),
         };
+        self.attached.insert(source.object(), attachment);
         if self.records.get(&source) == record.as_ref() {
             return false;
         }
@@ -223,6 +246,32 @@ impl GatewayApi {
             None => self.records.remove(&source),
         };
         true
+    }
+
+    fn attachment(&self, gateway: &ObjectKey) -> Option<Attachment> {
+        let generation = self.our_gateway(gateway)?.generation;
+        let parents = Vec::new();
+        Some(Attachment {
+            generation,
+            parents,
+        })
+    }
+
+    /// Brings the attachments in `snapshot` up to date; returns whether one changed.
+    pub(super) fn build(&mut self, snapshot: &mut Snapshot) -> bool {
+        let mut is_changed = false;
+        for (object, attachment) in self.attached.drain() {
+            let attachment = attachment.map(Arc::new);
+            if snapshot.attachments.get(&object) == attachment.as_ref() {
+                continue;
+            }
+            is_changed = true;
+            match attachment {
+                Some(attachment) => snapshot.attachments.insert_mut(object, attachment),
+                None => drop(snapshot.attachments.remove_mut(&object)),
+            }
+        }
+        is_changed
     }
 
     /// A Gateway whose class is ours.

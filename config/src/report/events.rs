@@ -31,7 +31,7 @@ use tokio::time::{Instant, timeout};
 use self::ledger::{Due, Ledger};
 use super::lease::Leadership;
 use super::notices::{self, Notice};
-use super::refusal;
+use super::{refusal, shorten};
 use crate::defaults::{FIELD_MANAGER, GATEWAY_CONTROLLER};
 use crate::model::ObjectRef;
 use crate::{Reader, Snapshot};
@@ -250,7 +250,7 @@ fn is_final(code: u16) -> bool {
     (400..500).contains(&code) && code != TOO_MANY && code != 401 && code != 408
 }
 
-fn resource(object: &ObjectRef) -> ApiResource {
+pub(super) fn resource(object: &ObjectRef) -> ApiResource {
     let (group, version) = match object.kind {
         "Ingress" | "IngressClass" => ("networking.k8s.io", "v1"),
         "EndpointSlice" => ("discovery.k8s.io", "v1"),
@@ -269,12 +269,4 @@ fn event_name(notice: &Notice, uid: &str) -> String {
     let name = shorten(&notice.object.name, NAME - suffix.len());
     // A DNS label cannot end where a long name happened to be cut.
     format!("{}{suffix}", name.trim_end_matches(['-', '.']))
-}
-
-/// The beginning of `text`, at most `limit` bytes.
-fn shorten(text: &str, limit: usize) -> &str {
-    let end = (0..=limit.min(text.len()))
-        .rev()
-        .find(|&at| text.is_char_boundary(at));
-    &text[..end.unwrap_or_default()]
 }

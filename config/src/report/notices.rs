@@ -89,11 +89,11 @@ impl Ours<'_> {
                 let (namespace, name) = (Arc::clone(&object.namespace), Arc::clone(&object.name));
                 self.services().contains(&(namespace, name))
             }
-            // Nobody knows whose a class is that cannot be read.
-            "IngressClass" => !problem.field.is_empty(),
+            // The default certificate.
+            "Secret" => true,
             "EndpointSlice" | "Namespace" | "Node" => false,
-            // Only those that something of ours refers to are looked at in the first place.
-            _ => true,
+            // Of these only our own are compiled; nobody knows whose one is that cannot be read.
+            _ => !problem.field.is_empty(),
         }
     }
 
@@ -165,6 +165,57 @@ mod tests {
         for kind in ProblemKind::ALL {
             let reason = camel_case(kind.label());
             assert_eq!(reason, format!("{kind:?}"));
+        }
+    }
+
+    #[test]
+    fn only_of_what_is_ours() {
+        let object = |kind: &'static str, name: &str| ObjectRef {
+            kind,
+            namespace: "shop".into(),
+            name: name.into(),
+        };
+        let status = |is_ours: bool| {
+            Arc::new(crate::model::IngressStatus {
+                uid: "1".into(),
+                class: None,
+                is_ours,
+                addresses: [].into(),
+                writer: crate::model::StatusWriter::Unknown,
+                services: ["web".into()].into(),
+            })
+        };
+        let mut snapshot = Snapshot::default();
+        let ingresses = &mut snapshot.ingresses;
+        ingresses.insert_mut(object("Ingress", "mine"), status(true));
+        ingresses.insert_mut(object("Ingress", "left"), status(false));
+        // Kind, name, field, whether it is told.
+        let cases = [
+            ("Ingress", "mine", "spec", true),
+            ("Ingress", "left", "", false),
+            ("Ingress", "unknown", "", false),
+            ("Service", "web", "spec", true),
+            ("Service", "other", "spec", false),
+            ("IngressClass", "ours", "spec.parameters", true),
+            ("IngressClass", "unreadable", "", false),
+            ("EndpointSlice", "web-1", "", false),
+            ("HTTPRoute", "it", "spec", true),
+            ("HTTPRoute", "unreadable", "", false),
+        ];
+        let problem = |(kind, name, field, _): &(&'static str, &str, &str, bool)| Problem {
+            object: object(kind, name),
+            field: (*field).into(),
+            kind: ProblemKind::BadField,
+            message: "m".into(),
+        };
+        snapshot.problems = cases.iter().map(problem).collect();
+        let told: Vec<ObjectRef> = of(&snapshot).into_iter().map(|n| n.object).collect();
+        for (kind, name, _, expected) in cases {
+            assert_eq!(
+                told.contains(&object(kind, name)),
+                expected,
+                "{kind} {name}"
+            );
         }
     }
 }

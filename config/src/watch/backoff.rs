@@ -44,19 +44,22 @@ impl Backoff {
 
     fn draw(&mut self, longest: Duration, retry_after: Option<Duration>) -> Duration {
         let upper = self.next.min(longest);
-        self.next = (upper * 2).min(*RETRY_PAUSE.end());
-        let pause = rand::random_range(upper / 2..=upper);
-        match retry_after {
-            // The jitter is added: earlier than asked for is refused again.
-            Some(asked) => asked.min(LONGEST_RETRY_AFTER).max(upper) + upper - pause,
-            None => pause,
+        if let Some(asked) = retry_after {
+            // A server that says when knows better than we do: it asks for one second while its
+            // caches fill, and a pause of ours that has grown would keep us away for many. Jitter is
+            // added, because earlier than asked for is refused again.
+            let asked = asked.clamp(*RETRY_PAUSE.start(), LONGEST_RETRY_AFTER);
+            return asked + rand::random_range(Duration::ZERO..=asked / 4);
         }
+        self.next = (upper * 2).min(longest);
+        rand::random_range(upper / 2..=upper)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::defaults::UNREACHABLE_PAUSE;
 
     #[test]
     fn pauses_double_up_to_the_longest_and_start_over() {
@@ -78,21 +81,33 @@ mod tests {
     }
 
     #[test]
-    fn reliability_f31_never_earlier_than_asked_for() {
+    fn reliability_f31_when_the_server_asks_for_it() {
         let seconds = Duration::from_secs;
-        let asked = |backoff: &mut Backoff, after| backoff.draw(seconds(30), Some(after));
         let mut backoff = Backoff::new();
-        let pause = asked(&mut backoff, seconds(7));
-        assert!(pause >= seconds(7) && pause < seconds(8), "{pause:?}");
-        let pause = asked(&mut backoff, seconds(86_400));
-        assert!(pause <= LONGEST_RETRY_AFTER * 2, "bounded: {pause:?}");
         for _ in 0..12 {
             backoff.draw(seconds(30), None);
         }
-        let pause = asked(&mut backoff, seconds(1));
-        assert!(
-            pause >= seconds(30),
-            "a longer pause of ours stays: {pause:?}"
-        );
+        for (asked, earliest, latest) in [
+            (
+                seconds(0),
+                Duration::from_millis(100),
+                Duration::from_millis(125),
+            ),
+            (seconds(1), seconds(1), Duration::from_millis(1_250)),
+            (seconds(8), seconds(8), seconds(10)),
+            (seconds(86_400), seconds(120), seconds(150)),
+        ] {
+            let pause = backoff.draw(seconds(30), Some(asked));
+            assert!((earliest..=latest).contains(&pause), "{asked:?}: {pause:?}");
+        }
+    }
+
+    #[test]
+    fn a_pause_grown_in_one_trouble_is_not_carried_far_into_the_next() {
+        let mut backoff = Backoff::new();
+        for _ in 0..12 {
+            backoff.draw(UNREACHABLE_PAUSE, None);
+        }
+        assert!(backoff.draw(*RETRY_PAUSE.end(), None) <= UNREACHABLE_PAUSE);
     }
 }

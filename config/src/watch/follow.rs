@@ -6,7 +6,11 @@
 //! life of a quiet kind, retries the same version for ever when a watch is refused with 410, and
 //! fails a whole list for one object that cannot be decoded. Items are decoded one by one here, and a
 //! response's text is never logged, since it may be a Secret.
+//!
+//! A watch begins with everything there is where the server can do that (KEP-3157: Kubernetes 1.34
+//! and newer, and ours); elsewhere a list is read page by page first.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +31,9 @@ use super::backoff::Backoff;
 use super::exchange;
 use super::failure::{self, FollowError};
 use crate::compile::{Change, Decoded, Delta, Names, ObjectKey};
-use crate::defaults::{COUNT_PERIOD, LIST_PAGE, WATCH_SECONDS, WATCH_SILENCE};
+use crate::defaults::{
+    CHANGE_QUEUE, COUNT_PERIOD, LIST_PAGE, LIST_TIMEOUT, WATCH_SECONDS, WATCH_SILENCE,
+};
 use crate::staleness::Contact;
 
 /// A watch that ends sooner than this without a word did not work.
@@ -112,6 +118,9 @@ enum EventKind {
     Error,
 }
 
+/// Annotation of the bookmark after a watch's initial objects.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
 /// What every object has, even one that cannot be decoded further.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -125,6 +134,7 @@ struct HeadMeta {
     namespace: Option<String>,
     name: Option<String>,
     resource_version: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 impl Head {
@@ -158,6 +168,8 @@ pub(super) struct Follower<Read, Wrap> {
     pub(super) wrap: Wrap,
     pub(super) sender: mpsc::Sender<Change>,
     pub(super) names: Names,
+    /// Whether the server sends initial objects on a watch; unless it refuses, it does.
+    pub(super) streams: bool,
 }
 
 impl<Read, Wrap> Follower<Read, Wrap> {
@@ -195,21 +207,13 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         let mut failing = None;
         loop {
             let begun = Instant::now();
-            let error = match &mut position {
-                None => match self.list(&mut failing).await {
-                    Ok(listed) => {
-                        position = Some(listed);
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-                Some(position) => match self.watch(position, backoff, &mut failing).await {
-                    Ok(()) => {
-                        failing = None;
-                        continue;
-                    }
-                    Err(error) => error,
-                },
+            let done = if position.is_none() && !self.streams {
+                self.list(&mut failing).await.map(|at| position = Some(at))
+            } else {
+                self.watch(&mut position, backoff, &mut failing).await
+            };
+            let Err(error) = done else {
+                continue;
             };
             match error {
                 FollowError::Closed => return,
@@ -274,10 +278,11 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         }
     }
 
-    /// Watches until the server ends it, and moves `position` along.
+    /// Watches until the server ends it, and moves `position` along. Without a position the watch
+    /// begins with everything there is.
     async fn watch<K, R>(
         &mut self,
-        position: &mut Position,
+        position: &mut Option<Position>,
         backoff: &mut Backoff,
         failing: &mut Option<&'static str>,
     ) -> Result<(), FollowError>
@@ -286,35 +291,47 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
         Wrap: Fn(Delta<R>) -> Change,
     {
-        if failing.is_none() {
+        if let (Some(position), None) = (&mut *position, &failing) {
             self.count(position).await?;
         }
-        let params = WatchParams {
-            field_selector: self.source.field_selector.clone(),
-            timeout: Some(rand::random_range(WATCH_SECONDS)),
-            bookmarks: true,
-            ..WatchParams::default()
+        let request = self.watch_request(position.as_ref())?;
+        let events = match exchange::lines(&self.client, request).await {
+            Err(FollowError::Refused { status, .. })
+                if position.is_none() && is_unknown(&status) =>
+            {
+                self.streams = false;
+                return Ok(());
+            }
+            events => events?,
         };
-        let request = Request::new(&self.source.path);
-        let request = request.watch(&params, &position.version);
-        let request = request.map_err(build_error)?;
-        let events = exchange::lines(&self.client, request).await?;
         self.reached(failing);
         let started = Instant::now();
         let mut events = std::pin::pin!(events);
+        if position.is_none() {
+            let initial = self.initial(&mut events).await;
+            // A server, or a proxy before it, that accepts such a watch and does not go through with
+            // it may still be good for a list.
+            if let Err(FollowError::Short | FollowError::Silence | FollowError::Endless) = initial {
+                self.streams = false;
+            }
+            *position = Some(initial?);
+            *failing = None;
+        }
+        let Some(position) = position else {
+            return Ok(());
+        };
         let mut has_spoken = false;
         let ended = loop {
-            match next(&mut events).await {
-                Ok(Some(line)) => match self.event(&line, position).await {
-                    Ok(()) => {
-                        has_spoken = true;
-                        backoff.reset();
-                    }
-                    Err(error) => break Err(error),
-                },
+            let line = match next(&mut events, WATCH_SILENCE).await {
+                Ok(Some(line)) => line,
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
+            };
+            if let Err(error) = self.event(&line, position).await {
+                break Err(error);
             }
+            has_spoken = true;
+            backoff.reset();
         };
         let has_worked = has_spoken || started.elapsed() >= SHORT_WATCH;
         if has_worked {
@@ -327,6 +344,84 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         self.contact.heard();
         backoff.reset();
         Ok(())
+    }
+
+    fn watch_request(
+        &self,
+        from: Option<&Position>,
+    ) -> Result<http::Request<Vec<u8>>, FollowError> {
+        let params = WatchParams {
+            field_selector: self.source.field_selector.clone(),
+            timeout: Some(rand::random_range(WATCH_SECONDS)),
+            bookmarks: true,
+            send_initial_events: from.is_none(),
+            ..WatchParams::default()
+        };
+        let version = from.map_or("", |position| &position.version);
+        let request = Request::new(&self.source.path).watch(&params, version);
+        request.map_err(build_error)
+    }
+
+    /// Takes in the objects that a watch begins with, up to the bookmark that ends them (KEP-3157),
+    /// and sends them page by page. Neither side ever holds more than a page, and the server makes
+    /// the next objects while these are decoded.
+    async fn initial<S, K, R>(&mut self, events: &mut S) -> Result<Position, FollowError>
+    where
+        S: Stream<Item = Result<Bytes, FollowError>> + Unpin,
+        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+        Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
+        Wrap: Fn(Delta<R>) -> Change,
+    {
+        metrics::counter!("sealane_config_relists_total", "kind" => self.source.kind).increment(1);
+        self.send(Delta::ListBegin).await?;
+        let mut page = Vec::new();
+        let mut count = 0;
+        let mut late = Vec::new();
+        let version = loop {
+            let line = next(events, LIST_TIMEOUT).await?;
+            let line = line.ok_or(FollowError::Short)?;
+            let event: Event<'_> =
+                serde_json::from_slice(&line).map_err(FollowError::Undecodable)?;
+            match event.kind {
+                EventKind::Added if late.is_empty() => {
+                    page.extend(self.object(event.object));
+                    if page.len() == LIST_PAGE as usize {
+                        count += page.len() as u64;
+                        self.contact.heard();
+                        self.send(Delta::Page(std::mem::take(&mut page))).await?;
+                    }
+                }
+                // A server whose cache was behind sends the changes up to the present as well.
+                EventKind::Added | EventKind::Modified | EventKind::Deleted => {
+                    if late.len() == CHANGE_QUEUE {
+                        return Err(FollowError::Endless);
+                    }
+                    late.push(line);
+                }
+                EventKind::Bookmark => {
+                    let head = Head::of(event.object).metadata;
+                    let annotations = head.annotations.unwrap_or_default();
+                    if annotations.contains_key(INITIAL_EVENTS_END) {
+                        let version = head.resource_version.filter(|v| !v.is_empty());
+                        break version.ok_or(FollowError::NoVersion)?;
+                    }
+                }
+                EventKind::Error => return Err(error_event(event.object)),
+            }
+        };
+        self.contact.heard();
+        let mut position = Position {
+            version: String::new(),
+            count: count + page.len() as u64,
+            counted: Instant::now(),
+        };
+        self.send(Delta::Page(page)).await?;
+        self.send(Delta::ListEnd).await?;
+        for line in &late {
+            self.event(line, &mut position).await?;
+        }
+        position.version = version;
+        Ok(position)
     }
 
     /// Takes in one event of a watch.
@@ -355,11 +450,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
             }
             EventKind::Deleted => head.key(&mut self.names).map(Delta::Remove),
             EventKind::Bookmark => None,
-            EventKind::Error => {
-                let status = serde_json::from_str::<Status>(object.get());
-                let status = status.map_err(FollowError::Undecodable)?;
-                return Err(FollowError::refused(status, None));
-            }
+            EventKind::Error => return Err(error_event(object)),
         };
         self.contact.heard();
         if let Some(delta) = delta {
@@ -464,12 +555,24 @@ impl<Read, Wrap> Follower<Read, Wrap> {
     }
 }
 
-async fn next<S>(events: &mut S) -> Result<Option<Bytes>, FollowError>
+async fn next<S>(events: &mut S, silence: Duration) -> Result<Option<Bytes>, FollowError>
 where
     S: Stream<Item = Result<Bytes, FollowError>> + Unpin,
 {
-    let next = timeout(WATCH_SILENCE, events.next()).await;
+    let next = timeout(silence, events.next()).await;
     next.map_err(|_elapsed| FollowError::Silence)?.transpose()
+}
+
+fn error_event(object: &RawValue) -> FollowError {
+    match serde_json::from_str::<Status>(object.get()) {
+        Ok(status) => FollowError::refused(status, None),
+        Err(error) => FollowError::Undecodable(error),
+    }
+}
+
+/// Whether a server refuses `sendInitialEvents` because it does not know it or has it switched off.
+fn is_unknown(status: &Status) -> bool {
+    matches!(status.code, 400 | 422)
 }
 
 fn build_error(error: kube::core::request::Error) -> FollowError {

@@ -1,6 +1,7 @@
 //! The whole state path against an API server in memory, in paused time: what is waited for here
 //! takes none.
 
+mod custom;
 mod server;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,8 +93,9 @@ impl Running {
     }
 
     fn watches(&self, path: &str) -> Vec<Seen> {
-        let seen = self.server.seen(path);
-        seen.into_iter().filter(Seen::is_watch).collect()
+        let seen = self.server.seen(path).into_iter();
+        seen.filter(|seen| seen.is_watch() && !seen.is_stream())
+            .collect()
     }
 }
 
@@ -447,6 +449,51 @@ async fn proxy_o9_lost_events_are_found_by_counting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reliability_f28_lists_are_streamed_where_the_server_can() {
+    let server = Server::default();
+    server.stream_lists(None);
+    let count = LIST_PAGE as usize + 20;
+    for index in 0..count {
+        server.put(SERVICES, service(&format!("s{index}")));
+    }
+    let mut running = Running::synced(&server).await;
+    assert_eq!(running.services(), count);
+    sleep(COUNT_PERIOD + Duration::from_secs(60)).await;
+    assert_eq!(running.lists(SERVICES), 0, "streamed, and counted right");
+    server.fault(SERVICES, Some(Fault::Unreachable));
+    server.end_watches();
+    sleep(Duration::from_secs(1)).await;
+    server.delete(SERVICES, "shop", "s7");
+    server.compact();
+    server.fault(SERVICES, None);
+    running
+        .until("relisted", |snapshot| !has(snapshot, "s7"))
+        .await;
+    assert_eq!(running.services(), count - 1);
+    let streams = server.seen(SERVICES);
+    let streams = streams.iter().filter(|seen| seen.is_stream()).count();
+    assert_eq!((streams, running.lists(SERVICES)), (2, 0));
+    server.put(SERVICES, service("later"));
+    running
+        .until("later", |snapshot| has(snapshot, "later"))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn reliability_f28_half_a_stream_is_no_list() {
+    let server = Server::default();
+    server.stream_lists(Some(3));
+    for name in ["a", "b", "c", "d", "e"] {
+        server.put(SERVICES, service(name));
+    }
+    let mut running = Running::start(&server);
+    running.until("synced", |snapshot| snapshot.synced).await;
+    assert_eq!(running.services(), 5, "all at once, from a list");
+    assert_eq!(running.reader.load().generation, 1);
+    assert_eq!(running.lists(SERVICES), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_that_panics_starts_over() {
     let server = Server::default();
     server.put(SERVICES, service("web"));
@@ -464,6 +511,7 @@ async fn a_watch_that_panics_starts_over() {
         wrap: Change::Namespaces,
         sender,
         names: Names::default(),
+        streams: true,
     };
     let task = tokio::spawn(follower.run());
     loop {

@@ -155,13 +155,20 @@ impl ControlPlane {
         self.api_server.as_ref()
     }
 
+    /// The `user` entry of a kubeconfig for a user of its own, who may do what RBAC says.
+    ///
+    /// # Errors
+    /// The certificate cannot be made.
+    pub fn user(&self, user: &str, group: Option<&str>) -> anyhow::Result<Value> {
+        Ok(kubeconfig::certificate_user(&self.pki.client(user, group)?))
+    }
+
     /// Writes a kubeconfig for a user of its own, who may do what RBAC says; returns its path.
     ///
     /// # Errors
     /// The certificate cannot be made or the file not be written.
     pub fn user_kubeconfig(&self, user: &str, group: Option<&str>) -> anyhow::Result<PathBuf> {
-        let pair = self.pki.client(user, group)?;
-        self.write_kubeconfig(user, &kubeconfig::certificate_user(&pair))
+        self.write_kubeconfig(user, &self.user(user, group)?)
     }
 
     /// Writes a kubeconfig for a ServiceAccount, with a token for an hour; returns its path.

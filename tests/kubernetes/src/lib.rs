@@ -7,11 +7,14 @@
 //! any case with the test process.
 
 mod control_plane;
+mod etcd;
+mod fault_proxy;
 mod kubeconfig;
 mod pki;
 mod process;
 mod programs;
 
 pub use control_plane::{ControlPlane, Options};
+pub use fault_proxy::{FaultProxy, Network};
 pub use process::Process;
 pub use programs::{Program, Unavailable, path};

@@ -4,30 +4,30 @@ use super::types::{AllowedRoutes, GatewaySpec, HttpRouteSpec, Listener, ParentRe
 use super::{GROUP, Spec as _};
 use crate::compile::host;
 use crate::compile::store::ObjectKey;
-use crate::model::HostMatch;
+use crate::model::{HostMatch, Refusal};
 
 /// Hosts for which `parent`, which names this Gateway, attaches a route, or why for none.
 ///
 /// # Errors
-/// Why no listener takes the route, for people.
+/// Why no listener takes the route.
 pub(super) fn hosts(
     gateway: &GatewaySpec,
     gateway_key: &ObjectKey,
     route_key: &ObjectKey,
     parent: &ParentRef,
     hostnames: &[HostMatch],
-) -> Result<Vec<HostMatch>, &'static str> {
+) -> Result<Vec<HostMatch>, Refusal> {
     let named = |listener: &&Listener| {
         let section = parent.section_name.as_ref();
         section.is_none_or(|name| *name == listener.name)
             && parent.port.is_none_or(|port| port == listener.port)
     };
     let is_http = |listener: &&Listener| matches!(&*listener.protocol, "HTTP" | "HTTPS");
-    let mut why = "the Gateway has no such listener for HTTP";
+    let mut why = Refusal::NoListener;
     let mut found = Vec::new();
     for listener in gateway.listeners.iter().filter(named).filter(is_http) {
         if !allows(listener.allowed_routes.as_ref(), gateway_key, route_key) {
-            why = "the Gateway's listeners do not allow this route (allowedRoutes)";
+            why = Refusal::NotAllowed;
             continue;
         }
         let Ok(of_listener) = host::parse(listener.hostname.as_deref().unwrap_or_default()) else {
@@ -35,7 +35,7 @@ pub(super) fn hosts(
         };
         let common = intersection(&of_listener, hostnames);
         if common.is_empty() {
-            why = "the Gateway's listeners have none of the route's hostnames";
+            why = Refusal::NoHostname;
         }
         found.extend(common);
     }

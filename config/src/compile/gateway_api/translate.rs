@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::findings::Findings;
 use super::types::{
-    BackendRef, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, TargetRef,
+    BackendRef, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, ParentRef, TargetRef,
 };
 use super::{GROUP, GatewayApi, Spec as _, attach};
 use crate::compile::annotations::Policy;
@@ -14,7 +14,7 @@ use crate::compile::ingress::{
     BackendRecord, BackendRefRecord, IngressRecord, Origin, PathKind, PathRecord, RuleRecord,
 };
 use crate::compile::store::ObjectKey;
-use crate::model::{HostMatch, Problem};
+use crate::model::{Attachment, HostMatch, Parent, Problem, Refusal};
 
 /// What a route does where nothing else is said.
 const EVERYTHING: &str = "/";
@@ -57,7 +57,7 @@ pub(super) fn record(
 
 impl GatewayApi {
     /// The rules of an HTTPRoute that a Gateway of ours takes.
-    pub(super) fn route_record(&self, key: &ObjectKey) -> Option<IngressRecord> {
+    pub(super) fn route_record(&self, key: &ObjectKey) -> Option<(IngressRecord, Attachment)> {
         let route = self.routes.get(key)?;
         let mut findings = Findings {
             key,
@@ -66,7 +66,7 @@ impl GatewayApi {
         };
         let hostnames = findings.hostnames(&route.spec.hostnames);
         let mut hosts: Vec<HostMatch> = Vec::new();
-        let mut is_ours = false;
+        let mut parents = Vec::new();
         for (index, parent) in route.spec.parent_refs.iter().enumerate() {
             let Some(gateway_key) = parent.gateway(key) else {
                 continue;
@@ -74,17 +74,19 @@ impl GatewayApi {
             let Some(gateway) = self.our_gateway(&gateway_key) else {
                 continue;
             };
-            is_ours = true;
             // Hostnames of which none can be used are not the same as none.
-            if hostnames.is_empty() && !route.spec.hostnames.is_empty() {
-                continue;
-            }
-            match attach::hosts(&gateway.spec, &gateway_key, key, parent, &hostnames) {
+            let found = if hostnames.is_empty() && !route.spec.hostnames.is_empty() {
+                Err(Refusal::NoHostname)
+            } else {
+                attach::hosts(&gateway.spec, &gateway_key, key, parent, &hostnames)
+            };
+            parents.push(parent.in_status(found.as_ref().err().copied()));
+            match found {
                 Ok(found) => hosts.extend(found),
-                Err(why) => findings.add(format!("spec.parentRefs[{index}]"), why),
+                Err(why) => findings.add(format!("spec.parentRefs[{index}]"), why.message()),
             }
         }
-        if !is_ours {
+        if parents.is_empty() {
             return None;
         }
         let mut seen = HashSet::new();
@@ -98,7 +100,12 @@ impl GatewayApi {
             })
         });
         let rules = rules.collect();
-        Some(record(route.created, rules, findings.problems))
+        let attachment = Attachment {
+            generation: route.generation,
+            parents,
+        };
+        let record = record(route.created, rules, findings.problems);
+        Some((record, attachment))
     }
 
     /// The paths of each rule. Of two with the same path the first one counts, but one that can be
@@ -296,6 +303,18 @@ impl Findings<'_> {
             path: path.into(),
             backend,
         })
+    }
+}
+
+impl ParentRef {
+    fn in_status(&self, refused: Option<Refusal>) -> Parent {
+        Parent {
+            namespace: self.namespace.as_deref().map(Into::into),
+            name: self.name.as_str().into(),
+            section_name: self.section_name.as_deref().map(Into::into),
+            port: self.port,
+            refused,
+        }
     }
 }
 

@@ -150,3 +150,60 @@ impl Written {
         (now < again).then_some(again)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Addresses<'a> = &'a [PublishedAddress];
+
+    /// Name, whether it is ours, its addresses and who wrote them, what is to be published, and what
+    /// is written.
+    type Case<'a> = (
+        &'a str,
+        bool,
+        Addresses<'a>,
+        StatusWriter,
+        Addresses<'a>,
+        Option<Addresses<'a>>,
+    );
+
+    #[tokio::test(start_paused = true)]
+    async fn ingress_i21_what_is_written_and_what_is_left_alone() {
+        use StatusWriter::{Other, Unknown, Us};
+        let ip = |last: u8| PublishedAddress::Ip([203, 0, 113, last].into());
+        let (edge, old, none): (&[_], &[_], &[_]) = (&[ip(1)], &[ip(9)], &[]);
+        let cases: [Case<'_>; 10] = [
+            ("new", true, none, Unknown, edge, Some(edge)),
+            ("right", true, edge, Us, edge, None),
+            ("right by another", true, edge, Other, edge, None),
+            ("changed", true, old, Us, edge, Some(edge)),
+            ("migrated", true, old, Other, edge, Some(edge)),
+            ("no address any more", true, old, Us, none, Some(none)),
+            ("no address, another's", true, old, Other, none, None),
+            ("left over", false, old, Us, edge, Some(none)),
+            ("another's", false, edge, Other, edge, None),
+            ("nobody's", false, old, Unknown, edge, None),
+        ];
+        for (name, is_ours, addresses, writer, wanted, expected) in cases {
+            let object = ObjectRef {
+                kind: "Ingress",
+                namespace: "shop".into(),
+                name: "it".into(),
+            };
+            let status = IngressStatus {
+                uid: "1".into(),
+                class: None,
+                is_ours,
+                addresses: addresses.into(),
+                writer,
+                services: [].into(),
+            };
+            let mut snapshot = Snapshot::default();
+            snapshot.ingresses.insert_mut(object, Arc::new(status));
+            let made = Plan::default().make(&snapshot, &wanted.into(), Instant::now());
+            let target = made.0.first().map(|write| &*write.target);
+            assert_eq!(target, expected, "{name}");
+        }
+    }
+}

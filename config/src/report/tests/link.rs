@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use http::{Method, Request, Response, StatusCode};
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
 use kube::client::Body;
 use sealane_cluster::api::{ApiOptions, ApiServer, Store};
 use serde_json::json;
@@ -19,6 +21,8 @@ pub(in crate::report) enum Mode {
     Silent,
     /// Writes reach the server, and their answers get lost.
     Deaf,
+    /// Somebody else changes the status of Ingress `shop/it` right before each write of ours.
+    Overtaken,
     /// Requests other than GET get this status.
     WritesRefused(u16),
 }
@@ -71,6 +75,16 @@ impl Link {
         Client::new(service, "default")
     }
 
+    async fn overtake(&self) {
+        let ingresses: Api<Ingress> = Api::namespaced(self.server.clone(), "shop");
+        // Another one each time, since writing the same changes nothing.
+        let last = self.state().seen.len() % 250;
+        let entries = json!([{"ip": format!("198.51.100.{last}")}]);
+        let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": entries}}}));
+        let params = PatchParams::default();
+        ingresses.patch_status("it", &params, &patch).await.unwrap();
+    }
+
     async fn pass(self, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
         let mode = {
             let mut state = self.state();
@@ -83,7 +97,13 @@ impl Link {
             Mode::Up => self.server.send(request).await,
             Mode::Down => Err(broken()),
             Mode::Silent => std::future::pending().await,
-            Mode::Deaf | Mode::WritesRefused(_) if request.method() == Method::GET => {
+            Mode::Deaf | Mode::Overtaken | Mode::WritesRefused(_)
+                if request.method() == Method::GET =>
+            {
+                self.server.send(request).await
+            }
+            Mode::Overtaken => {
+                self.overtake().await;
                 self.server.send(request).await
             }
             Mode::Deaf => {

@@ -289,3 +289,21 @@ async fn reliability_f34_a_crash_between_writes_is_made_good() {
         "{written} writes of 300 statuses"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn reliability_f32_a_write_that_was_overtaken_is_not_done() {
+    let world = World::new().await;
+    let gateway = Gateway::start(&world.server, "a", EDGE);
+    sleep(5 * SECOND).await;
+    gateway.link.set(Mode::Overtaken);
+    world.ingress("it", "ours").await;
+    for _ in 0..100 {
+        sleep(TICK).await;
+        let status = world.status("it").await;
+        let theirs = status.iter().all(|ip| ip.starts_with("198.51.100."));
+        assert!(theirs, "{status:?}");
+    }
+    assert!(gateway.statuses() > 0);
+    gateway.link.set(Mode::Up);
+    world.until_status("it", EDGE, 61 * SECOND).await;
+}

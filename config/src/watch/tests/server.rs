@@ -59,9 +59,14 @@ impl Seen {
         self.query.contains_key("watch")
     }
 
+    /// A watch that asks to begin with what there is.
+    pub(super) fn is_stream(&self) -> bool {
+        self.query.contains_key("sendInitialEvents")
+    }
+
     /// Asks only how many objects there are.
     pub(super) fn is_count(&self) -> bool {
-        self.query.contains_key("resourceVersionMatch")
+        !self.is_watch() && self.query.contains_key("resourceVersionMatch")
     }
 }
 
@@ -89,8 +94,14 @@ struct Inner {
     /// Watches from an older version than this get 410.
     compacted: u64,
     watchers: Vec<Watcher>,
+    /// Version and resource name of the kinds that came with CRDs.
+    custom: Vec<(String, String)>,
     faults: HashMap<String, Fault>,
     seen: Vec<Seen>,
+    /// Watches may begin with what there is; otherwise that is refused, as by older servers.
+    streams: bool,
+    /// Such watches end after so many objects, without having come to their end.
+    breaks_after: Option<usize>,
 }
 
 /// The server; clones are the same one.
@@ -109,6 +120,13 @@ impl Server {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap()
+    }
+
+    /// Lets watches begin with what there is.
+    pub(super) fn stream_lists(&self, breaks_after: Option<usize>) {
+        let mut inner = self.lock();
+        inner.streams = true;
+        inner.breaks_after = breaks_after;
     }
 
     /// Creates or replaces an object.
@@ -133,6 +151,15 @@ impl Server {
         let mut object = inner.objects.remove(&id).unwrap();
         object["metadata"]["resourceVersion"] = json!(inner.version.to_string());
         inner.record(path, "DELETED", &object);
+    }
+
+    /// Serves these kinds of Gateway API, and no others: version and resource name.
+    pub(super) fn serve_custom(&self, kinds: &[(&str, &str)]) {
+        let mut inner = self.lock();
+        let owned = |(version, plural): &(&str, &str)| ((*version).into(), (*plural).into());
+        inner.custom = kinds.iter().map(owned).collect();
+        let is_custom = |path: &str| path.starts_with("/apis/gateway.networking.k8s.io/");
+        inner.watchers.retain(|watcher| !is_custom(&watcher.path));
     }
 
     pub(super) fn bookmark(&self, path: &str) {
@@ -225,6 +252,9 @@ impl Server {
             }
             _ => {}
         }
+        if let Some(answer) = inner.custom(&seen.path) {
+            return Some(answer);
+        }
         Some(if seen.is_watch() {
             inner.watch(&seen, fault == Some(Fault::SilentWatch))
         } else {
@@ -255,6 +285,30 @@ impl Inner {
             // A watcher that went away is cleaned up later.
             let _ = watcher.lines.try_send(line.clone());
         }
+    }
+
+    /// The answer to what concerns kinds that come with CRDs, unless it is a list or watch of one
+    /// that is served.
+    fn custom(&self, path: &str) -> Option<Answer> {
+        let mut parts = path
+            .strip_prefix("/apis/gateway.networking.k8s.io/")?
+            .split('/');
+        let version = parts.next()?;
+        let served = self.custom.iter().filter(|(of, _)| of == version);
+        let mut plurals = served.map(|(_, plural)| plural);
+        if let Some(wanted) = parts.next() {
+            let is_served = plurals.any(|plural| plural == wanted);
+            return (!is_served).then(|| refuse(404));
+        }
+        let resources: Vec<Value> = plurals
+            .map(|plural| json!({"name": plural, "singularName": "", "namespaced": true, "kind": "K", "verbs": ["list", "watch"]}))
+            .collect();
+        if resources.is_empty() {
+            return Some(refuse(404));
+        }
+        let group_version = format!("gateway.networking.k8s.io/{version}");
+        let document = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources});
+        Some(whole(StatusCode::OK, &document))
     }
 
     fn list(&self, seen: &Seen) -> Answer {
@@ -293,6 +347,9 @@ impl Inner {
     }
 
     fn watch(&mut self, seen: &Seen, is_silent: bool) -> Answer {
+        if seen.is_stream() {
+            return self.stream(seen);
+        }
         let from: u64 = seen.query["resourceVersion"].parse().unwrap();
         let seconds: u64 = seen.query["timeoutSeconds"].parse().unwrap();
         let (sender, lines) = mpsc::channel(4096);
@@ -315,6 +372,43 @@ impl Inner {
                 lines: sender,
             });
         }
+        stream_body(lines, None, Duration::from_secs(seconds))
+    }
+}
+
+impl Inner {
+    /// What there is, one change that happened meanwhile, and the bookmark that ends it.
+    fn stream(&mut self, seen: &Seen) -> Answer {
+        if !self.streams {
+            return refuse(422);
+        }
+        let seconds: u64 = seen.query["timeoutSeconds"].parse().unwrap();
+        let (sender, lines) = mpsc::channel(4096);
+        let name = selected(seen);
+        let wanted = self.objects.iter().filter(|((path, _, of), _)| {
+            *path == seen.path && name.as_ref().is_none_or(|name| name == of)
+        });
+        let mut last = None;
+        for (index, (_, object)) in wanted.enumerate() {
+            if self.breaks_after == Some(index) {
+                return stream_body(lines, None, Duration::from_secs(seconds));
+            }
+            let _ = sender.try_send(line("ADDED", object));
+            last = Some(object);
+        }
+        if let Some(last) = last {
+            let _ = sender.try_send(line("MODIFIED", last));
+        }
+        let end = json!({"kind": "Bookmark", "apiVersion": "v1", "metadata": {
+            "resourceVersion": self.version.to_string(),
+            "annotations": {"k8s.io/initial-events-end": "true"},
+        }});
+        let _ = sender.try_send(line("BOOKMARK", &end));
+        self.watchers.push(Watcher {
+            path: seen.path.clone(),
+            name,
+            lines: sender,
+        });
         stream_body(lines, None, Duration::from_secs(seconds))
     }
 }
