@@ -4,6 +4,7 @@
 //! balancer's view of endpoints), with a snapshot of files, of a cluster or of a running instance.
 //! The answer is every decision in order, with the object, and the line, that it follows from.
 
+mod backends;
 mod endpoints;
 mod live;
 mod model;
