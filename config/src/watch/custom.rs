@@ -260,7 +260,6 @@ impl Custom {
             wrap: move |delta| Change::GatewayApi(wrap(delta)),
             sender: self.sender.clone(),
             names: Names::default(),
-            streams: true,
         };
         AbortOnDropHandle::new(tokio::spawn(follower.run::<Object<S>, ApiRecord<S>>()))
     }
