@@ -51,11 +51,11 @@ pub(super) fn explain(trail: &mut Trail, service: &Service, port: &ServicePort) 
 }
 
 /// The pod behind an endpoint, which is in the Service's namespace.
-fn pod(service: &ServiceKey, name: &Arc<str>) -> ObjectRef {
+fn pod(service: &ServiceKey, name: &str) -> ObjectRef {
     ObjectRef {
         kind: "Pod",
         namespace: Arc::clone(&service.namespace),
-        name: Arc::clone(name),
+        name: name.into(),
     }
 }
 
