@@ -420,8 +420,7 @@ async fn reliability_f31_retry_after_is_honoured() {
     assert_eq!(server.seen(SERVICES).len(), before, "asked before its time");
     server.fault(SERVICES, None);
     let took = running.until("web", |snapshot| has(snapshot, "web")).await;
-    // Up to a quarter is added, so that not everybody comes back at once.
-    assert!(took <= Duration::from_secs(11), "{took:?}");
+    assert!(took <= Duration::from_secs(10), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
