@@ -352,11 +352,11 @@ fn ingress_a5_backend_protocols() {
             (want, refused),
             "{value}"
         );
-        assert_eq!(
-            problems(&snapshot, ProblemKind::BadAnnotation).len(),
-            bad,
-            "{value}"
-        );
+        let kind = match refused {
+            Some(_) => ProblemKind::RefusedAnnotation,
+            None => ProblemKind::BadAnnotation,
+        };
+        assert_eq!(problems(&snapshot, kind).len(), bad, "{value}");
     }
 }
 
@@ -395,7 +395,7 @@ fn ingress_a10_canaries_do_not_take_all_traffic() {
     world.ingress("main", 1, json!({}), one_host("host", everything("a")));
     let snapshot = world.build();
     assert_eq!(route(&snapshot, "host", "/"), "a:80");
-    assert_eq!(problems(&snapshot, ProblemKind::UnknownAnnotation).len(), 1);
+    assert_eq!(problems(&snapshot, ProblemKind::RefusedAnnotation).len(), 1);
 }
 
 #[test]
