@@ -372,7 +372,8 @@ async fn dns_needs_every_rule_of_its_role_and_no_more() {
     ] {
         let right = Right {
             role: "clusterrole/sealane-dns",
-            verb: "list",
+            // The first list comes over the watch; `list` is for servers that cannot do that.
+            verb: "watch",
             resource,
             name: None,
         };
@@ -407,7 +408,8 @@ async fn node_needs_every_rule_of_its_role_and_no_more() {
     ] {
         let right = Right {
             role: "clusterrole/sealane-node",
-            verb: "list",
+            // The first list comes over the watch; `list` is for servers that cannot do that.
+            verb: "watch",
             resource,
             name: None,
         };
@@ -463,7 +465,7 @@ async fn gateway_needs_every_rule_of_its_role_and_no_more() {
     for (role, verb, resource, name, publish, said) in [
         (
             cluster,
-            "list",
+            "watch",
             "services",
             None,
             by_address,
@@ -479,7 +481,7 @@ async fn gateway_needs_every_rule_of_its_role_and_no_more() {
         ),
         (
             cluster,
-            "list",
+            "watch",
             "ingressclasses",
             None,
             by_address,
@@ -487,7 +489,7 @@ async fn gateway_needs_every_rule_of_its_role_and_no_more() {
         ),
         (
             cluster,
-            "list",
+            "watch",
             "ingresses",
             None,
             by_address,
@@ -551,7 +553,7 @@ async fn gateway_needs_every_rule_of_its_role_and_no_more() {
         ),
         (
             certificates,
-            "list",
+            "watch",
             "secrets",
             None,
             by_address,
