@@ -69,18 +69,22 @@ async fn shop_answers_over_http_and_https() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_spread_over_the_replicas_and_a_service_without_pods_is_503_with_a_reason() {
     let cluster = Cluster::shop().await;
-    let mut pods: BTreeMap<String, u32> = BTreeMap::new();
-    let mut connection = Connection::open(cluster.http()).await.unwrap();
-    for _ in 0..300 {
-        let answer = connection.send(Method::GET, HOST, "/api").await.unwrap();
-        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-        *pods.entry(answer.pod()).or_default() += 1;
-    }
-    assert_eq!(pods.len(), 3, "{pods:?}");
-    assert!(
-        pods.values().all(|count| *count <= 130),
-        "1.3 × its share at most: {pods:?}"
-    );
+    // On a busy machine one replica may really be slower for a while, and then it gets less.
+    eventually("an even spread", async || {
+        let mut pods: BTreeMap<String, u32> = BTreeMap::new();
+        let mut connection = Connection::open(cluster.http()).await?;
+        for _ in 0..300 {
+            let answer = connection.send(Method::GET, HOST, "/api").await?;
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+            *pods.entry(answer.pod()).or_default() += 1;
+        }
+        assert_eq!(pods.len(), 3, "{pods:?}");
+        if pods.values().all(|count| *count <= 130) {
+            return Ok(());
+        }
+        Err(format!("1.3 × its share at most: {pods:?}"))
+    })
+    .await;
 
     cluster.kubectl_output(&["scale", "deployment/docs", "--replicas=0"]);
     eventually("503 with a reason", async || {
