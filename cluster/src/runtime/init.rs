@@ -33,6 +33,9 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     if args.next()? != SUBCOMMAND {
         return None;
     }
+    // The agent's own process does without huge pages; what a container's programs use is theirs to
+    // say, and the switch would be inherited.
+    let _ = rustix::thread::disable_transparent_huge_pages(false);
     let stage = args.next().unwrap_or_default();
     let outcome = match stage.to_str() {
         Some("start") => enter::start(),

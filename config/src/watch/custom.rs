@@ -20,7 +20,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::follow::{Follower, Source};
+use super::follow::Follower;
+use super::source::Source;
 use crate::compile::gateway_api::{
     ApiChange, ApiRecord, GROUP, GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec,
     Object, ReferenceGrantSpec, Spec,

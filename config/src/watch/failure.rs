@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kube::core::Status;
 
-use super::follow::Source;
+use super::source::Source;
 use crate::defaults::{DENIED_PAUSE, RETRY_PAUSE, UNREACHABLE_PAUSE};
 
 /// Status code for a resource version that is too old.

@@ -10,18 +10,15 @@
 //! A watch begins with everything there is where the server can do that (KEP-3157: Kubernetes 1.34
 //! and newer, and ours); elsewhere a list is read page by page first.
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::Client;
 use kube::api::{ListParams, VersionMatch, WatchParams};
-use kube::core::{Request, Status};
-use serde::Deserialize;
+use kube::core::Request;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -30,6 +27,8 @@ use tokio::time::{Instant, timeout};
 use super::backoff::Backoff;
 use super::exchange;
 use super::failure::{self, FollowError};
+use super::source::Source;
+use super::wire::{Event, EventKind, Head, INITIAL_EVENTS_END, Page, error_event, is_unknown};
 use crate::compile::{Change, Decoded, Delta, Names, ObjectKey};
 use crate::defaults::{
     CHANGE_QUEUE, COUNT_PERIOD, LIST_PAGE, LIST_TIMEOUT, WATCH_SECONDS, WATCH_SILENCE,
@@ -38,119 +37,6 @@ use crate::staleness::Contact;
 
 /// A watch that ends sooner than this without a word did not work.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
-
-/// What to list and watch.
-#[derive(Clone, Debug)]
-pub(super) struct Source {
-    kind: &'static str,
-    path: String,
-    /// As RBAC and kubectl name it: `endpointslices.discovery.k8s.io`.
-    resource: String,
-    field_selector: Option<String>,
-    /// Whether the server begins a watch with what there is; unless it refuses, it does.
-    streams: bool,
-}
-
-impl Source {
-    /// All objects of a kind, in all namespaces.
-    pub(super) fn all<K: kube::Resource<DynamicType = ()>>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            path: K::url_path(&(), None),
-            resource: resource::<K>(),
-            field_selector: None,
-            streams: true,
-        }
-    }
-
-    /// One object.
-    pub(super) fn one<K: kube::Resource<DynamicType = ()>>(
-        kind: &'static str,
-        key: &ObjectKey,
-    ) -> Self {
-        Self {
-            kind,
-            path: K::url_path(&(), Some(&*key.namespace).filter(|name| !name.is_empty())),
-            resource: resource::<K>(),
-            field_selector: Some(format!("metadata.name={}", key.name)),
-            streams: true,
-        }
-    }
-
-    pub(super) fn kind(&self) -> &'static str {
-        self.kind
-    }
-
-    pub(super) fn resource(&self) -> &str {
-        &self.resource
-    }
-}
-
-fn resource<K: kube::Resource<DynamicType = ()>>() -> String {
-    let (plural, group) = (K::plural(&()), K::group(&()));
-    if group.is_empty() {
-        plural.into_owned()
-    } else {
-        format!("{plural}.{group}")
-    }
-}
-
-/// A page of a list. Items are decoded one by one, from where they are.
-#[derive(Deserialize)]
-struct Page<'a> {
-    metadata: ListMeta,
-    #[serde(borrow)]
-    items: Option<Vec<&'a RawValue>>,
-}
-
-/// An event of a watch.
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(rename = "type")]
-    kind: EventKind,
-    #[serde(borrow)]
-    object: &'a RawValue,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-enum EventKind {
-    Added,
-    Modified,
-    Deleted,
-    Bookmark,
-    Error,
-}
-
-/// Annotation of the bookmark after a watch's initial objects.
-const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
-
-/// What every object has, even one that cannot be decoded further.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Head {
-    metadata: HeadMeta,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct HeadMeta {
-    namespace: Option<String>,
-    name: Option<String>,
-    resource_version: Option<String>,
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-impl Head {
-    fn of(object: &RawValue) -> Self {
-        serde_json::from_str(object.get()).unwrap_or_default()
-    }
-
-    fn key(&self, names: &mut Names) -> Option<ObjectKey> {
-        let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
-        Some(names.key(namespace, self.metadata.name.as_deref()?))
-    }
-}
 
 /// How far we are.
 #[derive(Debug)]
@@ -563,18 +449,6 @@ where
 {
     let next = timeout(silence, events.next()).await;
     next.map_err(|_elapsed| FollowError::Silence)?.transpose()
-}
-
-fn error_event(object: &RawValue) -> FollowError {
-    match serde_json::from_str::<Status>(object.get()) {
-        Ok(status) => FollowError::refused(status, None),
-        Err(error) => FollowError::Undecodable(error),
-    }
-}
-
-/// Whether a server refuses `sendInitialEvents` because it does not know it or has it switched off.
-fn is_unknown(status: &Status) -> bool {
-    matches!(status.code, 400 | 422)
 }
 
 fn build_error(error: kube::core::request::Error) -> FollowError {

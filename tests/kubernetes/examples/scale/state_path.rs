@@ -32,6 +32,8 @@ pub(crate) async fn run(kubeconfig: &Path, size: Size) -> anyhow::Result<()> {
         .with_max_level(tracing::Level::WARN)
         .with_writer(std::io::stderr)
         .init();
+    // As the binary does at its start.
+    rustix::thread::disable_transparent_huge_pages(true)?;
     let begun = Instant::now();
     let recorder = PrometheusBuilder::new().install_recorder()?;
     let address = ClusterAddress {

@@ -1,0 +1,196 @@
+//! The tasks that watch, one a kind, and one for each Secret that is named.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::Client;
+use rustls::crypto::CryptoProvider;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::WatchOptions;
+use super::custom::Custom;
+use super::follow::Follower;
+use super::source::Source;
+use crate::compile::{
+    Change, ClassRecord, Compiler, Delta, IngressRecord, Names, NodeRecord, ObjectKey,
+    SecretRecord, ServiceRecord, SliceRecord,
+};
+use crate::staleness::Staleness;
+
+fn set_staleness(kind: &'static str, age: Duration) {
+    metrics::gauge!("sealane_config_staleness_seconds", "kind" => kind).set(age.as_secs_f64());
+}
+
+/// The tasks that watch. They end when this is dropped.
+pub(super) struct Watches {
+    client: Client,
+    sender: mpsc::Sender<Change>,
+    tasks: JoinSet<()>,
+    staleness: Staleness,
+    /// The kinds that have a gauge of their staleness.
+    measured: Vec<&'static str>,
+    /// The kinds that are listed completely.
+    kinds: Vec<&'static str>,
+    /// The watch of each Secret, by the number of its reference.
+    secrets: HashMap<ObjectKey, (u64, AbortHandle)>,
+    secrets_version: Option<u64>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Watches {
+    /// Starts the watches on whole kinds. Those on Secrets follow references as they come.
+    pub(super) fn start(
+        client: Client,
+        sender: mpsc::Sender<Change>,
+        staleness: Staleness,
+        options: &WatchOptions,
+    ) -> Self {
+        let mut watches = Self {
+            client,
+            sender,
+            tasks: JoinSet::new(),
+            staleness,
+            measured: Vec::new(),
+            kinds: Vec::new(),
+            secrets: HashMap::new(),
+            secrets_version: None,
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+        };
+        let source = Source::all::<Service>;
+        watches.follow(
+            source("Service"),
+            |key, service, _| Some(ServiceRecord::read(key, service)),
+            Change::Services,
+        );
+        let source = Source::all::<EndpointSlice>;
+        watches.follow(source("EndpointSlice"), SliceRecord::read, Change::Slices);
+        if let Some(node) = &options.node {
+            let source = Source::one::<Node>("Node", &ObjectKey::new("", node));
+            watches.follow(
+                source,
+                |key, node, names| Some(NodeRecord::read(key, node, names)),
+                Change::Nodes,
+            );
+        }
+        if options.namespaces {
+            let source = Source::all::<Namespace>;
+            watches.follow(
+                source("Namespace"),
+                |_, _: Namespace, _| Some(()),
+                Change::Namespaces,
+            );
+        }
+        if options.ingress.is_some() {
+            watches.follow_ingresses();
+        }
+        watches
+    }
+
+    /// The kinds that are listed completely.
+    pub(super) fn kinds(&self) -> HashSet<&'static str> {
+        self.kinds.iter().copied().collect()
+    }
+
+    fn follow_ingresses(&mut self) {
+        let source = Source::all::<Ingress>;
+        self.follow(
+            source("Ingress"),
+            |key, ingress, _| Some(IngressRecord::read(key, ingress)),
+            Change::Ingresses,
+        );
+        let source = Source::all::<IngressClass>;
+        self.follow(
+            source("IngressClass"),
+            |_, class, _| Some(ClassRecord::read(class)),
+            Change::Classes,
+        );
+        self.kinds.extend(super::custom::kinds());
+        let custom = Custom::new(
+            self.client.clone(),
+            self.sender.clone(),
+            self.staleness.clone(),
+        );
+        self.tasks.spawn(custom.run());
+    }
+
+    fn follow<K, R>(
+        &mut self,
+        source: Source,
+        read: fn(&ObjectKey, K, &mut Names) -> Option<R>,
+        wrap: fn(Delta<R>) -> Change,
+    ) where
+        K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Send + 'static,
+        R: Send + 'static,
+    {
+        self.kinds.push(source.kind());
+        let follower = Follower {
+            contact: self.staleness.add(source.kind()),
+            client: self.client.clone(),
+            source,
+            read,
+            wrap,
+            sender: self.sender.clone(),
+            names: Names::default(),
+        };
+        self.tasks.spawn(follower.run());
+    }
+
+    /// Sets the gauges.
+    pub(super) fn measure_staleness(&mut self) {
+        let ages = self.staleness.ages();
+        for kind in &self.measured {
+            if !ages.iter().any(|(watched, _)| watched == kind) {
+                set_staleness(kind, Duration::ZERO);
+            }
+        }
+        self.measured = ages.iter().map(|(kind, _)| *kind).collect();
+        for (kind, age) in ages {
+            set_staleness(kind, age);
+        }
+    }
+
+    /// Starts and ends watches on Secrets as references come and go.
+    pub(super) fn follow_secrets(&mut self, compiler: &Compiler) {
+        // Those that were aborted: others end with the process only.
+        while self.tasks.try_join_next().is_some() {}
+        let version = compiler.secrets_version();
+        if self.secrets_version.replace(version) == Some(version) {
+            return;
+        }
+        let wanted: HashMap<&ObjectKey, u64> = compiler.secrets().collect();
+        self.secrets.retain(|key, (reference, task)| {
+            let is_wanted = wanted.get(key) == Some(reference);
+            if !is_wanted {
+                task.abort();
+            }
+            is_wanted
+        });
+        for (key, reference) in wanted {
+            if !self.secrets.contains_key(key) {
+                let task = self.follow_secret(key.clone());
+                self.secrets.insert(key.clone(), (reference, task));
+            }
+        }
+    }
+
+    fn follow_secret(&mut self, key: ObjectKey) -> AbortHandle {
+        let provider = Arc::clone(&self.provider);
+        let follower = Follower {
+            contact: self.staleness.add("Secret"),
+            client: self.client.clone(),
+            source: Source::one::<Secret>("Secret", &key),
+            read: move |key: &ObjectKey, secret: Secret, _: &mut Names| {
+                Some(SecretRecord::read(key, secret, &provider))
+            },
+            wrap: move |delta| Change::Secret(key.clone(), delta),
+            sender: self.sender.clone(),
+            names: Names::default(),
+        };
+        self.tasks.spawn(follower.run())
+    }
+}
