@@ -35,7 +35,8 @@ use query::{Details, Query};
 /// Options of `sealane explain`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ExplainOptions {
-    /// A URL, a Service (NAMESPACE/NAME, NAMESPACE/NAME:PORT, svc/NAME), a DNS name, an address, or a code of `check`
+    /// A URL, a Service (NAMESPACE/NAME, NAMESPACE/NAME:PORT, svc/NAME), a DNS name, an address, or a
+    /// code of `check`
     #[arg(value_name = "URL|SERVICE|NAME|CODE")]
     target: String,
     #[command(flatten)]

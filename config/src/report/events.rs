@@ -11,7 +11,7 @@
 //! which is an hour.
 //!
 //! The pace is that of client-go: 25 Events for one object at once, then one every five minutes; and
-//! [`ALL_PERIOD`] over all objects.
+//! five a second over all objects.
 
 mod ledger;
 
