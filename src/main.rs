@@ -44,8 +44,8 @@ fn main() -> ExitCode {
     if let Some(code) = sealane_cluster::runtime::init::main(std::env::args_os()) {
         return code;
     }
-    // Half-used huge pages cost a sixth more memory with the state of a large cluster. A kernel that
-    // does not know the switch works without it.
+    // Half-used huge pages cost about a tenth more memory with the state of a large cluster. A kernel
+    // that does not know the switch works without it.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let cli = Cli::parse();
     let log = match cli.command {
