@@ -12,6 +12,7 @@ const DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
 
 fn options() -> InterceptOptions {
     InterceptOptions {
+        method: Method::Transparent,
         port: 15001,
         mark: 1,
         node_ips: vec![NODE],
