@@ -104,6 +104,7 @@ impl World {
             endpoints: endpoints.collect(),
             local: None,
             policy: Arc::default(),
+            http: Arc::default(),
         });
         let service = Service {
             key: key(name),
