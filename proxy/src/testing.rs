@@ -106,6 +106,7 @@ impl World {
             endpoints: sorted.into(),
             local: None,
             policy: Arc::default(),
+            http: Arc::default(),
         });
         let service = Service {
             key: key(name),

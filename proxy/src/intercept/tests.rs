@@ -40,6 +40,7 @@ fn port(protocol: Protocol, number: u16, endpoints: usize) -> Arc<ServicePort> {
         endpoints: (0..endpoints).map(endpoint).collect(),
         local: None,
         policy: Arc::default(),
+        http: Arc::default(),
     })
 }
 

@@ -316,6 +316,7 @@ pub(crate) fn service_port(
         endpoints: endpoints.iter().map(endpoint).collect(),
         local: None,
         policy: Arc::default(),
+        http: Arc::default(),
     }
 }
 

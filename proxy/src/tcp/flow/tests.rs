@@ -22,6 +22,7 @@ fn port(addrs: &[SocketAddr]) -> Target {
         endpoints: addrs.iter().map(endpoint).collect(),
         local: None,
         policy: Arc::default(),
+        http: Arc::default(),
     };
     Target {
         port: Arc::new(port),
