@@ -17,22 +17,25 @@
 //! A failure counts as a very slow answer, so that failing fast does not attract traffic. An
 //! endpoint that fails five times in a row is ejected; [`eject`] says how it comes back.
 
+mod affinity;
 mod eject;
 mod estimate;
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use sealane_config::model::{Endpoint, EndpointAddr, EndpointStats};
+use sealane_config::model::{Endpoint, EndpointAddr, EndpointStats, ServicePort};
 
 use crate::clock;
 
 /// What a failed request counts for in the round-trip estimate.
 const FAILURE_PENALTY: Duration = Duration::from_secs(5);
 
+pub use affinity::{Affinity, CAPACITY as AFFINITY_CAPACITY};
 pub use eject::State as Ejection;
 
 /// Whether an endpoint takes traffic now, as far as its own failures go.
@@ -45,10 +48,12 @@ pub fn ignores_ejection(endpoints: &[Arc<Endpoint>]) -> bool {
     eject::in_panic(endpoints, clock::now())
 }
 
-/// Picks endpoints. One for each worker; it holds nothing but a random number generator.
+/// Picks endpoints. One for each worker; it holds nothing but a random number generator and the
+/// table of clients that stay with their endpoint, which is shared by the workers.
 #[derive(Debug)]
 pub struct Balancer {
     state: Cell<u64>,
+    affinity: Affinity,
 }
 
 impl Default for Balancer {
@@ -58,15 +63,25 @@ impl Default for Balancer {
 }
 
 impl Balancer {
-    /// A balancer with a seed of its own.
+    /// A balancer with a seed and a table of its own.
     pub fn new() -> Self {
-        Self::seeded(RandomState::new().hash_one(clock::now()))
+        Self::sharing(Affinity::default())
+    }
+
+    /// A balancer with a seed of its own whose clients stay with their endpoints on other workers,
+    /// too.
+    pub fn sharing(affinity: Affinity) -> Self {
+        Self {
+            affinity,
+            ..Self::seeded(RandomState::new().hash_one(clock::now()))
+        }
     }
 
     /// A balancer whose choices follow from `seed`.
     pub fn seeded(seed: u64) -> Self {
         Self {
             state: Cell::new(seed),
+            affinity: Affinity::default(),
         }
     }
 
@@ -100,6 +115,33 @@ impl Balancer {
             }
         }
         Some(self.cheaper(first, second, now))
+    }
+
+    /// As [`Self::pick`] from `endpoints`, which are of `port`; but a client of a Service with
+    /// `sessionAffinity: ClientIP` stays with the endpoint that it was at, while that is among them
+    /// and not ejected. `None` for the client means that affinity does not apply.
+    pub fn pick_for<'a>(
+        &self,
+        client: Option<IpAddr>,
+        port: &ServicePort,
+        endpoints: &'a [Arc<Endpoint>],
+        avoid: &[EndpointAddr],
+    ) -> Option<&'a Arc<Endpoint>> {
+        let pick = || self.pick(endpoints, avoid);
+        let (Some(client), Some(timeout)) = (client, port.policy.affinity) else {
+            return pick();
+        };
+        let avoids = |endpoint: &Endpoint| avoid.contains(&endpoint.addr);
+        let affinity = &self.affinity;
+        affinity.choose((client, port, timeout), endpoints, avoids, pick)
+    }
+
+    /// An endpoint from [`Self::pick_for`] could not be connected to: the client does not stay with
+    /// it.
+    pub fn not_connected(&self, client: Option<IpAddr>, port: &ServicePort, endpoint: &Endpoint) {
+        if let Some(client) = client.filter(|_| port.policy.affinity.is_some()) {
+            self.affinity.forget(client, port, endpoint);
+        }
     }
 
     /// A random index into weights, by weight; `None` if their sum is 0.

@@ -106,6 +106,10 @@ impl Inner {
                 let detail = "the request's body is malformed or cut short";
                 return Err(Error::new(ErrorKind::BadRequest, detail));
             }
+            if failure.is_connect() {
+                let (client, port) = (current.client, &current.port);
+                self.balancer.not_connected(client, port, endpoint);
+            }
             if failure.blame {
                 flight.failed(current.endpoints());
             }
@@ -128,7 +132,10 @@ impl Inner {
         target: &'a Target,
         tried: &[EndpointAddr],
     ) -> Result<&'a Arc<Endpoint>, Error> {
-        let picked = self.balancer.pick(target.endpoints(), tried);
+        let (client, port) = (target.client, &target.port);
+        let picked = self
+            .balancer
+            .pick_for(client, port, target.endpoints(), tried);
         picked.ok_or_else(|| {
             let detail = if target.is_cut_off() {
                 "the Service has no ready endpoint on this node, and its policy is Local"

@@ -28,6 +28,7 @@ fn port(addrs: &[SocketAddr]) -> Target {
         port: Arc::new(port),
         upstream: Upstream::Http1,
         scope: Scope::Cluster,
+        client: None,
     }
 }
 
