@@ -7,5 +7,6 @@
 mod intercept;
 mod loopback;
 mod node;
+mod pod;
 mod redirect;
 mod world;
