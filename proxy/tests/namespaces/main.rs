@@ -9,4 +9,5 @@ mod loopback;
 mod node;
 mod pod;
 mod redirect;
+mod sidecar;
 mod world;

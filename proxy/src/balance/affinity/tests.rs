@@ -30,6 +30,7 @@ fn port(name: &str, endpoints: u16, timeout: Option<Duration>) -> ServicePort {
             affinity: timeout,
             ..TrafficPolicy::default()
         }),
+        http: Arc::default(),
     }
 }
 
