@@ -262,8 +262,11 @@ impl Flight {
 
     /// The endpoint answered after `elapsed` (time to the first byte of the answer).
     pub fn succeeded(&self, elapsed: Duration) {
+        if eject::succeeded(&self.stats) {
+            // What its failures counted for would keep it out for minutes.
+            estimate::forget(&self.stats);
+        }
         estimate::sample(&self.stats, elapsed, clock::now());
-        eject::succeeded(&self.stats);
     }
 
     /// The endpoint could not be reached, broke off, timed out or answered with a server error.

@@ -78,17 +78,19 @@ pub(super) fn in_panic(endpoints: &[Arc<Endpoint>], now: u64) -> bool {
     open(endpoints, now) * 2 < endpoints.len()
 }
 
-/// An endpoint answered.
-pub(super) fn succeeded(stats: &EndpointStats) {
+/// An endpoint answered. True if that reopened it.
+pub(super) fn succeeded(stats: &EndpointStats) -> bool {
     // Reads before writes: the cells are shared by all workers and nearly always 0 already.
     for cell in [&stats.consecutive_failures, &stats.ejections] {
         if cell.load(Relaxed) != 0 {
             cell.store(0, Relaxed);
         }
     }
-    if stats.ejected_until.load(Relaxed) != 0 {
+    let reopens = stats.ejected_until.load(Relaxed) != 0;
+    if reopens {
         stats.ejected_until.store(0, Relaxed);
     }
+    reopens
 }
 
 /// An endpoint failed.

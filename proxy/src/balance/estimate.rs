@@ -30,6 +30,11 @@ pub(super) fn sample(stats: &EndpointStats, elapsed: Duration, now: u64) {
     stats.rtt_updated.store(now, Relaxed);
 }
 
+/// Starts over: the endpoint counts as never measured.
+pub(super) fn forget(stats: &EndpointStats) {
+    stats.rtt_nanos.store(0, Relaxed);
+}
+
 /// The costs of two endpoints, comparable with each other. One that was never measured is taken to
 /// be as fast as the other, so that a new endpoint gets its share and no stampede.
 pub(super) fn costs(a: &EndpointStats, b: &EndpointStats, now: u64) -> (f64, f64) {
