@@ -28,8 +28,8 @@ pub use body::{Body, BodyError};
 pub use engine::{Engine, EngineOptions, Target, Upstream};
 pub(crate) use serve::LocalExecutor;
 pub use serve::{ServerOptions, serve};
-pub use service::ServiceTarget;
 pub(crate) use service::refuse;
+pub use service::{Dialled, Reach, ServiceTarget};
 
 #[cfg(test)]
 mod tests;

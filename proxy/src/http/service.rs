@@ -1,5 +1,6 @@
 //! Connections to one Service port: what the node proxy serves.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Request, Response, Version};
@@ -14,6 +15,32 @@ use super::respond;
 use super::serve::{ServerOptions, serve};
 use crate::{Error, ErrorKind};
 
+/// By which of a Service's addresses a client came, and from where: the traffic policy follows from
+/// it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// It dialled a cluster IP: `internalTrafficPolicy` holds.
+    #[default]
+    ClusterIp,
+    /// It is outside the cluster and dialled another address: `externalTrafficPolicy` holds.
+    Outside,
+    /// It is a pod or the node itself and dialled another address: no policy holds (proxy S6).
+    Inside,
+}
+
+/// How a client came to a Service port.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Dialled {
+    /// Which traffic policy holds.
+    pub reach: Reach,
+    /// The family of the address, which is that of the endpoints (proxy S21). `None`: the one that
+    /// the Service prefers.
+    pub is_v4: Option<bool>,
+    /// The client's address, if endpoints may see it: replies to it pass this node, provided that
+    /// with [`Reach::Outside`] the endpoint is on this node.
+    pub client: Option<IpAddr>,
+}
+
 /// A Service port by name, looked up again for every request: a connection outlives many snapshots.
 #[derive(Clone, Debug)]
 pub struct ServiceTarget {
@@ -21,9 +48,8 @@ pub struct ServiceTarget {
     pub reader: Reader,
     /// Service and port.
     pub backend: Backend,
-    /// The client dialled a cluster IP, for which `internalTrafficPolicy` holds. Pods and the node
-    /// reach the cluster's endpoints by every other address (proxy S6).
-    pub by_cluster_ip: bool,
+    /// How the client came here.
+    pub dialled: Dialled,
     /// A port that is not looked up: one of the pod that the proxy is in.
     pub fixed: Option<Arc<ServicePort>>,
 }
@@ -37,7 +63,10 @@ impl ServiceTarget {
                 service: port.service.clone(),
                 port: port.port,
             },
-            by_cluster_ip: false,
+            dialled: Dialled {
+                reach: Reach::Inside,
+                ..Dialled::default()
+            },
             fixed: Some(port),
         }
     }
@@ -53,20 +82,29 @@ impl ServiceTarget {
                 upstream,
                 scope: Scope::Cluster,
                 client: None,
+                source: None,
             });
         }
         let snapshot = self.reader.load();
-        if let Some(port) = snapshot.backend(&self.backend) {
-            let scope = if self.by_cluster_ip {
-                port.policy.internal
-            } else {
-                Scope::Cluster
+        let port = match self.dialled.is_v4 {
+            Some(is_v4) => snapshot.backend_of_family(&self.backend, is_v4),
+            None => snapshot.backend(&self.backend),
+        };
+        if let Some(port) = port {
+            let (scope, keeps_source) = match self.dialled.reach {
+                Reach::ClusterIp => (port.policy.internal, true),
+                Reach::Outside => {
+                    let policy = port.policy.external;
+                    (policy, policy == Scope::Local)
+                }
+                Reach::Inside => (Scope::Cluster, false),
             };
             return Ok(Target {
                 port: port.clone(),
                 upstream,
                 scope,
                 client: None,
+                source: self.dialled.client.filter(|_| keeps_source),
             });
         }
         Err(if snapshot.services.contains_key(&self.backend.service) {

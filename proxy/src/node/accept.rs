@@ -1,12 +1,14 @@
 //! Accepting connections and finding out what they are for.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_config::model::{AddressKind, AppProtocol, Backend, ClientAddr, Protocol, VipAddr};
+use sealane_config::model::{
+    AddressKind, AppProtocol, Backend, ClientAddr, Protocol, ServiceKey, ServicePort, VipAddr,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Capture, Worker};
 use crate::connect::tune;
-use crate::http::ServiceTarget;
+use crate::http::{Dialled, Reach, ServiceTarget};
 use crate::intercept::{Method, may_be_outside, original_destination};
 
 /// Pause after an accept that failed for want of descriptors or memory.
@@ -29,6 +31,8 @@ pub(super) enum Destination {
     Outside(SocketAddr),
     /// The proxy itself, by way of a listener for redirected connections.
     Loop,
+    /// A Service port that this client may not dial by this address.
+    Filtered(ServiceKey),
     /// Nothing that may be reached through the proxy: one of its own listeners dialled directly, or
     /// an address that is never outside.
     Nowhere,
@@ -83,7 +87,7 @@ impl Worker {
         };
         // A connection that is gone already fails at the first read, too.
         let _ = tune(&stream);
-        match self.destination(dialled) {
+        match self.destination(client.0.ip().to_canonical(), dialled) {
             Destination::Service(target, protocol) => {
                 self.serve_service(stream, client, target, protocol).await;
             }
@@ -91,6 +95,10 @@ impl Worker {
             Destination::Loop => {
                 tracing::debug!(%client, %dialled, "the proxy's own listener was dialled");
                 self.serve_loop(stream).await;
+            }
+            Destination::Filtered(service) => {
+                tracing::debug!(%client, %dialled, %service, "not open to this client");
+                let _ = stream.set_zero_linger();
             }
             Destination::Nowhere => {
                 tracing::debug!(%client, %dialled, "not a destination of the proxy");
@@ -118,51 +126,113 @@ impl Worker {
         }
     }
 
-    fn destination(&self, dialled: SocketAddr) -> Destination {
+    fn destination(&self, client: IpAddr, dialled: SocketAddr) -> Destination {
         if let Capture::Pod(pod, direction) = &self.capture
             && let Some(destination) = self.pod_destination(pod, *direction, dialled)
         {
             return destination;
         }
         let snapshot = self.reader.load();
-        let node_port = || {
-            let key = (Protocol::Tcp, dialled.port());
-            let is_node = self.node_ips.contains(&dialled.ip());
-            is_node.then(|| snapshot.node_ports.get(&key)).flatten()
+        let ip = dialled.ip();
+        let by_vip = snapshot.vip(VipAddr(dialled), Protocol::Tcp);
+        let by_node_port = || {
+            let is_node = self.serves_node_ports(ip);
+            let port =
+                is_node.then(|| snapshot.node_port(ip.is_ipv4(), Protocol::Tcp, dialled.port()));
+            port.flatten()
         };
-        let port = snapshot
-            .vip(VipAddr(dialled), Protocol::Tcp)
-            .or_else(node_port);
-        let by_cluster_ip = |service| {
-            let service = snapshot.services.get(service);
-            service.is_some_and(|service| {
-                service.address_kind(dialled.ip()) == Some(AddressKind::ClusterIp)
-            })
+        let Some(port) = by_vip.or_else(by_node_port) else {
+            return self.no_service(dialled);
         };
-        if let Some(port) = port {
-            let backend = Backend {
+        let service = snapshot.services.get(&port.service);
+        let kind = service.and_then(|service| service.address_kind(ip));
+        if !self.may_dial(client, ip, kind, port) {
+            return Destination::Filtered(port.service.clone());
+        }
+        let (is_inside, is_pod) = self.place(client);
+        let reach = match kind {
+            Some(AddressKind::ClusterIp) => Reach::ClusterIp,
+            _ if is_inside => Reach::Inside,
+            _ => Reach::Outside,
+        };
+        let target = ServiceTarget {
+            reader: self.reader.clone(),
+            dialled: Dialled {
+                reach,
+                is_v4: Some(ip.is_ipv4()),
+                client: (is_pod || reach == Reach::Outside).then_some(client),
+            },
+            backend: Backend {
                 service: port.service.clone(),
                 port: port.port,
-            };
-            let target = ServiceTarget {
-                reader: self.reader.clone(),
-                by_cluster_ip: by_cluster_ip(&port.service),
-                backend,
-                fixed: None,
-            };
-            let protocol = match &self.capture {
-                Capture::Pod(pod, _) => pod.spoken(dialled.port(), port.app_protocol),
-                Capture::Transparent(_) | Capture::Listeners => port.app_protocol,
-            };
-            return Destination::Service(target, protocol);
+            },
+            fixed: None,
+        };
+        let protocol = match &self.capture {
+            Capture::Pod(pod, _) => pod.spoken(dialled.port(), port.app_protocol),
+            Capture::Transparent(_) | Capture::Listeners => port.app_protocol,
+        };
+        Destination::Service(target, protocol)
+    }
+
+    /// Whether node ports are served on an address.
+    fn serves_node_ports(&self, ip: IpAddr) -> bool {
+        match &self.capture {
+            Capture::Transparent(options) => {
+                let is_own = options.node_ips.contains(ip) && options.serves_node_ports(ip);
+                ip.is_loopback() || is_own
+            }
+            Capture::Listeners => ip.is_loopback(),
+            Capture::Pod(..) => false,
         }
+    }
+
+    /// Whether a client is a pod or the node itself, and whether it is a pod whose address can be kept.
+    fn place(&self, client: IpAddr) -> (bool, bool) {
+        match &self.capture {
+            Capture::Transparent(options) => {
+                let is_pod = options.is_pod(client);
+                (
+                    is_pod || client.is_loopback() || options.is_own(client),
+                    is_pod,
+                )
+            }
+            Capture::Listeners | Capture::Pod(..) => (true, false),
+        }
+    }
+
+    /// Whether a client may come by this address. The kernel has asked the same before, from what it
+    /// was told last.
+    fn may_dial(
+        &self,
+        client: IpAddr,
+        ip: IpAddr,
+        kind: Option<AddressKind>,
+        port: &ServicePort,
+    ) -> bool {
+        let Capture::Transparent(options) = &self.capture else {
+            return true;
+        };
+        match kind {
+            Some(AddressKind::LoadBalancer) => {
+                let policy = &port.policy;
+                let node_ips = options.node_ips.current();
+                let names_node = || node_ips.iter().any(|ip| policy.admits(*ip));
+                policy.admits(client) || (client == ip && names_node())
+            }
+            Some(AddressKind::External) => options.external_ips,
+            Some(AddressKind::ClusterIp) | None => true,
+        }
+    }
+
+    /// Where a connection goes that is for no Service port.
+    fn no_service(&self, dialled: SocketAddr) -> Destination {
         match &self.capture {
             Capture::Transparent(options) => {
                 let ip = dialled.ip();
-                let own = options.node_ips.contains(&ip) || options.local_addresses.contains(&ip);
                 let mut inside = options.pod_cidrs.iter().chain(&options.service_cidrs);
                 if !options.egress
-                    || own
+                    || options.is_own(ip)
                     || inside.any(|cidr| cidr.contains(&ip))
                     || !may_be_outside(ip)
                 {
