@@ -113,11 +113,14 @@ pub(super) struct Watched<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
-    /// Reads until it is clear what the client speaks. `None` if it says nothing.
-    pub(super) async fn open(mut stream: I) -> io::Result<Option<(Self, Spoken)>> {
-        let mut prefix = BytesMut::with_capacity(1024);
+    /// Reads until it is clear what the client speaks; `prefix` was read already. `None` if it says
+    /// nothing.
+    pub(super) async fn open(
+        mut stream: I,
+        mut prefix: BytesMut,
+    ) -> io::Result<Option<(Self, Spoken)>> {
         loop {
-            if stream.read_buf(&mut prefix).await? == 0 {
+            if prefix.is_empty() && stream.read_buf(&mut prefix).await? == 0 {
                 return Ok(None);
             }
             let seen = prefix.len().min(PREFACE.len());
@@ -125,6 +128,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
                 Spoken::Http1
             } else if seen == PREFACE.len() {
                 Spoken::Http2
+            } else if stream.read_buf(&mut prefix).await? == 0 {
+                return Ok(None);
             } else {
                 continue;
             };
