@@ -15,7 +15,7 @@ use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::WatchOptions;
 use sealane_proxy::connect::Connector;
-use sealane_proxy::intercept::{self, InterceptOptions};
+use sealane_proxy::intercept::{self, InterceptOptions, Method};
 use sealane_proxy::node::Capture;
 
 use crate::admin::PrometheusHandle;
@@ -118,6 +118,7 @@ impl NodeOptions {
             self.node_ip.clone()
         };
         Ok(InterceptOptions {
+            method: Method::Transparent,
             port: self.intercept_port,
             mark: MARK,
             node_ips,

@@ -3,6 +3,7 @@
 mod addr;
 mod attachment;
 mod endpoint;
+mod http;
 mod ingress;
 mod owners;
 mod policy;
@@ -14,6 +15,10 @@ mod tls;
 pub use addr::{ClientAddr, EndpointAddr, ListenAddr, VipAddr};
 pub use attachment::{Attachment, Parent, Refusal};
 pub use endpoint::{Conditions, Endpoint, EndpointInfo, EndpointStats, Location};
+pub use http::{
+    Algorithm, Balancing, Ejection, HttpPolicy, Limits, PREFIX, RetryOn, RetryPolicy, SETTINGS,
+    Setting, Timeouts,
+};
 pub use ingress::{IngressStatus, PublishedAddress, StatusWriter};
 pub use owners::EndpointOwners;
 pub use policy::{Scope, TrafficPolicy};

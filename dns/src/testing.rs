@@ -113,6 +113,7 @@ impl World {
                 endpoints: Arc::new([]),
                 local: None,
                 policy: Arc::default(),
+                http: Arc::default(),
             })
         });
         let service = Service {

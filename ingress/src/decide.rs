@@ -152,6 +152,7 @@ pub fn target(
         port: Arc::clone(port),
         upstream: upstream(rule.filters.backend_protocol, port),
         scope: Scope::Cluster,
+        client: None,
     })
 }
 

@@ -7,6 +7,7 @@
 //! Rules and sets are written over netlink, in transactions; nothing is ever listed.
 
 mod netlink;
+mod original;
 mod rule;
 mod state;
 mod table;
@@ -26,6 +27,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use netlink::NfTables;
+pub use original::original_destination;
 use state::{Elements, difference, record};
 
 /// Backlog of the listener; the kernel caps it at `net.core.somaxconn`.
@@ -112,9 +114,23 @@ fn unsupported(error: InterceptError) -> InterceptError {
     }
 }
 
+/// How the kernel gives packets to the listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// TPROXY: the connection's local address is what the client dialled.
+    #[default]
+    Transparent,
+    /// REDIRECT, where packets that TPROXY has assigned are lost (behind a bridge that hands its
+    /// packets to the firewall): connection tracking knows what the client dialled, see
+    /// [`original_destination`]. Clients' addresses are not kept.
+    Redirect,
+}
+
 /// Where to intercept.
 #[derive(Clone, Debug)]
 pub struct InterceptOptions {
+    /// How.
+    pub method: Method,
     /// The port of the [listener].
     pub port: u16,
     /// The mark that routes packets to local sockets; a routing rule for it has to exist.

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::connect::Connector;
 use crate::http::Engine;
-use crate::intercept::{self, InterceptOptions};
+use crate::intercept::{self, InterceptOptions, Method};
 use crate::tcp::{Flows, Metrics};
 
 use listeners::Listeners;
@@ -88,7 +88,9 @@ impl NodeProxy {
                 Err(error) => return Err(error),
             }
             node_ips.extend(&options.node_ips);
-            pods = options.pod_cidrs.as_slice().into();
+            if options.method == Method::Transparent {
+                pods = options.pod_cidrs.as_slice().into();
+            }
             own = [&options.node_ips[..], &options.local_addresses]
                 .concat()
                 .into();

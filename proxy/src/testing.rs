@@ -96,6 +96,8 @@ impl World {
             let known = self.known.entry((name.to_owned(), addr));
             Arc::clone(known.or_insert_with(|| endpoint(addr)))
         });
+        let mut sorted: Vec<Arc<Endpoint>> = endpoints.collect();
+        sorted.sort_by_key(|endpoint| endpoint.addr);
         let port = Arc::new(ServicePort {
             service: key(name),
             name: Arc::from(""),
@@ -103,9 +105,10 @@ impl World {
             protocol: Protocol::Tcp,
             node_port: None,
             app_protocol: protocol,
-            endpoints: endpoints.collect(),
+            endpoints: sorted.into(),
             local: None,
             policy: Arc::default(),
+            http: Arc::default(),
         });
         let service = Service {
             key: key(name),

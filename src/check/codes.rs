@@ -182,6 +182,8 @@ codes! {
         "remove it, or do without what it asks for";
     REFUSED_ANNOTATION = "SL0503", Error, "annotation keeps the Ingress from being served",
         "remove it: its routes answer 503 rather than open what it was meant to close";
+    UNKNOWN_SETTING = "SL0504", Warning, "annotation is no setting of a Service",
+        "correct its name: docs/services.md has them all";
 }
 
 /// The code with this name, in upper or lower case.
@@ -216,6 +218,7 @@ pub(crate) fn of_problem(problem: &Problem) -> &'static Code {
         ProblemKind::CertificateHost => CERTIFICATE_HOST,
         ProblemKind::CertificateTime => CERTIFICATE_TIME,
         ProblemKind::BadAnnotation => BAD_ANNOTATION,
+        ProblemKind::UnknownAnnotation if problem.object.kind == "Service" => UNKNOWN_SETTING,
         ProblemKind::UnknownAnnotation => NO_EFFECT,
         ProblemKind::RefusedAnnotation => REFUSED_ANNOTATION,
         ProblemKind::Conflict if problem.object.kind == "Service" => ADDRESS_CONFLICT,

@@ -169,6 +169,7 @@ mod tests {
             endpoints,
             local: None,
             policy: Arc::default(),
+            http: Arc::default(),
         };
         Service {
             key,

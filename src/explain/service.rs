@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use sealane_config::Snapshot;
 use sealane_config::model::{
-    AppProtocol, HostMatch, ObjectRef, Protocol, RouteRule, Scope, Service, ServiceKey,
-    ServiceKind, ServicePort, TrafficPolicy,
+    AppProtocol, HostMatch, HttpPolicy, ObjectRef, PREFIX, Protocol, RouteRule, SETTINGS, Scope,
+    Service, ServiceKey, ServiceKind, ServicePort, TrafficPolicy,
 };
 
 use super::endpoints;
@@ -40,6 +40,9 @@ fn walk(trail: &mut Trail, snapshot: &Snapshot, query: &ServiceQuery) -> (Outcom
         .step(Phase::Service, Mark::Chosen, what, kind(service))
         .of(&object, "");
     policy(trail, &object, &service.policy);
+    if let Some(port) = service.ports.first() {
+        settings(trail, &object, &port.http);
+    }
     if let ServiceKind::ExternalName(target) = &service.kind {
         let summary = format!(
             "its name is an alias for {target}: clients connect there themselves, and nothing is \
@@ -170,6 +173,20 @@ fn policy(trail: &mut Trail, object: &ObjectRef, policy: &TrafficPolicy) {
         let what = format!("loadBalancerSourceRanges: {}", ranges.join(", "));
         let why = "other clients are not let in at a load balancer IP";
         note("spec.loadBalancerSourceRanges", what, why);
+    }
+}
+
+/// What annotations have changed.
+fn settings(trail: &mut Trail, object: &ObjectRef, policy: &HttpPolicy) {
+    for setting in SETTINGS {
+        let (now, default) = (setting.text(policy), setting.default_text());
+        if now != default {
+            let what = format!("{}: {now}", setting.name);
+            let why = format!("by annotation; the default is {default}");
+            let step = trail.step(Phase::Service, Mark::Note, what, why);
+            let field = format!("metadata.annotations[{PREFIX}{}]", setting.name);
+            step.of(object, &field);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use sealane_config::Reader;
 use sealane_config::sockets::{HostSockets, tcp_listener};
 use sealane_dns::{DnsServer, DnsSettings};
 use sealane_ingress::{Gateway, GatewayOptions};
+use sealane_proxy::balance::Affinity;
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions};
 use sealane_proxy::intercept::Interceptor;
@@ -119,11 +120,13 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
     let drain = CancellationToken::new();
     let (bound, started) = std_mpsc::sync_channel(sets.len());
     let (failed, failures) = mpsc::channel(1);
+    let affinity = Affinity::default();
     let mut threads = Vec::with_capacity(sets.len());
     for (index, set) in sets.into_iter().enumerate() {
         let worker = Worker {
             work: work.clone(),
             index,
+            affinity: affinity.clone(),
             drain: drain.clone(),
             failed: failed.clone(),
         };
@@ -188,6 +191,7 @@ type Part = LocalBoxFuture<'static, anyhow::Result<()>>;
 struct Worker {
     work: Work,
     index: usize,
+    affinity: Affinity,
     drain: CancellationToken,
     failed: mpsc::Sender<String>,
 }
@@ -216,7 +220,11 @@ impl Worker {
     }
 
     async fn serve(self, set: Sockets, bound: Bound) {
-        let engine = Engine::new(self.work.connector.clone(), EngineOptions::default());
+        let options = EngineOptions {
+            affinity: self.affinity.clone(),
+            ..EngineOptions::default()
+        };
+        let engine = Engine::new(self.work.connector.clone(), options);
         let parts = match self.parts(set, &engine) {
             Ok(parts) => parts,
             Err(error) => return drop(bound.send(Err(error))),

@@ -455,6 +455,17 @@ fn annotation_cases() -> Vec<Case> {
             "metadata.annotations[nginx.ingress.kubernetes.io/auth-url]",
             "auth-url",
         ),
+        case(
+            "SL0504",
+            "warning",
+            GOOD.replace(
+                "kind: Service\nmetadata: {name: web",
+                "kind: Service\nmetadata: {annotations: {sealane.dev/timeout: 5s}, name: web",
+            ),
+            "Service default/web",
+            "metadata.annotations[sealane.dev/timeout]",
+            "sealane.dev/timeout",
+        ),
     ]
 }
 

@@ -37,6 +37,7 @@ impl CompiledPort {
                 endpoints: endpoints.cluster,
                 local: endpoints.local,
                 policy: Arc::clone(policy),
+                http: Arc::clone(&record.http),
             })
         };
         let (v4, v6) = (endpoints(true, with_local), endpoints(false, with_local));

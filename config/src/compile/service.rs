@@ -1,5 +1,6 @@
 //! What is kept of a Service.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use k8s_openapi::api::core::v1;
 
 use super::store::ObjectKey;
 use crate::model::{
-    AppProtocol, Problem, ProblemKind, Protocol, Scope, ServiceKind, TrafficPolicy,
+    AppProtocol, HttpPolicy, Problem, ProblemKind, Protocol, Scope, ServiceKind, TrafficPolicy,
 };
 
 /// Marks a Service that another proxy looks after: no cluster IP or node port of it is ours.
@@ -31,6 +32,7 @@ pub struct ServiceRecord {
     pub(super) load_balancer_ips: Vec<IpAddr>,
     pub(super) external_ips: Vec<IpAddr>,
     pub(super) policy: Arc<TrafficPolicy>,
+    pub(super) http: Arc<HttpPolicy>,
     pub(super) ports: Vec<PortRecord>,
     /// `spec.publishNotReadyAddresses`: a terminating endpoint that its slice calls ready is ready.
     pub(super) publish_not_ready: bool,
@@ -57,6 +59,7 @@ impl ServiceRecord {
             problems: Vec::new(),
         };
         let labels = service.metadata.labels.unwrap_or_default();
+        let annotations = service.metadata.annotations.unwrap_or_default();
         let created = super::created(service.metadata.creation_timestamp.as_ref());
         let spec = service.spec.unwrap_or_default();
         let kind = reader.kind(&spec);
@@ -83,6 +86,7 @@ impl ServiceRecord {
             load_balancer_ips: reader.load_balancer_ips(&balancers),
             external_ips,
             policy: Arc::new(reader.policy(&spec, is_exposed)),
+            http: reader.http(&annotations),
             ports: reader.ports(spec.ports.unwrap_or_default()),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
             proxied,
@@ -164,6 +168,29 @@ impl Reader<'_> {
             source_ranges: self.source_ranges(spec),
             health_check_node_port: health.and_then(port_number),
         }
+    }
+
+    /// What our annotations ask for (`docs/services.md`).
+    fn http(&mut self, annotations: &BTreeMap<String, String>) -> Arc<HttpPolicy> {
+        let policy = HttpPolicy::read(annotations, |name, why| {
+            let (kind, message) = match why {
+                Some(why) => (ProblemKind::BadAnnotation, why),
+                None => (
+                    ProblemKind::UnknownAnnotation,
+                    format!("`{name}` is no setting of a Service and has no effect"),
+                ),
+            };
+            self.problems.push(Problem {
+                object: self.key.of_kind("Service"),
+                field: format!("metadata.annotations[{name}]"),
+                kind,
+                message,
+            });
+        });
+        if policy == HttpPolicy::default() {
+            return HttpPolicy::shared();
+        }
+        Arc::new(policy)
     }
 
     fn scope(&mut self, field: &str, text: &Option<String>) -> Scope {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Endpoint, EndpointInfo, Scope, TrafficPolicy};
+use super::{Endpoint, EndpointInfo, HttpPolicy, Scope, TrafficPolicy};
 
 /// A Service by namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -158,6 +158,8 @@ pub struct ServicePort {
     pub local: Option<Arc<[Arc<Endpoint>]>>,
     /// How the Service's traffic is treated.
     pub policy: Arc<TrafficPolicy>,
+    /// How its requests are treated, and how endpoints are chosen.
+    pub http: Arc<HttpPolicy>,
 }
 
 impl ServicePort {

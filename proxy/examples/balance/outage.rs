@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_config::model::Endpoint;
+use sealane_config::model::{Balancing, Endpoint};
 use sealane_proxy::balance::{Balancer, Ejection, Flight, ejection};
 
 const ENDPOINTS: u16 = 5;
@@ -43,11 +43,13 @@ impl Outage {
         let mut was_ejected = false;
         let mut now = Duration::ZERO;
         while now < RUN {
-            let picked = balancer.pick(&endpoints, &[]).expect("never empty");
+            let picked = balancer
+                .pick(&endpoints, &[], &Balancing::DEFAULT)
+                .expect("never empty");
             let is_it = Arc::ptr_eq(picked, &endpoints[0]);
             let flight = Flight::start(picked);
             if is_it && (BEGINS..ENDS).contains(&now) {
-                flight.failed(&endpoints);
+                flight.failed(&endpoints, &Balancing::DEFAULT);
                 if was_ejected {
                     outage.probes += 1;
                 } else {

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_config::model::Endpoint;
+use sealane_config::model::{Balancing, Endpoint};
 use sealane_proxy::balance::{Balancer, Flight};
 
 use crate::scenario::{Behaviour, GOOD, PATIENCE, SLOTS, Scenario};
@@ -171,7 +171,10 @@ impl Simulation<'_> {
         let present = self.present();
         match self.policy {
             Policy::Sealane => {
-                let picked = self.balancer.pick(present, &[]).expect("never empty");
+                let picked = self
+                    .balancer
+                    .pick(present, &[], &Balancing::DEFAULT)
+                    .expect("never empty");
                 let place = present.iter().position(|e| Arc::ptr_eq(e, picked));
                 place.expect("one of them")
             }
@@ -236,7 +239,7 @@ impl Simulation<'_> {
         let time = matches!(event, Event::Worked(_)).then_some(elapsed);
         match time {
             Some(time) => job.flight.succeeded(time),
-            None => job.flight.failed(self.present()),
+            None => job.flight.failed(self.present(), &Balancing::DEFAULT),
         }
         self.times.push(time);
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::body::Body;
 use super::metrics::Metrics;
 use super::respond;
 use super::retry::Budget;
-use crate::balance::Balancer;
+use crate::balance::{Affinity, Balancer};
 use crate::connect::Connector;
 use crate::pool::Pool;
 
@@ -61,6 +62,8 @@ pub struct Target {
     pub upstream: Upstream,
     /// Which of its endpoints may take it.
     pub scope: Scope,
+    /// The client for which the Service's session affinity holds, where it does.
+    pub client: Option<IpAddr>,
 }
 
 impl Target {
@@ -80,12 +83,15 @@ impl Target {
 pub struct EngineOptions {
     /// How long an endpoint may take until the head of its answer is there.
     pub response_timeout: Duration,
+    /// Clients that stay with their endpoint; one table for all workers.
+    pub affinity: Affinity,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             response_timeout: Duration::from_secs(60),
+            affinity: Affinity::default(),
         }
     }
 }
@@ -112,7 +118,7 @@ impl Engine {
     pub fn new(connector: Connector, options: EngineOptions) -> Self {
         Self {
             inner: Rc::new(Inner {
-                balancer: Balancer::new(),
+                balancer: Balancer::sharing(options.affinity.clone()),
                 pool: Rc::new(Pool::new(connector)),
                 budget: Budget::new(),
                 metrics: Metrics::default(),

@@ -20,6 +20,14 @@ pub(super) struct Failure {
     pub(super) blame: bool,
 }
 
+impl Failure {
+    /// There was no connection.
+    pub(super) fn is_connect(&self) -> bool {
+        let kind = self.error.kind();
+        matches!(kind, ErrorKind::ConnectFailed | ErrorKind::ConnectTimeout)
+    }
+}
+
 /// There is no connection.
 pub(super) fn not_connected(error: &ConnectError) -> Failure {
     let error = if error.is_timeout() {

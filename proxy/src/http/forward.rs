@@ -107,8 +107,12 @@ impl Inner {
                 let detail = "the request's body is malformed or cut short";
                 return Err(Error::new(ErrorKind::BadRequest, detail));
             }
+            if failure.is_connect() {
+                let (client, port) = (current.client, &current.port);
+                self.balancer.not_connected(client, port, endpoint);
+            }
             if failure.blame {
-                flight.failed(current.endpoints());
+                flight.failed(current.endpoints(), &current.port.http.balancing);
             }
             let newer = self.latest(current);
             let choice = newer.as_ref().unwrap_or(current);
@@ -129,7 +133,10 @@ impl Inner {
         target: &'a Target,
         tried: &[EndpointAddr],
     ) -> Result<&'a Arc<Endpoint>, Error> {
-        let picked = self.balancer.pick(target.endpoints(), tried);
+        let (client, port) = (target.client, &target.port);
+        let picked = self
+            .balancer
+            .pick_for(client, port, target.endpoints(), tried);
         picked.ok_or_else(|| {
             let detail = if target.is_cut_off() {
                 "the Service has no ready endpoint on this node, and its policy is Local"
@@ -212,7 +219,7 @@ impl Inner {
             None => return Err(failure::timed_out()),
         };
         if failure::is_failure(&response) {
-            flight.failed(target.endpoints());
+            flight.failed(target.endpoints(), &target.port.http.balancing);
         } else {
             flight.succeeded(started.elapsed());
         }

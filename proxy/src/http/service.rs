@@ -41,6 +41,7 @@ impl ServiceTarget {
                 port: port.clone(),
                 upstream,
                 scope,
+                client: None,
             });
         }
         Err(if snapshot.services.contains_key(&self.backend.service) {
@@ -69,7 +70,7 @@ impl Engine {
         let handler = move |request: Request<Body>| {
             let engine = engine.clone();
             let target = std::rc::Rc::clone(&target);
-            async move { engine.forward_to_service(request, &target).await }
+            async move { engine.forward_to_service(request, client, &target).await }
         };
         serve(stream, &ServerOptions::default(), handler, shutdown).await;
     }
@@ -77,6 +78,7 @@ impl Engine {
     async fn forward_to_service(
         &self,
         request: Request<Body>,
+        client: ClientAddr,
         target: &ServiceTarget,
     ) -> Response<Body> {
         let upstream = if request.version() == Version::HTTP_2 {
@@ -85,7 +87,10 @@ impl Engine {
             Upstream::Http1
         };
         match target.resolve(upstream) {
-            Ok(target) => self.forward(request, &target).await,
+            Ok(mut target) => {
+                target.client = Some(client.0.ip());
+                self.forward(request, &target).await
+            }
             Err(error) => {
                 let asked = respond::Asked::new(request.version(), request.headers());
                 respond::error(&error, asked)

@@ -3,6 +3,8 @@
 //! An expression that does not match ends its rule; the next rule goes on. Values live in 4-byte
 //! registers, and a value shorter than its registers is padded with zeros.
 
+use std::net::IpAddr;
+
 use nix::libc;
 
 use super::netlink::Attributes;
@@ -62,6 +64,12 @@ impl Rule {
             .equals(&index.to_ne_bytes())
     }
 
+    /// Only packets with this mark.
+    pub(super) fn marked(self, mark: u32) -> Self {
+        self.load_meta(libc::NFT_META_MARK, FIRST)
+            .equals(&mark.to_ne_bytes())
+    }
+
     /// Only packets of this family.
     pub(super) fn family(self, family: Family) -> Self {
         self.load_meta(libc::NFT_META_NFPROTO, FIRST)
@@ -76,18 +84,7 @@ impl Rule {
 
     /// Only packets whose destination address is within a prefix.
     pub(super) fn destination_in(self, family: Family, network: &[u8], mask: &[u8]) -> Self {
-        self.load_destination(family)
-            .expression("bitwise", |data| {
-                data.number(1, FIRST).number(2, FIRST);
-                data.number(3, mask.len() as u32);
-                data.nest(4, |mask_data| {
-                    mask_data.bytes(DATA_VALUE, mask);
-                });
-                data.nest(5, |xor| {
-                    xor.bytes(DATA_VALUE, &vec![0; mask.len()]);
-                });
-            })
-            .equals(network)
+        self.load_destination(family).masked(mask).equals(network)
     }
 
     /// Only packets whose destination address is in a set.
@@ -118,18 +115,57 @@ impl Rule {
 
     /// Delivers to the listener on this port, whatever the destination is.
     pub(super) fn tproxy(self, port: u16) -> Self {
-        self.load(&port.to_be_bytes()).expression("tproxy", |data| {
-            data.number(1, libc::NFPROTO_UNSPEC as u32);
-            data.number(3, FIRST);
+        self.load(FIRST, &port.to_be_bytes())
+            .expression("tproxy", |data| {
+                data.number(1, libc::NFPROTO_UNSPEC as u32);
+                data.number(3, FIRST);
+            })
+    }
+
+    /// Delivers to the listener on this port of this machine (a `nat` chain); see
+    /// [`original_destination`](super::original_destination).
+    #[expect(dead_code, reason = "for the namespace of a pod")]
+    pub(super) fn redirect(self, port: u16) -> Self {
+        self.load(FIRST, &port.to_be_bytes())
+            .expression("redir", |data| {
+                data.number(1, FIRST);
+            })
+    }
+
+    /// Delivers to this address and port (a `nat` chain), as [`Self::redirect`] does. That one takes
+    /// an address of the device that the packet came in through, which routed pods' devices lack.
+    pub(super) fn destination_nat(self, ip: IpAddr, port: u16) -> Self {
+        const DESTINATION: u32 = 1;
+        let (family, address) = match ip {
+            IpAddr::V4(ip) => (libc::NFPROTO_IPV4, ip.octets().to_vec()),
+            IpAddr::V6(ip) => (libc::NFPROTO_IPV6, ip.octets().to_vec()),
+        };
+        let port_register = FIRST + address.len() as u32 / 4;
+        self.load(FIRST, &address)
+            .load(port_register, &port.to_be_bytes())
+            .expression("nat", |data| {
+                data.number(1, DESTINATION).number(2, family as u32);
+                data.number(3, FIRST).number(5, port_register);
+            })
+    }
+
+    /// Only packets of connections whose destination was changed: redirected ones.
+    pub(super) fn redirected(self) -> Self {
+        const DESTINATION_CHANGED: u32 = 1 << 5;
+        self.expression("ct", |data| {
+            data.number(1, FIRST).number(2, libc::NFT_CT_STATUS as u32);
         })
+        .masked(&DESTINATION_CHANGED.to_ne_bytes())
+        .equals(&DESTINATION_CHANGED.to_ne_bytes())
     }
 
     /// Marks the packet for routing.
     pub(super) fn set_mark(self, mark: u32) -> Self {
-        self.load(&mark.to_ne_bytes()).expression("meta", |data| {
-            data.number(2, libc::NFT_META_MARK as u32);
-            data.number(3, FIRST);
-        })
+        self.load(FIRST, &mark.to_ne_bytes())
+            .expression("meta", |data| {
+                data.number(2, libc::NFT_META_MARK as u32);
+                data.number(3, FIRST);
+            })
     }
 
     /// Lets the packet pass.
@@ -185,10 +221,23 @@ impl Rule {
         })
     }
 
-    fn load(self, value: &[u8]) -> Self {
+    fn load(self, register: u32, value: &[u8]) -> Self {
         self.expression("immediate", |data| {
-            data.number(1, FIRST).nest(2, |content| {
+            data.number(1, register).nest(2, |content| {
                 content.bytes(DATA_VALUE, value);
+            });
+        })
+    }
+
+    fn masked(self, mask: &[u8]) -> Self {
+        self.expression("bitwise", |data| {
+            data.number(1, FIRST).number(2, FIRST);
+            data.number(3, mask.len() as u32);
+            data.nest(4, |mask_data| {
+                mask_data.bytes(DATA_VALUE, mask);
+            });
+            data.nest(5, |xor| {
+                xor.bytes(DATA_VALUE, &vec![0; mask.len()]);
             });
         })
     }

@@ -26,14 +26,15 @@ use ipnet::IpNet;
 use nix::libc;
 use sealane_config::model::Protocol;
 
-use super::InterceptOptions;
 use super::netlink::{Attributes, Batch};
 use super::rule::{DATA_VALUE, Family, LIST_ELEMENT, Rule};
 use super::state::{Change, Element, Set};
+use super::{InterceptOptions, Method};
 
 const TABLE: &str = "sealane";
 const PROBE: &str = "sealane-probe";
 const ENTRY: &str = "prerouting";
+const REDIRECT: &str = "redirect";
 const CAPTURE: &str = "capture";
 const REFUSE: &str = "refuse";
 
@@ -42,6 +43,9 @@ const LOOPBACK: u32 = 1;
 
 /// `NF_IP_PRI_MANGLE`: before the routing decision, so that the mark counts for it.
 const PRIORITY: i32 = -150;
+
+/// `NF_IP_PRI_NAT_DST`, which `nft` 1.0.6 does not know by name on every hook.
+const NAT_PRIORITY: i32 = -100;
 
 /// Set elements in one message: 36 bytes each at most, and an attribute ends at 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 1000;
@@ -109,17 +113,25 @@ fn fill(batch: &mut Batch, table: &str, options: &InterceptOptions) {
             attributes.string(CHAIN_NAME, chain);
         });
     }
+    base_chain(batch, table, ENTRY, "filter", PRIORITY);
+    if options.method == Method::Redirect {
+        base_chain(batch, table, REDIRECT, "nat", NAT_PRIORITY);
+    }
+    add_rules(batch, table, options);
+}
+
+/// A chain that packets enter before they are routed.
+fn base_chain(batch: &mut Batch, table: &str, name: &str, kind: &str, priority: i32) {
     batch.create(libc::NFT_MSG_NEWCHAIN, |attributes| {
         attributes.string(CHAIN_TABLE, table);
-        attributes.string(CHAIN_NAME, ENTRY);
+        attributes.string(CHAIN_NAME, name);
         attributes.nest(CHAIN_HOOK, |hook| {
             hook.number(HOOK_NUMBER, libc::NF_INET_PRE_ROUTING as u32);
-            hook.number(HOOK_PRIORITY, PRIORITY as u32);
+            hook.number(HOOK_PRIORITY, priority as u32);
         });
         attributes.number(CHAIN_POLICY, libc::NF_ACCEPT as u32);
-        attributes.string(CHAIN_TYPE, "filter");
+        attributes.string(CHAIN_TYPE, kind);
     });
-    add_rules(batch, table, options);
 }
 
 /// Applies changes of the sets' elements: what leaves a set goes before what enters one.
@@ -224,12 +236,29 @@ fn add_rules(batch: &mut Batch, table: &str, options: &InterceptOptions) {
     };
     let rule = Rule::default;
     let deliver = |rule: Rule| rule.set_mark(options.mark).accept();
-    add(CAPTURE, deliver(rule().tproxy(options.port)));
+    match options.method {
+        Method::Transparent => add(CAPTURE, deliver(rule().tproxy(options.port))),
+        // The `redirect` chain gets it next, because the mark is on.
+        Method::Redirect => {
+            add(CAPTURE, deliver(rule()));
+            for family in [Family::V4, Family::V6] {
+                let mut of_family = options.node_ips.iter();
+                let Some(ip) = of_family.find(|ip| Family::of(**ip) == family) else {
+                    continue;
+                };
+                let captured = rule().marked(options.mark).family(family).tcp();
+                add(REDIRECT, captured.destination_nat(*ip, options.port));
+            }
+        }
+    }
     add(REFUSE, rule().tcp().reject_with_reset());
     add(REFUSE, rule().reject_port_unreachable());
 
     add(ENTRY, rule().input_device(LOOPBACK).accept());
-    add(ENTRY, deliver(rule().tcp().for_transparent_socket()));
+    match options.method {
+        Method::Transparent => add(ENTRY, deliver(rule().tcp().for_transparent_socket())),
+        Method::Redirect => add(ENTRY, rule().redirected().accept()),
+    }
     for family in [Family::V4, Family::V6] {
         let of_family = || rule().family(family);
         let for_service = |set| of_family().service_in_set(family, set_name(set));

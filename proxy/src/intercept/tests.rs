@@ -12,6 +12,7 @@ const DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
 
 fn options() -> InterceptOptions {
     InterceptOptions {
+        method: Method::Transparent,
         port: 15001,
         mark: 1,
         node_ips: vec![NODE],
@@ -40,6 +41,7 @@ fn port(protocol: Protocol, number: u16, endpoints: usize) -> Arc<ServicePort> {
         endpoints: (0..endpoints).map(endpoint).collect(),
         local: None,
         policy: Arc::default(),
+        http: Arc::default(),
     })
 }
 

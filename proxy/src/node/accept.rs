@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Capture, Worker};
 use crate::connect::tune;
 use crate::http::ServiceTarget;
-use crate::intercept::may_be_outside;
+use crate::intercept::{Method, may_be_outside, original_destination};
 
 /// Pause after an accept that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -76,7 +76,7 @@ impl Worker {
     }
 
     async fn handle(&self, stream: TcpStream, client: ClientAddr) {
-        let Ok(dialled) = stream.local_addr() else {
+        let Ok(dialled) = self.dialled(&stream) else {
             return;
         };
         // A connection that is gone already fails at the first read, too.
@@ -90,6 +90,20 @@ impl Worker {
                 tracing::debug!(%client, %dialled, "not a destination of the proxy");
                 let _ = stream.set_zero_linger();
             }
+        }
+    }
+
+    /// The address that the client of an accepted connection dialled (proxy I4).
+    fn dialled(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
+        let local = stream.local_addr()?;
+        if !matches!(&self.capture, Capture::Transparent(options) if options.method == Method::Redirect)
+        {
+            return Ok(local);
+        }
+        match original_destination(stream, local) {
+            // Not tracked, so nothing has changed it: a listener of node ports.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(local),
+            found => found,
         }
     }
 

@@ -69,7 +69,9 @@ impl Flows {
         let mut tried: Vec<EndpointAddr> = Vec::new();
         let mut failure = FlowError::NoEndpoints;
         while tried.len() < MAX_ATTEMPTS {
-            let Some(endpoint) = balancer.pick(target.endpoints(), &tried) else {
+            let (ip, port) = (Some(client.0.ip()), &target.port);
+            let picked = balancer.pick_for(ip, port, target.endpoints(), &tried);
+            let Some(endpoint) = picked else {
                 break;
             };
             let flight = Flight::start(endpoint);
@@ -80,7 +82,8 @@ impl Flows {
                     return Ok((stream, flight));
                 }
                 Err(source) => {
-                    flight.failed(target.endpoints());
+                    flight.failed(target.endpoints(), &port.http.balancing);
+                    balancer.not_connected(ip, port, endpoint);
                     tried.push(endpoint.addr);
                     failure = FlowError::Connect {
                         endpoint: endpoint.addr,

@@ -7,4 +7,5 @@
 mod intercept;
 mod loopback;
 mod node;
+mod redirect;
 mod world;

@@ -2,9 +2,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sealane_config::model::AppProtocol;
+use sealane_config::model::{AppProtocol, TrafficPolicy};
 
 use crate::world::{
     DNS, PORT, Pod, Proxy, TIMEOUT, World, ask, eventually, read_line, service_port, snapshot_of,
@@ -269,6 +270,33 @@ fn proxy_i5_pods_reach_the_outside_but_never_our_own_listeners() {
     let loopback = answer(&client, "169.254.169.254:80".parse::<SocketAddr>().unwrap());
     assert_eq!(loopback, Err(ErrorKind::ConnectionRefused));
     proxy.publish(opaque(&[]));
+}
+
+#[test]
+fn proxy_s12_cluster_ip_and_node_port_lead_to_the_same_endpoint() {
+    let Some(world) = World::new() else { return };
+    let clients = ["a", "b", "c", "d"].map(|name| world.pod(name));
+    let names = ["one", "two", "three", "four"];
+    let servers = names.map(|name| world.pod(name));
+    for (name, server) in names.into_iter().zip(&servers) {
+        server.serve_lines(name, 8000);
+    }
+    let mut addrs = servers.each_ref().map(|pod| (pod.ip, 8000).into());
+    addrs.sort_unstable();
+    let mut port = service_port(80, AppProtocol::Tcp, &addrs);
+    port.node_port = Some(30080);
+    port.policy = Arc::new(TrafficPolicy {
+        affinity: Some(Duration::from_secs(60)),
+        ..TrafficPolicy::default()
+    });
+    let _proxy = Proxy::start(&world, snapshot_of([(VIP, port)]));
+    for client in &clients {
+        let first = answer(client, (VIP, 80)).unwrap();
+        for _ in 0..5 {
+            assert_eq!(answer(client, (world.node_ip(), 30080)), Ok(first.clone()));
+            assert_eq!(answer(client, (VIP, 80)), Ok(first.clone()));
+        }
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use sealane_config::sockets::HostSockets;
 use sealane_config::{Publisher, Snapshot, snapshot};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions};
-use sealane_proxy::intercept::{InterceptOptions, Interceptor};
+use sealane_proxy::intercept::{InterceptOptions, Interceptor, Method};
 use sealane_proxy::node::{Capture, NodeProxy};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ pub(crate) const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// A cluster's network.
 pub(crate) struct World {
     network: ClusterNetwork,
+    /// How connections are intercepted.
+    pub(crate) method: Method,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -47,6 +49,7 @@ impl World {
         });
         Some(Self {
             network: network.unwrap(),
+            method: Method::Transparent,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .build()
                 .unwrap(),
@@ -59,6 +62,7 @@ impl World {
 
     pub(crate) fn options(&self) -> InterceptOptions {
         InterceptOptions {
+            method: self.method,
             port: PORT,
             mark: INTERCEPT_MARK,
             node_ips: vec![self.node_ip()],
@@ -316,6 +320,7 @@ pub(crate) fn service_port(
         endpoints: endpoints.iter().map(endpoint).collect(),
         local: None,
         policy: Arc::default(),
+        http: Arc::default(),
     }
 }
 

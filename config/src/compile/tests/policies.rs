@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::world::{World, problems, service, slice, targets, vip};
 use crate::Snapshot;
-use crate::model::{AddressKind, Endpoint, ProblemKind, Protocol, Scope, ServicePort};
+use crate::model::{AddressKind, Endpoint, HttpPolicy, ProblemKind, Protocol, Scope, ServicePort};
 
 /// A Service `web` with these fields besides its address and port.
 fn web(world: &mut World, fields: Value) {
@@ -148,6 +148,42 @@ fn proxy_s6_external_policy_needs_a_way_in_from_outside() {
         assert_eq!(port.policy.internal, Scope::Cluster, "{name}");
         assert_eq!(lasts(&port.endpoints), [1], "pods and the node: {name}");
     }
+}
+
+#[test]
+fn proxy_l12_l16_annotations_set_the_policy_and_bad_ones_are_reported() {
+    let mut world = World::on_node();
+    let annotated = |annotations: Value| {
+        json!({
+            "metadata": {"name": "web", "namespace": "shop", "annotations": annotations},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80}]},
+        })
+    };
+    world.service_object(annotated(json!({"example.com/request-timeout": "1s"})));
+    let before = port(&world.build());
+    assert!(Arc::ptr_eq(&before.http, &HttpPolicy::shared()));
+    world.service_object(annotated(json!({
+        "sealane.dev/request-timeout": "5s",
+        "sealane.dev/retries": "many",
+        "sealane.dev/retry": "3",
+    })));
+    let snapshot = world.build();
+    let http = Arc::clone(&port(&snapshot).http);
+    assert_eq!(http.timeouts.request, Duration::from_secs(5));
+    assert_eq!(http.retries, HttpPolicy::default().retries);
+    let [bad] = problems(&snapshot, ProblemKind::BadAnnotation)[..] else {
+        panic!("{:?}", snapshot.problems);
+    };
+    assert_eq!(bad.object.to_string(), "Service shop/web");
+    assert_eq!(bad.field, "metadata.annotations[sealane.dev/retries]");
+    let [unknown] = problems(&snapshot, ProblemKind::UnknownAnnotation)[..] else {
+        panic!("{:?}", snapshot.problems);
+    };
+    assert_eq!(unknown.field, "metadata.annotations[sealane.dev/retry]");
+    world.service_object(annotated(json!({})));
+    let snapshot = world.build();
+    assert!(snapshot.problems.is_empty());
+    assert!(Arc::ptr_eq(&port(&snapshot).http, &HttpPolicy::shared()));
 }
 
 #[test]

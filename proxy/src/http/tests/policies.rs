@@ -7,6 +7,19 @@ use sealane_config::model::{Endpoint, Scope, ServicePort, TrafficPolicy};
 use super::*;
 use crate::testing::{Origin, PORT, key};
 
+/// Changes how Service `api` is treated.
+fn treat(world: &mut World, port: &ServicePort, policy: TrafficPolicy) {
+    let port = Arc::new(ServicePort {
+        policy: Arc::new(policy),
+        ..port.clone()
+    });
+    let mut service = (**world.snapshot.services.get(&key("api")).unwrap()).clone();
+    service.ports = vec![port];
+    let services = &mut world.snapshot.services;
+    services.insert_mut(key("api"), Arc::new(service));
+    world.publish();
+}
+
 /// Gives Service `api` an endpoint here and one elsewhere, where there is one.
 fn publish(world: &mut World, local: &[SocketAddr], elsewhere: &[SocketAddr]) {
     let all: Vec<SocketAddr> = local.iter().chain(elsewhere).copied().collect();
@@ -17,16 +30,11 @@ fn publish(world: &mut World, local: &[SocketAddr], elsewhere: &[SocketAddr]) {
     };
     let is_local = |endpoint: &&Arc<Endpoint>| local.contains(&endpoint.addr.0);
     let here = port.endpoints.iter().filter(is_local).cloned();
-    let port = Arc::new(ServicePort {
+    let port = ServicePort {
         local: Some(here.collect()),
-        policy: Arc::new(policy),
         ..(*port).clone()
-    });
-    let mut service = (**world.snapshot.services.get(&key("api")).unwrap()).clone();
-    service.ports = vec![port];
-    let services = &mut world.snapshot.services;
-    services.insert_mut(key("api"), Arc::new(service));
-    world.publish();
+    };
+    treat(world, &port, policy);
 }
 
 /// A name, endpoints here and elsewhere, who may be chosen, and whether nobody may although there is
@@ -96,6 +104,41 @@ async fn proxy_s5_requests_stay_on_the_node() {
             "not sent to another node"
         );
         assert_eq!(there.hits(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn proxy_s12_requests_of_a_client_stay_with_an_endpoint_while_it_is_there() {
+    on_worker(async {
+        let (a, b) = (Origin::named("a").await, Origin::named("b").await);
+        let mut front = Front::new(&[a.addr, b.addr]).await;
+        let policy = TrafficPolicy {
+            affinity: Some(Duration::from_secs(10_800)),
+            ..TrafficPolicy::default()
+        };
+        let addrs = [a.addr, b.addr];
+        let port = front.world.service("api", AppProtocol::Http, &addrs);
+        treat(&mut front.world, &port, policy.clone());
+        for _ in 0..4 {
+            let mut client = front.client().await;
+            for _ in 0..10 {
+                assert_eq!(client.get("a.test", "/").await.status, 200);
+            }
+        }
+        let hits = [a.hits(), b.hits()];
+        assert!(hits.contains(&0) && hits.contains(&40), "{hits:?}");
+        let (gone, left) = if a.hits() > 0 { (&a, &b) } else { (&b, &a) };
+        let port = front.world.service("api", AppProtocol::Http, &[left.addr]);
+        treat(&mut front.world, &port, policy.clone());
+        let mut client = front.client().await;
+        assert_eq!(client.get("a.test", "/").await.status, 200);
+        let port = front.world.service("api", AppProtocol::Http, &addrs);
+        treat(&mut front.world, &port, policy);
+        for _ in 0..20 {
+            assert_eq!(client.get("a.test", "/").await.status, 200);
+        }
+        assert_eq!((gone.hits(), left.hits()), (40, 21), "it does not go back");
     })
     .await;
 }

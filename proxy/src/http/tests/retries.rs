@@ -222,6 +222,7 @@ async fn proxy_l16_an_endpoint_that_does_not_answer_is_a_504() {
         .await;
         let options = EngineOptions {
             response_timeout: ms(100),
+            ..EngineOptions::default()
         };
         let front = Front::with(&[origin.addr], options).await;
         let mut client = front.client().await;
@@ -304,6 +305,7 @@ async fn proxy_l13_a_request_finds_endpoints_that_came_after_it() {
             port,
             upstream,
             scope: sealane_config::model::Scope::Cluster,
+            client: None,
         };
         let response = Box::pin(front.engine.forward(request, &target)).await;
         assert_eq!(response.status(), 200);

@@ -22,11 +22,13 @@ fn port(addrs: &[SocketAddr]) -> Target {
         endpoints: addrs.iter().map(endpoint).collect(),
         local: None,
         policy: Arc::default(),
+        http: Arc::default(),
     };
     Target {
         port: Arc::new(port),
         upstream: Upstream::Http1,
         scope: Scope::Cluster,
+        client: None,
     }
 }
 
