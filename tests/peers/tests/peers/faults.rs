@@ -70,6 +70,7 @@ async fn origin(spoken: Spoken) -> Origin {
 async fn front(spoken: Spoken, endpoints: &[SocketAddr]) -> Front {
     let mut front = Front::with(EngineOptions {
         response_timeout: RESPONSE_TIMEOUT,
+        ..EngineOptions::default()
     });
     front.service(spoken.protocol(), endpoints);
     client::listening(front.vip).await;
