@@ -69,7 +69,8 @@ impl Gateway {
         let token = shutdown.clone();
         accept_loop(listener, shutdown, move |stream, client| {
             let peer = peer(&stream, client, false);
-            serve_connection(Rc::clone(&inner), stream, peer, token.clone())
+            let server = inner.options.server.clone();
+            serve_connection(Rc::clone(&inner), stream, peer, server, token.clone())
         })
         .await;
     }
@@ -88,8 +89,10 @@ impl Gateway {
                     () = token.cancelled() => return,
                 };
                 if let Some(stream) = accepted {
+                    let mut server = inner.options.server.clone();
+                    server.http2_only = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                     // Boxed, because a session is large and is moved from state to state.
-                    serve_connection(inner, Box::new(stream), peer, token).await;
+                    serve_connection(inner, Box::new(stream), peer, server, token).await;
                 }
             }
         })
@@ -102,8 +105,13 @@ fn peer(stream: &TcpStream, client: SocketAddr, secure: bool) -> Peer {
     Peer::new(client.ip(), port, secure)
 }
 
-async fn serve_connection<I>(inner: Rc<Inner>, stream: I, peer: Peer, shutdown: CancellationToken)
-where
+async fn serve_connection<I>(
+    inner: Rc<Inner>,
+    stream: I,
+    peer: Peer,
+    server: ServerOptions,
+    shutdown: CancellationToken,
+) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = Rc::new(peer);
@@ -114,5 +122,5 @@ where
     };
     let handler = move |request| handle::handle(Rc::clone(&gateway), Rc::clone(&peer), request);
     let relayed = (&inner.engine, &plain);
-    serve_relayed(stream, &inner.options.server, relayed, handler, shutdown).await;
+    serve_relayed(stream, &server, relayed, handler, shutdown).await;
 }

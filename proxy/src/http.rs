@@ -31,6 +31,7 @@ pub use relay::{Front, PlainHead, Route, is_default, write_field};
 pub(crate) use serve::LocalExecutor;
 pub use serve::{ServerOptions, serve, serve_relayed};
 pub use service::ServiceTarget;
+pub(crate) use service::refuse;
 
 #[cfg(test)]
 mod tests;

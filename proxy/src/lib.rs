@@ -14,6 +14,7 @@ pub mod intercept;
 pub mod node;
 mod pool;
 mod scratch;
+pub mod sidecar;
 mod tcp;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;

@@ -8,6 +8,7 @@
 
 mod accept;
 mod listeners;
+mod pod;
 mod serve;
 
 use std::io;
@@ -25,9 +26,11 @@ use tokio_util::task::TaskTracker;
 use crate::connect::Connector;
 use crate::http::Engine;
 use crate::intercept::{self, InterceptOptions, Method};
+use crate::sidecar::{Direction, PodOptions};
 use crate::tcp::{Flows, Metrics};
 
 use listeners::Listeners;
+use pod::OwnPorts;
 
 /// Connections of one worker at a time. More wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 32 * 1024;
@@ -39,13 +42,16 @@ pub enum Capture {
     Transparent(InterceptOptions),
     /// Each Service address is local and gets listeners of its own: loopback mode.
     Listeners,
+    /// Redirected within a pod, in one direction; see [`sidecar`](crate::sidecar).
+    Pod(Arc<PodOptions>, Direction),
 }
 
 /// The node proxy of one worker.
 pub struct NodeProxy {
     worker: Rc<Worker>,
     intercepted: Vec<TcpListener>,
-    listeners: Listeners,
+    /// None in a pod.
+    listeners: Option<Listeners>,
 }
 
 /// What every connection of a worker needs.
@@ -57,6 +63,8 @@ struct Worker {
     capture: Capture,
     /// Addresses on which node ports are served.
     node_ips: Vec<IpAddr>,
+    /// Ports of the pod that connections to it are for.
+    own_ports: OwnPorts,
     metrics: Metrics,
     connections: TaskTracker,
     slots: Arc<Semaphore>,
@@ -78,6 +86,7 @@ impl NodeProxy {
     ) -> io::Result<Self> {
         let mut intercepted = Vec::new();
         let mut node_ips = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        let mut direction = Direction::Outbound;
         let (mut pods, mut own): (Arc<[_]>, Arc<[_]>) = (Arc::new([]), Arc::new([]));
         if let Capture::Transparent(options) = &capture {
             intercepted.push(listen((Ipv4Addr::UNSPECIFIED, options.port).into())?);
@@ -95,7 +104,13 @@ impl NodeProxy {
                 .concat()
                 .into();
         }
-        let listeners = Listeners::new(matches!(capture, Capture::Listeners));
+        let mut listeners = Some(Listeners::new(matches!(capture, Capture::Listeners)));
+        if let Capture::Pod(pod, of) = &capture {
+            direction = *of;
+            intercepted = pod.listen(direction)?;
+            node_ips.clear();
+            listeners = None;
+        }
         let worker = Worker {
             reader,
             engine,
@@ -103,7 +118,8 @@ impl NodeProxy {
             host,
             capture,
             node_ips,
-            metrics: Metrics::default(),
+            own_ports: OwnPorts::default(),
+            metrics: Metrics::new(direction),
             connections: TaskTracker::new(),
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             shutdown: CancellationToken::new(),
@@ -126,8 +142,10 @@ impl NodeProxy {
             let accept = Rc::clone(&worker).accept(listener, stop);
             worker.connections.spawn_local(accept);
         }
-        let listening = self.listeners.follow(Rc::clone(&worker));
-        worker.connections.spawn_local(listening);
+        if let Some(listeners) = self.listeners {
+            let listening = listeners.follow(Rc::clone(&worker));
+            worker.connections.spawn_local(listening);
+        }
         shutdown.cancelled().await;
         worker.shutdown.cancel();
         worker.connections.close();

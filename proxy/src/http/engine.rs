@@ -22,6 +22,7 @@ use super::retry::Budget;
 use crate::balance::{Affinity, Balancer};
 use crate::connect::Connector;
 use crate::pool::Pool;
+use crate::sidecar::Direction;
 
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -86,6 +87,8 @@ pub struct EngineOptions {
     pub response_timeout: Duration,
     /// Clients that stay with their endpoint; one table for all workers.
     pub affinity: Affinity,
+    /// Which way requests go, for metrics.
+    pub direction: Direction,
 }
 
 impl Default for EngineOptions {
@@ -93,6 +96,7 @@ impl Default for EngineOptions {
         Self {
             response_timeout: Duration::from_secs(60),
             affinity: Affinity::default(),
+            direction: Direction::Outbound,
         }
     }
 }
@@ -125,7 +129,7 @@ impl Engine {
                 relayed: Connections::new(connector.clone()),
                 pool: Rc::new(Pool::new(connector)),
                 budget: Budget::new(),
-                metrics: Metrics::default(),
+                metrics: Metrics::new(options.direction),
                 tunnels: TaskTracker::new(),
                 options,
                 reader: RefCell::new(None),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::header::UPGRADE;
 use http::{Method, Request, Response, StatusCode, request};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use sealane_config::model::{Endpoint, EndpointAddr};
@@ -149,7 +150,7 @@ impl Inner {
             self.balancer.not_connected(client, port, endpoint);
         }
         if failure.blame {
-            flight.failed(target.endpoints());
+            flight.failed(target.endpoints(), &target.port.http.balancing);
         }
     }
 
@@ -245,7 +246,7 @@ impl Inner {
             None => return Err(failure::timed_out()),
         };
         if failure::is_failure(&response) {
-            flight.failed(target.endpoints());
+            flight.failed(target.endpoints(), &target.port.http.balancing);
         } else {
             flight.succeeded(started.elapsed());
         }
@@ -284,5 +285,9 @@ fn answer(
 ) -> Response<Body> {
     heads::write_response(&mut response, method);
     let exchange = Exchange::new(flight, lease, target.clone());
+    if *method == Method::HEAD && !response.body().is_end_stream() {
+        // An HTTP/2 endpoint that sends a body nevertheless; nobody waits for that.
+        return response.map(|_unwanted| Body::empty());
+    }
     response.map(|body| Body::exchange(body, exchange))
 }

@@ -62,6 +62,9 @@ pub struct ServerOptions {
     pub idle_timeout: Duration,
     /// For taking any byte of an answer that we have for it.
     pub stall_timeout: Duration,
+    /// Client and server have agreed on HTTP/2 (ALPN): anything else is a connection error. Without
+    /// that the first bytes say which version is spoken.
+    pub http2_only: bool,
 }
 
 impl Default for ServerOptions {
@@ -70,6 +73,7 @@ impl Default for ServerOptions {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(60),
+            http2_only: false,
         }
     }
 }
@@ -118,7 +122,11 @@ pub async fn serve_relayed<I, R, H, F>(
     H: Fn(Request<Body>) -> F + 'static,
     F: Future<Output = Response<Body>> + 'static,
 {
-    let left = relay(stream, engine, front, options, &shutdown).await;
+    let left = if options.http2_only {
+        Some((stream, BytesMut::new()))
+    } else {
+        relay(stream, engine, front, options, &shutdown).await
+    };
     if let Some((stream, read)) = left {
         // Boxed, because it is large, and most connections never need it.
         Box::pin(serve_from(stream, read, options, handler, shutdown)).await;
@@ -138,7 +146,10 @@ async fn serve_from<I, H, F>(
     F: Future<Output = Response<Body>> + 'static,
 {
     let opened = tokio::select! {
-        opened = timeout(options.head_timeout, Watched::open(stream, read)) => opened,
+        opened = timeout(
+            options.head_timeout,
+            Watched::open(stream, read, options.http2_only),
+        ) => opened,
         () = shutdown.cancelled() => return,
     };
     let Ok(Ok(Some((stream, spoken)))) = opened else {

@@ -7,5 +7,7 @@
 mod intercept;
 mod loopback;
 mod node;
+mod pod;
 mod redirect;
+mod sidecar;
 mod world;

@@ -156,7 +156,7 @@ impl<R: Route> Exchange<'_, R> {
         let answered = self.ask(client, &mut upstream, sent, deadline).await;
         let answered = answered.inspect_err(|_| client.output.clear())?;
         if answered.answer.is_failure() {
-            flight.failed(target.endpoints());
+            flight.failed(target.endpoints(), &target.port.http.balancing);
         } else {
             let elapsed = std::time::Duration::from_nanos(clock::now() - begun);
             flight.succeeded(elapsed);
@@ -305,7 +305,7 @@ impl<R: Route> Exchange<'_, R> {
         }
         client.send(self.stall).await?;
         if broken {
-            flight.failed(target.endpoints());
+            flight.failed(target.endpoints(), &target.port.http.balancing);
             // What the client got is not all, and the end of the connection says so.
             return Err(Gone);
         }
