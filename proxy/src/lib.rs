@@ -16,5 +16,7 @@ mod pool;
 mod tcp;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
+mod udp;
 
 pub use error::{Error, ErrorKind};
+pub use udp::FlowBudget;

@@ -1,4 +1,5 @@
-//! The node proxy: takes connections to Services, and out of the cluster, on one worker.
+//! The node proxy: takes connections and datagrams to Services, and connections out of the cluster,
+//! on one worker.
 //!
 //! Connections come in on intercepted listeners, whose local address is what the client dialled, on
 //! listeners of node ports in the host's namespace and, where nothing can be intercepted, on a
@@ -26,6 +27,7 @@ use crate::connect::Connector;
 use crate::http::Engine;
 use crate::intercept::{self, InterceptOptions, Method};
 use crate::tcp::{Flows, Metrics};
+use crate::udp::{Arrival, FlowBudget, UdpOptions, UdpProxy};
 
 use listeners::Listeners;
 
@@ -46,6 +48,7 @@ pub struct NodeProxy {
     worker: Rc<Worker>,
     intercepted: Vec<TcpListener>,
     listeners: Listeners,
+    udp: UdpProxy,
 }
 
 /// What every connection of a worker needs.
@@ -96,10 +99,21 @@ impl NodeProxy {
                 .into();
         }
         let listeners = Listeners::new(matches!(capture, Capture::Listeners));
+        let flows = Flows::new(connector.clone(), pods, own);
+        let udp = UdpProxy::bind(UdpOptions {
+            arrival: Arrival::of(&capture),
+            reader: reader.clone(),
+            node_ips: node_ips.clone(),
+            engine: engine.clone(),
+            flows: flows.clone(),
+            connector,
+            host: host.clone(),
+            budget: FlowBudget::default(),
+        })?;
         let worker = Worker {
             reader,
             engine,
-            flows: Flows::new(connector, pods, own),
+            flows,
             host,
             capture,
             node_ips,
@@ -112,7 +126,15 @@ impl NodeProxy {
             worker: Rc::new(worker),
             intercepted,
             listeners,
+            udp,
         })
+    }
+
+    /// Shares a bound on UDP flows with other workers; without this the worker has one of its own.
+    #[must_use]
+    pub fn with_flow_budget(mut self, budget: FlowBudget) -> Self {
+        self.udp.set_budget(budget);
+        self
     }
 
     /// Serves until `shutdown`, then takes no more connections and returns when those that are open
@@ -128,6 +150,8 @@ impl NodeProxy {
         }
         let listening = self.listeners.follow(Rc::clone(&worker));
         worker.connections.spawn_local(listening);
+        let datagrams = self.udp.run(worker.shutdown.clone());
+        worker.connections.spawn_local(datagrams);
         shutdown.cancelled().await;
         worker.shutdown.cancel();
         worker.connections.close();

@@ -82,6 +82,22 @@ impl Rule {
             .equals(&[libc::IPPROTO_TCP as u8])
     }
 
+    /// Only UDP.
+    pub(super) fn udp(self) -> Self {
+        self.load_meta(libc::NFT_META_L4PROTO, FIRST)
+            .equals(&[libc::IPPROTO_UDP as u8])
+    }
+
+    /// Only the family's ICMP.
+    pub(super) fn icmp(self, family: Family) -> Self {
+        let protocol = match family {
+            Family::V4 => libc::IPPROTO_ICMP,
+            Family::V6 => libc::IPPROTO_ICMPV6,
+        };
+        self.load_meta(libc::NFT_META_L4PROTO, FIRST)
+            .equals(&[protocol as u8])
+    }
+
     /// Only packets whose destination address is within a prefix.
     pub(super) fn destination_in(self, family: Family, network: &[u8], mask: &[u8]) -> Self {
         self.load_destination(family).masked(mask).equals(network)
@@ -103,7 +119,8 @@ impl Rule {
     }
 
     /// Only packets for a transparent socket that is bound or connected to one address: replies to
-    /// connections made from a client's address, and later packets of intercepted ones.
+    /// connections made from a client's address, and later packets of intercepted ones. An ICMP
+    /// error is for the socket that it is about.
     pub(super) fn for_transparent_socket(self) -> Self {
         const TRANSPARENT: u32 = 0;
         const WILDCARD: u32 = 2;

@@ -8,4 +8,5 @@ mod intercept;
 mod loopback;
 mod node;
 mod redirect;
+mod udp;
 mod world;
