@@ -45,12 +45,29 @@ struct Request {
 pub struct HostSockets {
     /// `None`: the calling thread is in the right namespace already.
     thread: Option<mpsc::Sender<Request>>,
+    /// `SO_MARK` of TCP sockets that the calling thread makes.
+    mark: Option<u32>,
 }
 
 impl HostSockets {
     /// Sockets are made by the calling thread: on a real cluster, and in loopback mode.
     pub fn here() -> Self {
-        Self { thread: None }
+        Self {
+            thread: None,
+            mark: None,
+        }
+    }
+
+    /// The same, and TCP sockets carry a mark by which rules of the kernel know them.
+    ///
+    /// # Errors
+    /// `PermissionDenied`: setting a mark takes `CAP_NET_ADMIN`.
+    pub fn marked(mark: u32) -> io::Result<Self> {
+        tcp((Ipv4Addr::LOCALHOST, 0).into(), Some(mark))?;
+        Ok(Self {
+            thread: None,
+            mark: Some(mark),
+        })
     }
 
     /// Starts a thread that makes sockets in the namespace of the caller. It ends with the last
@@ -65,11 +82,12 @@ impl HostSockets {
             .spawn(move || {
                 while let Some(request) = requests.blocking_recv() {
                     // The requester may have given up; then the socket is just closed.
-                    let _ = request.reply.send(make(request.wanted));
+                    let _ = request.reply.send(make(request.wanted, None));
                 }
             })?;
         Ok(Self {
             thread: Some(sender),
+            mark: None,
         })
     }
 
@@ -108,7 +126,7 @@ impl HostSockets {
 
     async fn get(&self, wanted: Wanted) -> io::Result<Socket> {
         let Some(thread) = &self.thread else {
-            return make(wanted);
+            return make(wanted, self.mark);
         };
         let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the socket thread ended");
         let (reply, answer) = oneshot::channel();
@@ -120,14 +138,19 @@ impl HostSockets {
     }
 }
 
-fn make(wanted: Wanted) -> io::Result<Socket> {
+fn tcp(peer: SocketAddr, mark: Option<u32>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    Ok(socket)
+}
+
+fn make(wanted: Wanted, mark: Option<u32>) -> io::Result<Socket> {
     match wanted {
-        Wanted::Tcp(peer) => {
-            let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
-            socket.set_nonblocking(true)?;
-            socket.set_tcp_nodelay(true)?;
-            Ok(socket)
-        }
+        Wanted::Tcp(peer) => tcp(peer, mark),
         Wanted::Udp(peer) => {
             let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
             socket.set_nonblocking(true)?;

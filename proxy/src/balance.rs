@@ -15,11 +15,16 @@
 //!   and a slow endpoint is found out after a few.
 //!
 //! A failure counts as a very slow answer, so that failing fast does not attract traffic. An
-//! endpoint that fails five times in a row is ejected; [`eject`] says how it comes back.
+//! endpoint that fails five times in a row, or much more often than its peers, is ejected; [`eject`]
+//! says how it comes back, and [`warm`] what it gets then.
+//!
+//! A Service may ask for another algorithm; ejection is the same for all.
 
 mod affinity;
 mod eject;
 mod estimate;
+mod rate;
+mod warm;
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
@@ -28,7 +33,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use sealane_config::model::{Endpoint, EndpointAddr, EndpointStats, ServicePort};
+use sealane_config::model::{
+    Algorithm, Balancing, Endpoint, EndpointAddr, EndpointStats, ServicePort,
+};
 
 use crate::clock;
 
@@ -94,15 +101,26 @@ impl Balancer {
         &self,
         endpoints: &'a [Arc<Endpoint>],
         avoid: &[EndpointAddr],
+        rules: &Balancing,
     ) -> Option<&'a Arc<Endpoint>> {
         let now = clock::now();
         if let [only] = endpoints {
             return (!avoid.contains(&only.addr)).then_some(only);
         }
         if !avoid.is_empty() {
-            return self.pick_among(endpoints, avoid, now);
+            return self.pick_among(endpoints, avoid, rules, now);
         }
-        let (first, second) = self.two(endpoints)?;
+        let (first, second) = match rules.algorithm {
+            Algorithm::PeakEwma | Algorithm::LeastRequest => self.two(endpoints)?,
+            Algorithm::Random => {
+                let any = endpoints.get(self.index(endpoints.len()))?;
+                (any, any)
+            }
+            Algorithm::RoundRobin => {
+                let next = in_turn(endpoints, now)?;
+                (next, next)
+            }
+        };
         for drawn in [first, second] {
             match eject::state(&drawn.stats, now) {
                 eject::State::Open => {}
@@ -110,11 +128,11 @@ impl Balancer {
                     return Some(drawn);
                 }
                 eject::State::Probation | eject::State::Ejected => {
-                    return self.pick_among(endpoints, avoid, now);
+                    return self.pick_among(endpoints, avoid, rules, now);
                 }
             }
         }
-        Some(self.cheaper(first, second, now))
+        Some(self.cheaper(first, second, rules, now))
     }
 
     /// As [`Self::pick`] from `endpoints`, which are of `port`; but a client of a Service with
@@ -127,7 +145,7 @@ impl Balancer {
         endpoints: &'a [Arc<Endpoint>],
         avoid: &[EndpointAddr],
     ) -> Option<&'a Arc<Endpoint>> {
-        let pick = || self.pick(endpoints, avoid);
+        let pick = || self.pick(endpoints, avoid, &port.http.balancing);
         self.stay_or(client, port, endpoints, avoid, pick)
     }
 
@@ -211,6 +229,7 @@ impl Balancer {
         &self,
         endpoints: &'a [Arc<Endpoint>],
         avoid: &[EndpointAddr],
+        rules: &Balancing,
         now: u64,
     ) -> Option<&'a Arc<Endpoint>> {
         let panic = eject::in_panic(endpoints, now);
@@ -237,7 +256,7 @@ impl Balancer {
             }
         }
         match drawn {
-            [Some(first), Some(second)] => Some(self.cheaper(first, second, now)),
+            [Some(first), Some(second)] => Some(self.cheaper(first, second, rules, now)),
             [Some(only), None] => Some(only),
             _ => last_resort,
         }
@@ -247,14 +266,31 @@ impl Balancer {
         &self,
         first: &'a Arc<Endpoint>,
         second: &'a Arc<Endpoint>,
+        rules: &Balancing,
         now: u64,
     ) -> &'a Arc<Endpoint> {
-        let (a, b) = estimate::costs(&first.stats, &second.stats, now);
-        let odds = b * b / (a * a + b * b);
+        let (a, b) = match rules.algorithm {
+            Algorithm::PeakEwma => estimate::costs(&first.stats, &second.stats, now),
+            Algorithm::LeastRequest => estimate::loads(&first.stats, &second.stats),
+            Algorithm::RoundRobin | Algorithm::Random => (1.0, 1.0),
+        };
+        let (warm_a, warm_b) = warm::shares(&first.stats, &second.stats, rules.slow_start, now);
+        let (for_first, for_second) = (b * b * warm_a, a * a * warm_b);
+        let odds = for_first / (for_first + for_second);
         // 53 random bits as a number in 0..1.
         let coin = (self.random() >> 11) as f64 / (1_u64 << 53) as f64;
         if coin < odds { first } else { second }
     }
+}
+
+/// The endpoint whose turn it is, passing over the ejected. All workers share the turn.
+fn in_turn(endpoints: &[Arc<Endpoint>], now: u64) -> Option<&Arc<Endpoint>> {
+    let turn = endpoints.first()?.stats.turn.fetch_add(1, Relaxed);
+    let from = usize::try_from(turn).unwrap_or(0) % endpoints.len();
+    let (behind, ahead) = endpoints.split_at(from);
+    let mut in_order = ahead.iter().chain(behind);
+    let takes_traffic = |e: &&Arc<Endpoint>| eject::state(&e.stats, now) != eject::State::Ejected;
+    in_order.find(takes_traffic).or_else(|| ahead.first())
 }
 
 /// A request or flow on its way to an endpoint: counts as in flight until it is dropped.
@@ -272,19 +308,55 @@ impl Flight {
         }
     }
 
-    /// The endpoint answered after `elapsed` (time to the first byte of the answer).
+    /// The same unless `most` are in flight already.
+    pub fn start_below(endpoint: &Endpoint, most: u32) -> Option<Self> {
+        let before = endpoint.stats.in_flight.fetch_add(1, Relaxed);
+        if before >= most {
+            endpoint.stats.in_flight.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Self {
+            stats: Arc::clone(&endpoint.stats),
+        })
+    }
+
+    /// The endpoint answered after `elapsed` (time to the first byte of the answer), and well.
     pub fn succeeded(&self, elapsed: Duration) {
+        self.was_good();
+        self.answered(elapsed);
+    }
+
+    /// The endpoint answered after `elapsed`; whether it was well is not known yet.
+    pub fn answered(&self, elapsed: Duration) {
         estimate::sample(&self.stats, elapsed, clock::now());
-        eject::succeeded(&self.stats);
+    }
+
+    /// The answer was good.
+    pub fn was_good(&self) {
+        let now = clock::now();
+        if eject::succeeded(&self.stats) {
+            // What its failures counted for would keep it out for minutes.
+            estimate::forget(&self.stats);
+            rate::forget(&self.stats);
+            warm::restart(&self.stats, now);
+        }
+        rate::record(&self.stats, false, now);
     }
 
     /// The endpoint could not be reached, broke off, timed out or answered with a server error.
     /// `peers` are all endpoints of the Service port: too few of them left is a reason not to
     /// eject this one.
-    pub fn failed(&self, peers: &[Arc<Endpoint>]) {
+    pub fn failed(&self, peers: &[Arc<Endpoint>], rules: &Balancing) {
         let now = clock::now();
         estimate::sample(&self.stats, FAILURE_PENALTY, now);
-        eject::failed(&self.stats, peers, now);
+        rate::record(&self.stats, true, now);
+        eject::failed(&self.stats, peers, &rules.ejection, now);
+    }
+
+    /// The endpoint failed and asks for no traffic for so long (`Retry-After`): it is ejected for
+    /// that time, but no longer than the longest ejection.
+    pub fn asked_to_wait(&self, peers: &[Arc<Endpoint>], rules: &Balancing, time: Duration) {
+        eject::hold(&self.stats, peers, &rules.ejection, time, clock::now());
     }
 }
 

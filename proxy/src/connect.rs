@@ -35,6 +35,14 @@ pub enum Connector {
 }
 
 impl Connector {
+    /// Every connection with a socket that `sockets` makes.
+    pub(crate) fn all_from(sockets: HostSockets) -> Self {
+        Self::Split {
+            cluster: Arc::new([]),
+            host: sockets,
+        }
+    }
+
     /// A connection to the endpoint, with `TCP_NODELAY` and keepalive probes on.
     ///
     /// # Errors

@@ -81,6 +81,8 @@ pub enum ErrorKind {
     BadResponse,
     /// The endpoint did not answer in time (504).
     ResponseTimeout,
+    /// The request would come back to the proxy that it came from (508).
+    Loop,
 }
 
 impl ErrorKind {
@@ -102,6 +104,7 @@ impl ErrorKind {
             Self::UpstreamReset => "upstream_reset",
             Self::BadResponse => "bad_response",
             Self::ResponseTimeout => "response_timeout",
+            Self::Loop => "loop",
         }
     }
 
@@ -121,6 +124,7 @@ impl ErrorKind {
                 StatusCode::BAD_GATEWAY
             }
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Loop => StatusCode::LOOP_DETECTED,
         }
     }
 

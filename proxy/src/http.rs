@@ -29,6 +29,7 @@ pub use engine::{Engine, EngineOptions, Target, Upstream};
 pub(crate) use serve::LocalExecutor;
 pub use serve::{ServerOptions, serve};
 pub use service::ServiceTarget;
+pub(crate) use service::refuse;
 
 #[cfg(test)]
 mod tests;

@@ -93,15 +93,16 @@ pub(crate) enum Arrival {
 }
 
 impl Arrival {
-    /// As captured packets arrive.
-    pub(crate) fn of(capture: &Capture) -> Self {
-        match capture {
+    /// As captured packets arrive; a pod's datagrams are not captured.
+    pub(crate) fn of(capture: &Capture) -> Option<Self> {
+        Some(match capture {
             Capture::Transparent(options) => match options.method {
                 Method::Transparent => Self::Intercepted(options.port),
                 Method::Redirect => Self::Delivered,
             },
             Capture::Listeners => Self::Local,
-        }
+            Capture::Pod(..) => return None,
+        })
     }
 }
 
@@ -216,8 +217,8 @@ impl UdpProxy {
         let now = Instant::now();
         for token in tokens.drain(..) {
             match token {
-                Token::Front(id) => self.from_clients(id, now).await,
-                Token::Flow(id) => self.from_endpoint(id, now),
+                Token::Front(id) => self.serve_clients(id, now).await,
+                Token::Flow(id) => self.serve_endpoint(id, now),
             }
         }
     }
@@ -270,7 +271,7 @@ impl UdpProxy {
     }
 
     /// Relays a batch of clients' datagrams.
-    async fn from_clients(&mut self, id: u32, now: Instant) {
+    async fn serve_clients(&mut self, id: u32, now: Instant) {
         let Some(front) = self.fronts.get(id) else {
             return;
         };
@@ -340,7 +341,7 @@ impl UdpProxy {
     }
 
     /// Relays a batch of an endpoint's datagrams.
-    fn from_endpoint(&mut self, id: FlowId, now: Instant) {
+    fn serve_endpoint(&mut self, id: FlowId, now: Instant) {
         let Some((key, flow)) = self.table.get(id) else {
             return;
         };

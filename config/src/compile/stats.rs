@@ -52,6 +52,9 @@ impl PortStats {
         let used = &self.used;
         self.known
             .retain(|known| find_used(used, known.addr(), &known.info).is_none());
+        for idle in &self.known {
+            idle.stats.warming_since.store(0, Ordering::Relaxed);
+        }
     }
 
     fn find(&self, addr: SocketAddr, info: &EndpointInfo) -> Option<&Arc<EndpointStats>> {

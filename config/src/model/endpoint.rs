@@ -142,6 +142,13 @@ pub struct EndpointStats {
     pub ejected_until: AtomicU64,
     /// How often it was ejected without a success in between.
     pub ejections: AtomicU32,
+    /// Good and bad answers of the last seconds, packed.
+    pub outcomes: AtomicU64,
+    /// Since when it is being warmed, in steps of the same clock; 0 while it has not been drawn. The
+    /// compiler sets it to 0 when the endpoint takes no traffic.
+    pub warming_since: AtomicU32,
+    /// Whose turn it is among the endpoints of which this one is the first.
+    pub turn: AtomicU32,
     /// Set by the compiler when the endpoint left its Service for good: pooled connections to it
     /// are closed once idle.
     pub removed: AtomicBool,

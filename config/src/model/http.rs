@@ -151,13 +151,18 @@ pub struct Balancing {
     pub ejection: Ejection,
 }
 
+impl Balancing {
+    /// What holds without annotations.
+    pub const DEFAULT: Self = Self {
+        algorithm: Algorithm::PeakEwma,
+        slow_start: Duration::from_secs(10),
+        ejection: Ejection::DEFAULT,
+    };
+}
+
 impl Default for Balancing {
     fn default() -> Self {
-        Self {
-            algorithm: Algorithm::default(),
-            slow_start: Duration::from_secs(10),
-            ejection: Ejection::default(),
-        }
+        Self::DEFAULT
     }
 }
 
@@ -210,15 +215,20 @@ pub struct Ejection {
     pub longest: Duration,
 }
 
+impl Ejection {
+    /// What holds without annotations.
+    pub const DEFAULT: Self = Self {
+        enabled: true,
+        failures: 5,
+        success_rate: 80,
+        shortest: Duration::from_secs(1),
+        longest: Duration::from_secs(60),
+    };
+}
+
 impl Default for Ejection {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            failures: 5,
-            success_rate: 80,
-            shortest: Duration::from_secs(1),
-            longest: Duration::from_secs(60),
-        }
+        Self::DEFAULT
     }
 }
 

@@ -1,7 +1,8 @@
 //! Passive outlier ejection.
 //!
-//! Five failures in a row eject an endpoint for 1 s, doubled with every further ejection up to
-//! 60 s, plus up to half of that at random so that endpoints do not return together. When the time
+//! Five failures in a row, or a share of good answers below 80 % that is also well below that of its
+//! peers, eject an endpoint for 1 s, doubled with every further ejection up to 60 s, plus up to half
+//! of that at random so that endpoints do not return together; a Service may set other figures. When the time
 //! is over one request is let through as a probe: success reopens the endpoint and forgets its
 //! past, failure ejects it again at once. A probe that never ends is given up after five seconds
 //! and the next request becomes the probe.
@@ -18,18 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use sealane_config::model::{Endpoint, EndpointStats};
+use sealane_config::model::{self, Endpoint, EndpointStats};
 
+use super::rate;
 use crate::clock;
-
-/// Failures in a row that eject.
-const FAILURES: u32 = 5;
-
-/// The first ejection.
-const SHORTEST: Duration = Duration::from_secs(1);
-
-/// The longest ejection, before the random part.
-const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long a probe keeps other probes away.
 const PROBE: Duration = Duration::from_secs(5);
@@ -78,45 +71,72 @@ pub(super) fn in_panic(endpoints: &[Arc<Endpoint>], now: u64) -> bool {
     open(endpoints, now) * 2 < endpoints.len()
 }
 
-/// An endpoint answered.
-pub(super) fn succeeded(stats: &EndpointStats) {
+/// An endpoint answered. True if that reopened it.
+pub(super) fn succeeded(stats: &EndpointStats) -> bool {
     // Reads before writes: the cells are shared by all workers and nearly always 0 already.
     for cell in [&stats.consecutive_failures, &stats.ejections] {
         if cell.load(Relaxed) != 0 {
             cell.store(0, Relaxed);
         }
     }
-    if stats.ejected_until.load(Relaxed) != 0 {
+    let reopens = stats.ejected_until.load(Relaxed) != 0;
+    if reopens {
         stats.ejected_until.store(0, Relaxed);
     }
+    reopens
 }
 
 /// An endpoint failed.
-pub(super) fn failed(stats: &EndpointStats, peers: &[Arc<Endpoint>], now: u64) {
+pub(super) fn failed(
+    stats: &EndpointStats,
+    peers: &[Arc<Endpoint>],
+    rules: &model::Ejection,
+    now: u64,
+) {
     let failures = stats
         .consecutive_failures
         .fetch_add(1, Relaxed)
         .saturating_add(1);
     let until = stats.ejected_until.load(Relaxed);
-    if until > now && until & PROBING == 0 {
+    if !rules.enabled || (until > now && until & PROBING == 0) {
         return;
     }
     if until == 0 {
-        let remaining = open(peers, now).saturating_sub(1);
-        if failures < FAILURES || remaining * 2 < peers.len() {
+        let in_a_row = rules.failures != 0 && failures >= rules.failures;
+        let is_reason = in_a_row || rate::is_low(stats, peers, rules.success_rate, now);
+        if !is_reason || !enough_remain(peers, now) {
             return;
         }
     }
     let ejections = stats.ejections.load(Relaxed);
-    let time = SHORTEST
-        .saturating_mul(1_u32.checked_shl(ejections).unwrap_or(u32::MAX))
-        .min(LONGEST);
-    let time = clock::nanos(time);
+    let doubled = 1_u32.checked_shl(ejections).unwrap_or(u32::MAX);
+    let time = rules.shortest.saturating_mul(doubled).min(rules.longest);
+    let time = clock::nanos(time).max(2);
     let jitter = super::mix(now) % (time / 2);
     stats.ejections.store(ejections.saturating_add(1), Relaxed);
     stats
         .ejected_until
         .store((now + time + jitter) & !PROBING, Relaxed);
+}
+
+/// An endpoint asks for no traffic for so long.
+pub(super) fn hold(
+    stats: &EndpointStats,
+    peers: &[Arc<Endpoint>],
+    rules: &model::Ejection,
+    time: Duration,
+    now: u64,
+) {
+    let is_open = stats.ejected_until.load(Relaxed) == 0;
+    if rules.enabled && is_open && enough_remain(peers, now) {
+        let until = now + clock::nanos(time.min(rules.longest));
+        stats.ejected_until.store(until & !PROBING, Relaxed);
+    }
+}
+
+/// At least half of the endpoints are open without one of those that are.
+fn enough_remain(peers: &[Arc<Endpoint>], now: u64) -> bool {
+    open(peers, now).saturating_sub(1) * 2 >= peers.len()
 }
 
 fn open(endpoints: &[Arc<Endpoint>], now: u64) -> usize {

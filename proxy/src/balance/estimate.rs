@@ -30,6 +30,11 @@ pub(super) fn sample(stats: &EndpointStats, elapsed: Duration, now: u64) {
     stats.rtt_updated.store(now, Relaxed);
 }
 
+/// Starts over: the endpoint counts as never measured.
+pub(super) fn forget(stats: &EndpointStats) {
+    stats.rtt_nanos.store(0, Relaxed);
+}
+
 /// The costs of two endpoints, comparable with each other. One that was never measured is taken to
 /// be as fast as the other, so that a new endpoint gets its share and no stampede.
 pub(super) fn costs(a: &EndpointStats, b: &EndpointStats, now: u64) -> (f64, f64) {
@@ -39,8 +44,14 @@ pub(super) fn costs(a: &EndpointStats, b: &EndpointStats, now: u64) -> (f64, f64
         (None, Some(b)) => (b, b),
         (Some(a), Some(b)) => (a, b),
     };
+    let (load_a, load_b) = loads(a, b);
+    (rtt_a as f64 * load_a, rtt_b as f64 * load_b)
+}
+
+/// The requests in flight at two endpoints, with the one that is to come.
+pub(super) fn loads(a: &EndpointStats, b: &EndpointStats) -> (f64, f64) {
     let load = |stats: &EndpointStats| f64::from(stats.in_flight.load(Relaxed)) + 1.0;
-    (rtt_a as f64 * load(a), rtt_b as f64 * load(b))
+    (load(a), load(b))
 }
 
 /// The estimate as it stands, nanoseconds, at least [`FLOOR`]; `None` before the first sample.

@@ -1,7 +1,18 @@
 use std::net::SocketAddr;
 
+use sealane_config::model;
+
 use super::*;
 use crate::testing::endpoint;
+
+/// Failures in a row are the only reason to eject.
+const IN_A_ROW: Balancing = Balancing {
+    ejection: model::Ejection {
+        success_rate: 0,
+        ..model::Ejection::DEFAULT
+    },
+    ..Balancing::DEFAULT
+};
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -21,7 +32,7 @@ fn run(
     let balancer = Balancer::seeded(seed);
     let mut hits = vec![0; endpoints.len()];
     for _ in 0..requests {
-        let picked = balancer.pick(endpoints, &[]).unwrap();
+        let picked = balancer.pick(endpoints, &[], &Balancing::DEFAULT).unwrap();
         let index = endpoints
             .iter()
             .position(|e| Arc::ptr_eq(e, picked))
@@ -93,7 +104,12 @@ async fn proxy_l7_requests_in_flight_count() {
     let balancer = Balancer::seeded(7);
     let _busy: Vec<Flight> = (0..9).map(|_| Flight::start(&endpoints[0])).collect();
     let to_busy = (0..1000)
-        .filter(|_| Arc::ptr_eq(balancer.pick(&endpoints, &[]).unwrap(), &endpoints[0]))
+        .filter(|_| {
+            Arc::ptr_eq(
+                balancer.pick(&endpoints, &[], &Balancing::DEFAULT).unwrap(),
+                &endpoints[0],
+            )
+        })
         .count();
     assert!(to_busy < 40, "{to_busy} of 1000 went to the busy endpoint");
 }
@@ -113,13 +129,13 @@ async fn proxy_l8_failing_fast_does_not_attract_traffic() {
     let balancer = Balancer::seeded(3);
     let mut hits = 0;
     for _ in 0..1000 {
-        let picked = balancer.pick(&endpoints, &[]).unwrap();
+        let picked = balancer.pick(&endpoints, &[], &Balancing::DEFAULT).unwrap();
         let flight = Flight::start(picked);
         // Every second answer is good, so it is never ejected.
         if Arc::ptr_eq(picked, &endpoints[0]) {
             hits += 1;
             if hits % 2 == 0 {
-                flight.failed(&endpoints);
+                flight.failed(&endpoints, &IN_A_ROW);
             } else {
                 flight.succeeded(Duration::from_micros(10));
             }
@@ -136,15 +152,186 @@ async fn proxy_l9_a_new_endpoint_gets_its_share_and_no_stampede() {
     run(&endpoints, 300, 1, |_| MILLI * 50);
     endpoints.push(endpoint(SocketAddr::from(([10, 244, 0, 9], 80))));
     let balancer = Balancer::seeded(5);
-    let newest = (0..1000)
-        .filter(|_| Arc::ptr_eq(balancer.pick(&endpoints, &[]).unwrap(), &endpoints[3]))
-        .count();
-    assert!((200..300).contains(&newest), "{newest} of 1000");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let newest = |rules: &Balancing| {
+        (0..1000)
+            .filter(|_| {
+                let picked = balancer.pick(&endpoints, &[], rules).unwrap();
+                Arc::ptr_eq(picked, &endpoints[3])
+            })
+            .count()
+    };
+    let at_once = Balancing {
+        slow_start: Duration::ZERO,
+        ..Balancing::DEFAULT
+    };
+    let share = newest(&at_once);
+    assert!((200..300).contains(&share), "without slow start: {share}");
+    // It has half of the draws, and a share of x in what it draws is x / (1 + x) of them.
+    for (seconds, most, least) in [(0, 70, 20), (2, 120, 50), (5, 210, 120), (10, 300, 200)] {
+        let share = newest(&Balancing::DEFAULT);
+        let range = least..most;
+        assert!(range.contains(&share), "{share} of 1000 until {seconds} s");
+        tokio::time::advance(Duration::from_secs(match seconds {
+            0 => 2,
+            2 => 3,
+            _ => 5,
+        }))
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxy_l9_where_all_are_new_all_get_the_same() {
+    let endpoints = endpoints(2);
+    let hits = share(&endpoints, 0);
+    assert!((110..190).contains(&hits), "{hits} of 300");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reliability_f13_an_endpoint_that_is_back_is_warmed() {
+    let endpoints = endpoints(4);
+    for endpoint in &endpoints {
+        Flight::start(endpoint).succeeded(MILLI);
+    }
+    share(&endpoints, 0);
+    tokio::time::advance(Duration::from_secs(20)).await;
+    let before = share(&endpoints, 0);
+    fail(&endpoints, 0, 5);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(share(&endpoints, 0), 1, "the probe");
+    Flight::start(&endpoints[0]).succeeded(MILLI);
+    let after = share(&endpoints, 0);
+    assert!(after * 3 < before, "{after}, {before} before");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert!(share(&endpoints, 0) * 3 > before * 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxy_l10_a_share_of_good_answers_below_that_of_the_peers_ejects() {
+    // Every so many-th answer of the first endpoint, and of the others, is a failure.
+    for (name, first, others, is_ejected) in [
+        ("every second fails", 2, 1000, true),
+        ("every tenth fails", 10, 1000, false),
+        ("every second fails everywhere", 2, 2, false),
+    ] {
+        let endpoints = endpoints(4);
+        let mut ejected = false;
+        for request in 1..=100 {
+            for (index, endpoint) in endpoints.iter().enumerate() {
+                let flight = Flight::start(endpoint);
+                let every = if index == 0 { first } else { others };
+                if request % every == 0 {
+                    flight.failed(&endpoints, &Balancing::DEFAULT);
+                    ejected |= endpoint.stats.ejected_until.load(Relaxed) != 0;
+                } else {
+                    flight.succeeded(MILLI);
+                }
+            }
+            tokio::time::advance(MILLI * 10).await;
+        }
+        assert_eq!(ejected, is_ejected, "{name}");
+    }
+    let endpoints = endpoints(2);
+    for _ in 0..4 {
+        let flight = Flight::start(&endpoints[0]);
+        flight.failed(&endpoints, &Balancing::DEFAULT);
+        // Ten seconds later what was before is forgotten.
+        tokio::time::advance(Duration::from_secs(11)).await;
+    }
+    Flight::start(&endpoints[0]).succeeded(MILLI);
+    assert_eq!(endpoints[0].stats.ejected_until.load(Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxy_l8_an_endpoint_that_asks_to_wait_gets_nothing_for_so_long() {
+    let endpoints = endpoints(4);
+    let flight = Flight::start(&endpoints[0]);
+    flight.asked_to_wait(&endpoints, &Balancing::DEFAULT, Duration::from_secs(7));
+    assert_eq!(share(&endpoints, 0), 0);
+    tokio::time::advance(Duration::from_millis(6990)).await;
+    assert_eq!(share(&endpoints, 0), 0);
+    tokio::time::advance(MILLI * 20).await;
+    assert_eq!(share(&endpoints, 0), 1, "one probe");
+    let hour = Duration::from_secs(3600);
+    Flight::start(&endpoints[1]).asked_to_wait(&endpoints, &Balancing::DEFAULT, hour);
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!(
+        share(&endpoints, 1),
+        1,
+        "no longer than the longest ejection"
+    );
+    for endpoint in &endpoints {
+        Flight::start(endpoint).asked_to_wait(&endpoints, &Balancing::DEFAULT, hour);
+    }
+    let taking = |e: &&Arc<Endpoint>| ejection(e) != Ejection::Ejected;
+    assert!(endpoints.iter().filter(taking).count() >= 2, "half stay");
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxy_l7_a_service_may_ask_for_another_algorithm() {
+    let with = |algorithm| Balancing {
+        algorithm,
+        ..Balancing::DEFAULT
+    };
+    let endpoints = endpoints(4);
+    let balancer = Balancer::seeded(3);
+    let _busy: Vec<Flight> = (0..9).map(|_| Flight::start(&endpoints[3])).collect();
+    for _ in 0..50 {
+        // Slow, which only estimates mind.
+        Flight::start(&endpoints[0]).succeeded(Duration::from_secs(1));
+        for endpoint in &endpoints[1..] {
+            Flight::start(endpoint).succeeded(MILLI);
+        }
+    }
+    let picks = |algorithm| {
+        let mut hits = [0; 4];
+        for _ in 0..400 {
+            let picked = balancer.pick(&endpoints, &[], &with(algorithm)).unwrap();
+            hits[usize::from(picked.addr.0.port() - 8000)] += 1;
+        }
+        hits
+    };
+    assert_eq!(picks(Algorithm::RoundRobin), [100; 4]);
+    let random = picks(Algorithm::Random);
+    assert!(
+        random.iter().all(|hits| (60..140).contains(hits)),
+        "{random:?}"
+    );
+    let least = picks(Algorithm::LeastRequest);
+    assert!(least[0] > 80 && least[3] < 20, "{least:?}");
+    let ewma = picks(Algorithm::PeakEwma);
+    assert!(ewma[0] < 20 && ewma[3] < 100, "{ewma:?}");
+    fail(&endpoints, 1, 5);
+    let turns = picks(Algorithm::RoundRobin);
+    assert_eq!(
+        (turns[1], turns.iter().sum::<usize>()),
+        (0, 400),
+        "{turns:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_may_go_without_ejection() {
+    let endpoints = endpoints(4);
+    let never = Balancing {
+        ejection: model::Ejection {
+            enabled: false,
+            ..model::Ejection::DEFAULT
+        },
+        ..Balancing::DEFAULT
+    };
+    for _ in 0..20 {
+        let flight = Flight::start(&endpoints[0]);
+        flight.failed(&endpoints, &never);
+        flight.asked_to_wait(&endpoints, &never, Duration::from_secs(5));
+    }
+    assert_eq!(endpoints[0].stats.ejected_until.load(Relaxed), 0);
 }
 
 fn fail(endpoints: &[Arc<Endpoint>], index: usize, times: usize) {
     for _ in 0..times {
-        Flight::start(&endpoints[index]).failed(endpoints);
+        Flight::start(&endpoints[index]).failed(endpoints, &IN_A_ROW);
     }
 }
 
@@ -152,7 +339,12 @@ fn fail(endpoints: &[Arc<Endpoint>], index: usize, times: usize) {
 fn share(endpoints: &[Arc<Endpoint>], index: usize) -> usize {
     let balancer = Balancer::seeded(11);
     (0..300)
-        .filter(|_| Arc::ptr_eq(balancer.pick(endpoints, &[]).unwrap(), &endpoints[index]))
+        .filter(|_| {
+            Arc::ptr_eq(
+                balancer.pick(endpoints, &[], &Balancing::DEFAULT).unwrap(),
+                &endpoints[index],
+            )
+        })
         .count()
 }
 
@@ -242,13 +434,23 @@ async fn proxy_l13_a_retry_goes_elsewhere() {
     let balancer = Balancer::seeded(1);
     let (first, second) = (endpoints[0].addr, endpoints[1].addr);
     for _ in 0..100 {
-        let picked = balancer.pick(&endpoints, &[first, second]).unwrap();
+        let picked = balancer
+            .pick(&endpoints, &[first, second], &Balancing::DEFAULT)
+            .unwrap();
         assert!(Arc::ptr_eq(picked, &endpoints[2]));
     }
     let all: Vec<EndpointAddr> = endpoints.iter().map(|e| e.addr).collect();
-    assert!(balancer.pick(&endpoints, &all).is_none());
-    assert!(balancer.pick(&endpoints[..1], &[first]).is_none());
-    assert!(balancer.pick(&[], &[]).is_none());
+    assert!(
+        balancer
+            .pick(&endpoints, &all, &Balancing::DEFAULT)
+            .is_none()
+    );
+    assert!(
+        balancer
+            .pick(&endpoints[..1], &[first], &Balancing::DEFAULT)
+            .is_none()
+    );
+    assert!(balancer.pick(&[], &[], &Balancing::DEFAULT).is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -257,7 +459,9 @@ async fn proxy_l13_a_retry_prefers_endpoints_that_are_not_ejected() {
     fail(&endpoints, 1, 5);
     let balancer = Balancer::seeded(1);
     for _ in 0..200 {
-        let picked = balancer.pick(&endpoints, &[endpoints[0].addr]).unwrap();
+        let picked = balancer
+            .pick(&endpoints, &[endpoints[0].addr], &Balancing::DEFAULT)
+            .unwrap();
         assert!(!Arc::ptr_eq(picked, &endpoints[1]));
     }
 }

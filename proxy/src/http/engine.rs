@@ -21,6 +21,7 @@ use super::retry::Budget;
 use crate::balance::{Affinity, Balancer};
 use crate::connect::Connector;
 use crate::pool::Pool;
+use crate::sidecar::Direction;
 
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -85,6 +86,8 @@ pub struct EngineOptions {
     pub response_timeout: Duration,
     /// Clients that stay with their endpoint; one table for all workers.
     pub affinity: Affinity,
+    /// Which way requests go, for metrics.
+    pub direction: Direction,
 }
 
 impl Default for EngineOptions {
@@ -92,6 +95,7 @@ impl Default for EngineOptions {
         Self {
             response_timeout: Duration::from_secs(60),
             affinity: Affinity::default(),
+            direction: Direction::Outbound,
         }
     }
 }
@@ -121,7 +125,7 @@ impl Engine {
                 balancer: Balancer::sharing(options.affinity.clone()),
                 pool: Rc::new(Pool::new(connector)),
                 budget: Budget::new(),
-                metrics: Metrics::default(),
+                metrics: Metrics::new(options.direction),
                 tunnels: TaskTracker::new(),
                 options,
                 reader: RefCell::new(None),

@@ -28,6 +28,7 @@ impl Exchange {
 
     /// The endpoint broke off in the middle of its answer.
     pub(super) fn broke(self) {
-        self.flight.failed(self.target.endpoints());
+        let rules = &self.target.port.http.balancing;
+        self.flight.failed(self.target.endpoints(), rules);
     }
 }

@@ -111,7 +111,7 @@ impl Inner {
                 self.balancer.not_connected(client, port, endpoint);
             }
             if failure.blame {
-                flight.failed(current.endpoints());
+                flight.failed(current.endpoints(), &current.port.http.balancing);
             }
             let newer = self.latest(current);
             let choice = newer.as_ref().unwrap_or(current);
@@ -218,7 +218,7 @@ impl Inner {
             None => return Err(failure::timed_out()),
         };
         if failure::is_failure(&response) {
-            flight.failed(target.endpoints());
+            flight.failed(target.endpoints(), &target.port.http.balancing);
         } else {
             flight.succeeded(started.elapsed());
         }

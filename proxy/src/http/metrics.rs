@@ -6,16 +6,20 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Counter, Histogram, Label, counter, describe_counter, describe_histogram, histogram,
+};
 use sealane_config::model::ServiceKey;
+
+use crate::sidecar::Direction;
 
 const REQUESTS: &str = "sealane_requests_total";
 const DURATION: &str = "sealane_response_seconds";
 const RETRIES: &str = "sealane_retries_total";
 
 /// The handles of one worker, resolved once for each Service.
-#[derive(Default)]
 pub(super) struct Metrics {
+    direction: Direction,
     services: RefCell<HashMap<ServiceKey, Rc<ServiceMetrics>>>,
 }
 
@@ -27,11 +31,18 @@ pub(super) struct ServiceMetrics {
 }
 
 impl Metrics {
+    pub(super) fn new(direction: Direction) -> Self {
+        Self {
+            direction,
+            services: RefCell::default(),
+        }
+    }
+
     pub(super) fn service(&self, key: &ServiceKey) -> Rc<ServiceMetrics> {
         if let Some(known) = self.services.borrow().get(key) {
             return Rc::clone(known);
         }
-        let new = Rc::new(ServiceMetrics::new(key));
+        let new = Rc::new(ServiceMetrics::new(key, self.direction));
         self.services
             .borrow_mut()
             .insert(key.clone(), Rc::clone(&new));
@@ -40,22 +51,23 @@ impl Metrics {
 }
 
 impl ServiceMetrics {
-    fn new(key: &ServiceKey) -> Self {
+    fn new(key: &ServiceKey, direction: Direction) -> Self {
         describe_counter!(
             REQUESTS,
             "Requests to a Service by class of the answer's status"
         );
         describe_histogram!(DURATION, "Time to the head of a Service's answer, seconds");
         describe_counter!(RETRIES, "Requests to a Service that were sent again");
-        let namespace = key.namespace.to_string();
-        let service = key.name.to_string();
+        let labels = direction.labels(Some(key));
         let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|code| {
-            counter!(REQUESTS, "namespace" => namespace.clone(), "service" => service.clone(), "code" => code)
+            let mut labels = labels.clone();
+            labels.push(Label::new("code", code));
+            counter!(REQUESTS, labels)
         });
         Self {
             requests,
-            seconds: histogram!(DURATION, "namespace" => namespace.clone(), "service" => service.clone()),
-            retries: counter!(RETRIES, "namespace" => namespace, "service" => service),
+            seconds: histogram!(DURATION, labels.clone()),
+            retries: counter!(RETRIES, labels),
         }
     }
 

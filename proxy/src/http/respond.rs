@@ -88,6 +88,7 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::NoEndpoints
         | ErrorKind::ConnectFailed
         | ErrorKind::UpstreamReset
-        | ErrorKind::BadResponse => "14",
+        | ErrorKind::BadResponse
+        | ErrorKind::Loop => "14",
     }
 }

@@ -1,8 +1,10 @@
 //! Connections to one Service port: what the node proxy serves.
 
+use std::sync::Arc;
+
 use http::{Request, Response, Version};
 use sealane_config::Reader;
-use sealane_config::model::{Backend, ClientAddr, Scope};
+use sealane_config::model::{Backend, ClientAddr, Scope, ServicePort};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -22,14 +24,37 @@ pub struct ServiceTarget {
     /// The client dialled a cluster IP, for which `internalTrafficPolicy` holds. Pods and the node
     /// reach the cluster's endpoints by every other address (proxy S6).
     pub by_cluster_ip: bool,
+    /// A port that is not looked up: one of the pod that the proxy is in.
+    pub fixed: Option<Arc<ServicePort>>,
 }
 
 impl ServiceTarget {
+    /// A port that stays as it is.
+    pub(crate) fn fixed(reader: Reader, port: Arc<ServicePort>) -> Self {
+        Self {
+            reader,
+            backend: Backend {
+                service: port.service.clone(),
+                port: port.port,
+            },
+            by_cluster_ip: false,
+            fixed: Some(port),
+        }
+    }
+
     /// The Service port as it is now; `upstream` says what its endpoints speak.
     ///
     /// # Errors
     /// [`ErrorKind::NoService`], [`ErrorKind::NoPort`].
     pub fn resolve(&self, upstream: Upstream) -> Result<Target, Error> {
+        if let Some(port) = &self.fixed {
+            return Ok(Target {
+                port: Arc::clone(port),
+                upstream,
+                scope: Scope::Cluster,
+                client: None,
+            });
+        }
         let snapshot = self.reader.load();
         if let Some(port) = snapshot.backend(&self.backend) {
             let scope = if self.by_cluster_ip {
@@ -50,6 +75,22 @@ impl ServiceTarget {
             Error::new(ErrorKind::NoService, "the Service does not exist")
         })
     }
+}
+
+/// Answers every request of a connection with an error.
+pub(crate) async fn refuse<I>(stream: I, error: Error, shutdown: CancellationToken)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let error = std::rc::Rc::new(error);
+    let handler = move |request: Request<Body>| {
+        let error = std::rc::Rc::clone(&error);
+        async move {
+            let asked = respond::Asked::new(request.version(), request.headers());
+            respond::error(&error, asked)
+        }
+    };
+    serve(stream, &ServerOptions::default(), handler, shutdown).await;
 }
 
 impl Engine {

@@ -82,7 +82,7 @@ impl Flows {
                     return Ok((stream, flight));
                 }
                 Err(source) => {
-                    flight.failed(target.endpoints());
+                    flight.failed(target.endpoints(), &port.http.balancing);
                     balancer.not_connected(ip, port, endpoint);
                     tried.push(endpoint.addr);
                     failure = FlowError::Connect {

@@ -170,7 +170,8 @@ impl Flow {
     /// datagram.
     pub(super) fn failed(&mut self, client: ClientAddr, options: &UdpOptions) {
         self.is_refused = true;
-        self.flight.failed(self.port.within(self.scope));
+        let peers = self.port.within(self.scope);
+        self.flight.failed(peers, &self.port.http.balancing);
         let balancer = options.engine.balancer();
         balancer.not_connected(Some(client.0.ip()), &self.port, &self.endpoint);
     }

@@ -1,7 +1,7 @@
 //! A cluster's network with pods, and the snapshot that describes its Services.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -35,10 +35,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Option<Self> {
-        if let Err(error) = prove_capabilities() {
-            let required = std::env::var("SEALANE_TEST_REQUIRE").is_ok_and(|what| what == "all");
-            assert!(!required, "{error:?}");
-            eprintln!("skipped: {error}");
+        if !may_make_namespaces() {
             return None;
         }
         let network = ClusterNetwork::create(ClusterNetworkOptions {
@@ -214,6 +211,32 @@ impl Pod {
         }
     }
 
+    /// A pod with a link to another namespace, its default route for both families: their addresses
+    /// are 10.9.0.1 and fd09::1, 10.9.0.2 and fd09::2.
+    pub(crate) fn with_peer() -> Option<(Self, Self)> {
+        if !may_make_namespaces() {
+            return None;
+        }
+        let peer = std::thread::spawn(|| {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            std::fs::File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let peer = OwnedFd::from(peer.join().unwrap());
+        let theirs = peer.try_clone().unwrap();
+        let pod = std::thread::spawn(move || {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            block_on(link_to(theirs));
+            std::fs::File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let [pod, peer] = [(1, pod.join().unwrap().into()), (2, peer)].map(|(last, netns)| Self {
+            ip: Ipv4Addr::new(10, 9, 0, last).into(),
+            netns,
+        });
+        peer.run(|| block_on(set_up(2, false)));
+        pod.run(|| block_on(set_up(1, true)));
+        Some((pod, peer))
+    }
+
     /// Starts a thread in the pod.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
@@ -268,88 +291,78 @@ impl Pod {
     }
 }
 
-impl Pod {
-    /// A server in the pod that answers each datagram with its name, the client's address and the
-    /// text. Closed when the returned value is dropped.
-    pub(crate) fn serve_datagrams(&self, name: &'static str, port: u16) -> DatagramServer {
-        let addr = (self.ip, port);
-        DatagramServer::start(name, self.run(move || UdpSocket::bind(addr).unwrap()))
-    }
-
-    /// A socket of the pod that is connected to `addr`.
-    pub(crate) fn datagrams(&self, addr: impl Into<SocketAddr>) -> UdpSocket {
-        let addr = addr.into();
-        self.run(move || datagrams(addr))
-    }
+/// The IPv6 addresses of [`Pod::with_peer`].
+pub(crate) fn v6(last: u16) -> IpAddr {
+    std::net::Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, last).into()
 }
 
-/// A socket that is connected to `addr`, in the namespace of the calling thread.
-pub(crate) fn datagrams(addr: SocketAddr) -> UdpSocket {
-    let any: IpAddr = if addr.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
+/// Makes a pair of devices, of which one goes to the other namespace.
+async fn link_to(other: OwnedFd) {
+    use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth};
+    let (connection, netlink, _) = rtnetlink::new_connection().unwrap();
+    tokio::spawn(connection);
+    let there = rtnetlink::LinkMessageBuilder::<rtnetlink::LinkUnspec>::new()
+        .name("eth0".to_owned())
+        .setns_by_fd(std::os::fd::AsRawFd::as_raw_fd(&other))
+        .build();
+    let pair =
+        rtnetlink::LinkMessageBuilder::<rtnetlink::LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name("eth0".to_owned())
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(there)))
+            .build();
+    netlink.link().add(pair).execute().await.unwrap();
+}
+
+/// Brings the devices of one end up; `routed` makes the other end its way out.
+async fn set_up(last: u8, routed: bool) {
+    use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+    let (connection, netlink, _) = rtnetlink::new_connection().unwrap();
+    tokio::spawn(connection);
+    let name = std::ffi::CString::new("eth0").unwrap();
+    let eth0 = nix::net::if_::if_nametoindex(name.as_c_str()).unwrap();
+    for index in [1, eth0] {
+        let up = rtnetlink::LinkMessageBuilder::<rtnetlink::LinkUnspec>::new()
+            .index(index)
+            .up();
+        netlink.link().set(up.build()).execute().await.unwrap();
+    }
+    let v4 = Ipv4Addr::new(10, 9, 0, last);
+    netlink
+        .address()
+        .add(eth0, v4.into(), 24)
+        .execute()
+        .await
+        .unwrap();
+    let mut address = netlink.address().add(eth0, v6(last.into()), 64);
+    let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+    address.message_mut().attributes.push(flags);
+    address.execute().await.unwrap();
+    if !routed {
+        return;
+    }
+    let gateway = Ipv4Addr::new(10, 9, 0, 3 - last);
+    let route = rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new()
+        .gateway(gateway)
+        .build();
+    netlink.route().add(route).execute().await.unwrap();
+    let IpAddr::V6(gateway) = v6(3 - u16::from(last)) else {
+        return;
     };
-    let socket = UdpSocket::bind((any, 0)).unwrap();
-    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-    socket.connect(addr).unwrap();
-    socket
+    let route = rtnetlink::RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+        .gateway(gateway)
+        .build();
+    netlink.route().add(route).execute().await.unwrap();
 }
 
-/// Sends a datagram and returns the answer.
-pub(crate) fn ask_once(socket: &UdpSocket, text: &str) -> Result<String, io::ErrorKind> {
-    socket.send(text.as_bytes()).map_err(|e| e.kind())?;
-    let mut answer = vec![0; 65536];
-    let length = socket.recv(&mut answer).map_err(|e| e.kind())?;
-    answer.truncate(length);
-    Ok(String::from_utf8(answer).unwrap())
-}
-
-/// A thread that answers datagrams.
-pub(crate) struct DatagramServer {
-    socket: Arc<UdpSocket>,
-    stop: CancellationToken,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl DatagramServer {
-    pub(crate) fn start(name: &'static str, socket: UdpSocket) -> Self {
-        socket
-            .set_read_timeout(Some(Duration::from_millis(20)))
-            .unwrap();
-        let (socket, stop) = (Arc::new(socket), CancellationToken::new());
-        let (served, stopped) = (Arc::clone(&socket), stop.clone());
-        let thread = std::thread::spawn(move || {
-            let mut text = vec![0; 65536];
-            while !stopped.is_cancelled() {
-                let Ok((length, client)) = served.recv_from(&mut text) else {
-                    continue;
-                };
-                let answer = format!(
-                    "{name} {client} {}",
-                    String::from_utf8_lossy(&text[..length])
-                );
-                // A client may be gone.
-                let _ = served.send_to(answer.as_bytes(), client);
-            }
-        });
-        Self {
-            socket,
-            stop,
-            thread: Some(thread),
-        }
-    }
-
-    pub(crate) fn addr(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap()
-    }
-}
-
-impl Drop for DatagramServer {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.thread.take().unwrap().join().unwrap();
-    }
+/// Whether this machine lets us make namespaces; skips the test if not.
+fn may_make_namespaces() -> bool {
+    let Err(error) = prove_capabilities() else {
+        return true;
+    };
+    let required = std::env::var("SEALANE_TEST_REQUIRE").is_ok_and(|what| what == "all");
+    assert!(!required, "{error:?}");
+    eprintln!("skipped: {error}");
+    false
 }
 
 /// Sends a line and returns the answer's.
@@ -406,15 +419,6 @@ pub(crate) fn service_port(
         policy: Arc::default(),
         http: Arc::default(),
     }
-}
-
-/// A UDP Service port with these endpoints.
-pub(crate) fn udp_port(number: u16, endpoints: &[SocketAddr]) -> ServicePort {
-    let mut sorted = endpoints.to_vec();
-    sorted.sort_unstable();
-    let mut port = service_port(number, AppProtocol::Detect, &sorted);
-    port.protocol = Protocol::Udp;
-    port
 }
 
 /// A synced snapshot with one Service for each of these ports.

@@ -294,7 +294,8 @@ impl Setting {
                 field,
             } => {
                 let value = duration(text).ok_or_else(|| no_duration(text))?;
-                if !range.contains(&value) && !(*or_zero && value.is_zero()) {
+                let is_off = *or_zero && value.is_zero();
+                if !is_off && !range.contains(&value) {
                     return Err(outside());
                 }
                 *field(policy) = value;
@@ -375,7 +376,8 @@ impl RetryOn {
             (self.reset, "reset"),
         ]
         .into_iter()
-        .filter_map(|(is_one, name)| is_one.then(|| name.to_owned()))
+        .filter(|(is_one, _)| *is_one)
+        .map(|(_, name)| name.to_owned())
         .collect();
         reasons.extend(self.statuses.iter().map(|range| {
             if *range == SERVER_ERRORS {
@@ -493,7 +495,7 @@ fn byte_count(text: &str) -> Option<u64> {
 
 fn bytes_text(count: u64) -> String {
     let mut units = BYTE_UNITS.iter();
-    let unit = units.find(|(_, size)| count >= *size && count % size == 0);
+    let unit = units.find(|(_, size)| count >= *size && count.is_multiple_of(*size));
     unit.map_or_else(
         || count.to_string(),
         |(unit, size)| format!("{}{unit}", count / size),

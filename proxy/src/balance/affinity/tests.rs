@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use sealane_config::model::{AppProtocol, TrafficPolicy};
+use sealane_config::model::{AppProtocol, Balancing, TrafficPolicy};
 
 use super::*;
 use crate::balance::{Balancer, Flight};
@@ -30,6 +30,7 @@ fn port(name: &str, endpoints: u16, timeout: Option<Duration>) -> ServicePort {
             affinity: timeout,
             ..TrafficPolicy::default()
         }),
+        http: Arc::default(),
     }
 }
 
@@ -138,7 +139,7 @@ async fn proxy_s12_ejection_and_connect_failure_end_an_entry() {
     };
     let first = next(&balancer, 1, &port);
     for _ in 0..5 {
-        Flight::start(by_port(first)).failed(&port.endpoints);
+        Flight::start(by_port(first)).failed(&port.endpoints, &Balancing::DEFAULT);
     }
     let second = next(&balancer, 1, &port);
     assert_ne!(second, first, "ejected");

@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
+use sealane_config::model::Balancing;
+
 use super::*;
 use crate::balance::{Balancer, Flight};
 
@@ -46,8 +48,14 @@ fn proxy_s1_flows_are_spread_no_worse_than_at_random() {
         let endpoints = endpoints(count);
         let (hashed, _flights) = place(&endpoints, flows);
         let balancer = Balancer::seeded(1);
+        let idle = self::endpoints(count);
         let random: Vec<_> = (0..flows)
-            .map(|_| balancer.pick(&self::endpoints(count), &[]).unwrap().addr)
+            .map(|_| {
+                balancer
+                    .pick(&idle, &[], &Balancing::default())
+                    .unwrap()
+                    .addr
+            })
             .collect();
         let (ours, theirs) = (
             busiest(&hashed, count.into()),
@@ -120,7 +128,7 @@ fn what_refused_is_avoided_and_ejected_unless_nothing_else_is_left() {
     assert_ne!(first.addr, second.addr);
     let flight = Flight::start(first);
     for _ in 0..5 {
-        flight.failed(&endpoints);
+        flight.failed(&endpoints, &Balancing::default());
     }
     drop(flight);
     let choice = pick(&endpoints, seed(1), None).unwrap();
