@@ -63,9 +63,12 @@ pub(super) fn timed_out() -> Failure {
 pub(super) fn broke(error: TrySendError<Request<Body>>, lease: &Lease) -> Failure {
     let unsent = error.message().is_some();
     let error = error.into_error();
-    let retry = if unsent {
+    let retry = if unsent && lease.is_reused() {
         // Nothing was written: the connection was already closed when it was taken.
         Retry::Stale
+    } else if unsent {
+        // The endpoint takes connections and closes them: as good as refused.
+        Retry::Free
     } else if is_unprocessed(&error) {
         Retry::Free
     } else if error.is_parse() || error.is_body_write_aborted() || error.is_user() {

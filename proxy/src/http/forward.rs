@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::header::UPGRADE;
 use http::{Method, Request, Response, StatusCode, request};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use sealane_config::model::{Endpoint, EndpointAddr};
@@ -257,5 +258,9 @@ fn answer(
 ) -> Response<Body> {
     heads::write_response(&mut response, method);
     let exchange = Exchange::new(flight, lease, target.clone());
+    if *method == Method::HEAD && !response.body().is_end_stream() {
+        // An HTTP/2 endpoint that sends a body nevertheless; nobody waits for that.
+        return response.map(|_unwanted| Body::empty());
+    }
     response.map(|body| Body::exchange(body, exchange))
 }

@@ -59,6 +59,9 @@ pub struct ServerOptions {
     pub idle_timeout: Duration,
     /// For taking any byte of an answer that we have for it.
     pub stall_timeout: Duration,
+    /// Client and server have agreed on HTTP/2 (ALPN): anything else is a connection error. Without
+    /// that the first bytes say which version is spoken.
+    pub http2_only: bool,
 }
 
 impl Default for ServerOptions {
@@ -67,6 +70,7 @@ impl Default for ServerOptions {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(60),
+            http2_only: false,
         }
     }
 }
@@ -99,7 +103,7 @@ pub async fn serve<I, H, F>(
     F: Future<Output = Response<Body>> + 'static,
 {
     let opened = tokio::select! {
-        opened = timeout(options.head_timeout, Watched::open(stream)) => opened,
+        opened = timeout(options.head_timeout, Watched::open(stream, options.http2_only)) => opened,
         () = shutdown.cancelled() => return,
     };
     let Ok(Ok(Some((stream, spoken)))) = opened else {
