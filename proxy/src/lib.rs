@@ -18,5 +18,7 @@ pub mod sidecar;
 mod tcp;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
+mod udp;
 
 pub use error::{Error, ErrorKind};
+pub use udp::FlowBudget;
