@@ -92,6 +92,25 @@ impl Connector {
         Ok(stream)
     }
 
+    /// A UDP socket that is connected to the endpoint.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub(crate) async fn udp(&self, endpoint: EndpointAddr) -> io::Result<std::net::UdpSocket> {
+        let host = match self {
+            Self::Node(node) => return Box::pin(node.udp(endpoint)).await,
+            Self::Split { cluster, host }
+                if !cluster.iter().any(|c| c.contains(&endpoint.0.ip())) =>
+            {
+                host.clone()
+            }
+            Self::Direct | Self::Split { .. } => HostSockets::here(),
+        };
+        let socket = host.udp(endpoint.0).await?;
+        socket.connect(endpoint.0)?;
+        Ok(socket)
+    }
+
     /// The address to connect from to this endpoint for a client whose address is to be kept; `None`
     /// if it cannot be.
     pub fn source(&self, client: Option<IpAddr>, endpoint: EndpointAddr) -> Option<IpAddr> {

@@ -35,13 +35,13 @@ use crate::http::{Body, Upstream};
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Idle HTTP/1.1 connections that are kept for one endpoint by one worker.
-const MAX_IDLE: usize = 256;
+pub(crate) const MAX_IDLE: usize = 256;
 
 /// How long an idle connection from a client's address is kept.
 const IDLE_OF_CLIENT: Duration = Duration::from_secs(15);
 
 /// Pairs of a client's address and an endpoint for which one worker keeps connections.
-const MAX_SOURCES: usize = 4096;
+pub(crate) const MAX_SOURCES: usize = 4096;
 
 /// The pool of one worker.
 pub(crate) struct Pool {
@@ -68,13 +68,17 @@ impl Key {
         }
     }
 
-    /// How long an idle connection is kept.
     fn patience(self) -> Duration {
-        if self.source.is_some() {
-            IDLE_OF_CLIENT
-        } else {
-            IDLE
-        }
+        patience(self.source)
+    }
+}
+
+/// How long an idle connection is kept.
+pub(crate) fn patience(source: Option<IpAddr>) -> Duration {
+    if source.is_some() {
+        IDLE_OF_CLIENT
+    } else {
+        IDLE
     }
 }
 

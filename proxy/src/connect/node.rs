@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use sealane_config::model::EndpointAddr;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::Connector;
@@ -59,6 +59,16 @@ impl NodeConnector {
             }
             opened => opened,
         }
+    }
+
+    /// A UDP socket that is connected to the endpoint.
+    pub(super) async fn udp(&self, endpoint: EndpointAddr) -> io::Result<std::net::UdpSocket> {
+        self.check(endpoint)?;
+        let socket = self.way.udp(endpoint).await?;
+        if let Some(mark) = self.options.own_mark {
+            SockRef::from(&socket).set_mark(mark)?;
+        }
+        Ok(socket)
     }
 
     fn check(&self, EndpointAddr(addr): EndpointAddr) -> io::Result<()> {

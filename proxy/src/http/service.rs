@@ -3,16 +3,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use sealane_config::Reader;
-use sealane_config::model::{Backend, ClientAddr, Scope, ServicePort};
+use sealane_config::model::{Backend, ClientAddr, Scope, ServicePort, TrafficPolicy};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::engine::{Engine, Target, Upstream};
+use super::relay::{Front, PlainHead, Route, is_default};
 use super::respond;
-use super::serve::{ServerOptions, serve};
+use super::serve::{ServerOptions, serve, serve_relayed};
 use crate::{Error, ErrorKind};
 
 /// By which of a Service's addresses a client came, and from where: the traffic policy follows from
@@ -39,6 +41,18 @@ pub struct Dialled {
     /// The client's address, if endpoints may see it: replies to it pass this node, provided that
     /// with [`Reach::Outside`] the endpoint is on this node.
     pub client: Option<IpAddr>,
+}
+
+impl Dialled {
+    /// Which endpoints may serve the client, and its address if they may see it.
+    pub(crate) fn under(&self, policy: &TrafficPolicy) -> (Scope, Option<IpAddr>) {
+        let (scope, keeps_source) = match self.reach {
+            Reach::ClusterIp => (policy.internal, true),
+            Reach::Outside => (policy.external, policy.external == Scope::Local),
+            Reach::Inside => (Scope::Cluster, false),
+        };
+        (scope, self.client.filter(|_| keeps_source))
+    }
 }
 
 /// A Service port by name, looked up again for every request: a connection outlives many snapshots.
@@ -91,20 +105,13 @@ impl ServiceTarget {
             None => snapshot.backend(&self.backend),
         };
         if let Some(port) = port {
-            let (scope, keeps_source) = match self.dialled.reach {
-                Reach::ClusterIp => (port.policy.internal, true),
-                Reach::Outside => {
-                    let policy = port.policy.external;
-                    (policy, policy == Scope::Local)
-                }
-                Reach::Inside => (Scope::Cluster, false),
-            };
+            let (scope, source) = self.dialled.under(&port.policy);
             return Ok(Target {
                 port: port.clone(),
                 upstream,
                 scope,
                 client: None,
-                source: self.dialled.client.filter(|_| keeps_source),
+                source,
             });
         }
         Err(if snapshot.services.contains_key(&self.backend.service) {
@@ -133,7 +140,7 @@ where
 
 impl Engine {
     /// Serves a connection whose every request goes to one Service port, each to an endpoint of its
-    /// own. Endpoints are spoken to in the client's version of HTTP. Ends as [`serve()`] does.
+    /// own. Endpoints are spoken to in the client's version of HTTP. Ends as [`super::serve()`] does.
     pub async fn serve_service<I>(
         &self,
         stream: I,
@@ -145,13 +152,19 @@ impl Engine {
     {
         tracing::trace!(%client, service = %target.backend.service, "HTTP connection");
         let engine = self.clone();
+        let front = ServiceFront {
+            client: client.0.ip(),
+            target: target.clone(),
+        };
         let target = std::rc::Rc::new(target);
         let handler = move |request: Request<Body>| {
             let engine = engine.clone();
             let target = std::rc::Rc::clone(&target);
             async move { engine.forward_to_service(request, client, &target).await }
         };
-        serve(stream, &ServerOptions::default(), handler, shutdown).await;
+        let options = ServerOptions::default();
+        let relayed = (self, &front);
+        serve_relayed(stream, &options, relayed, handler, shutdown).await;
     }
 
     async fn forward_to_service(
@@ -176,4 +189,34 @@ impl Engine {
             }
         }
     }
+}
+
+/// The relay's view of a connection to one Service port.
+struct ServiceFront {
+    client: IpAddr,
+    target: ServiceTarget,
+}
+
+impl Front for ServiceFront {
+    type Route = Target;
+
+    fn route(&self, _: &PlainHead<'_>) -> Option<Target> {
+        let mut target = self.target.resolve(Upstream::Http1).ok()?;
+        target.client = Some(self.client);
+        is_default(&target).then_some(target)
+    }
+
+    fn passes(&self, _: &str) -> bool {
+        true
+    }
+
+    fn write_fields(&self, _: &PlainHead<'_>, _: &mut Vec<u8>) {}
+}
+
+impl Route for Target {
+    fn target(&self) -> &Target {
+        self
+    }
+
+    fn answered(&self, _: StatusCode, _: Instant) {}
 }

@@ -13,7 +13,7 @@
 //! | some that the policy allows | to the proxy | to the proxy |
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use sealane_config::Snapshot;
@@ -108,11 +108,10 @@ fn desired(snapshot: &Snapshot, options: &InterceptOptions, mut visit: impl FnMu
         if kind == AddressKind::External && !options.external_ips {
             continue;
         }
-        let Some(set) = set_for(port, kind, Family::of(ip)) else {
-            continue;
-        };
         // The cluster DNS listens on its Service's address itself, endpoints or not.
-        if matches!(set, Set::Capture(_)) || !is_own(ip) {
+        let is_here = port.endpoints.is_empty() || is_served_here(port, number, is_own);
+        if !is_own(ip) || !is_here {
+            let set = set_for(port, kind, Family::of(ip));
             visit(Element::Service(ip, protocol, number), set);
         }
         if kind == AddressKind::LoadBalancer {
@@ -131,10 +130,9 @@ fn desired(snapshot: &Snapshot, options: &InterceptOptions, mut visit: impl FnMu
             if snapshot.vips.contains_key(&(ip, protocol, number)) {
                 continue;
             }
-            let port = snapshot.node_port(ip.is_ipv4(), protocol, number);
             // Like an external IP, but nobody can switch it off.
-            let set = port.and_then(|port| set_for(port, AddressKind::External, Family::of(ip)));
-            if let Some(set) = set {
+            if let Some(port) = snapshot.node_port(ip.is_ipv4(), protocol, number) {
+                let set = set_for(port, AddressKind::External, Family::of(ip));
                 visit(Element::Service(ip, protocol, number), set);
             }
         }
@@ -165,14 +163,16 @@ fn address_kind(
     kind.unwrap_or(AddressKind::ClusterIp)
 }
 
-/// Datagrams are not proxied yet: with endpoints they are in no set, so that on a Service's address
-/// they are refused like every port that nobody serves.
-fn set_for(port: &ServicePort, kind: AddressKind, family: Family) -> Option<Set> {
+/// Datagrams to an own address whose endpoints are own addresses with the same port need no proxy:
+/// that is the cluster DNS, which every query would otherwise cost a flow.
+fn is_served_here(port: &ServicePort, number: u16, is_own: impl Fn(IpAddr) -> bool) -> bool {
+    let own = |addr: SocketAddr| addr.port() == number && is_own(addr.ip());
+    port.protocol == Protocol::Udp && port.endpoints.iter().all(|e| own(e.addr.0))
+}
+
+fn set_for(port: &ServicePort, kind: AddressKind, family: Family) -> Set {
     if port.endpoints.is_empty() {
-        return Some(Set::Refuse(family));
-    }
-    if port.protocol == Protocol::Udp {
-        return None;
+        return Set::Refuse(family);
     }
     let (policy, otherwise) = match kind {
         AddressKind::ClusterIp => (port.policy.internal, Set::CutOff(family)),
@@ -180,11 +180,11 @@ fn set_for(port: &ServicePort, kind: AddressKind, family: Family) -> Option<Set>
             (port.policy.external, Set::InsideOnly(family))
         }
     };
-    Some(if port.within(policy).is_empty() {
+    if port.within(policy).is_empty() {
         otherwise
     } else {
         Set::Capture(family)
-    })
+    }
 }
 
 /// `loadBalancerSourceRanges`, which hold for the load balancer's addresses, not for node ports. If

@@ -6,9 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_config::model::{
-    AddressKind, AppProtocol, Backend, ClientAddr, Protocol, ServiceKey, ServicePort, VipAddr,
-};
+use sealane_config::model::{AppProtocol, Backend, ClientAddr, Protocol, ServiceKey};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
@@ -16,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Capture, Worker};
 use crate::connect::tune;
-use crate::http::{Dialled, Reach, ServiceTarget};
+use crate::http::ServiceTarget;
 use crate::intercept::{Method, may_be_outside, original_destination};
 
 /// Pause after an accept that failed for want of descriptors or memory.
@@ -134,34 +132,16 @@ impl Worker {
         }
         let snapshot = self.reader.load();
         let ip = dialled.ip();
-        let by_vip = snapshot.vip(VipAddr(dialled), Protocol::Tcp);
-        let by_node_port = || {
-            let is_node = self.serves_node_ports(ip);
-            let port =
-                is_node.then(|| snapshot.node_port(ip.is_ipv4(), Protocol::Tcp, dialled.port()));
-            port.flatten()
-        };
-        let Some(port) = by_vip.or_else(by_node_port) else {
+        let Some(found) = self.places.find(&snapshot, dialled, Protocol::Tcp) else {
             return self.no_service(dialled);
         };
-        let service = snapshot.services.get(&port.service);
-        let kind = service.and_then(|service| service.address_kind(ip));
-        if !self.may_dial(client, ip, kind, port) {
+        let port = found.port;
+        if !self.places.admits(client, ip, &found) {
             return Destination::Filtered(port.service.clone());
         }
-        let (is_inside, is_pod) = self.place(client);
-        let reach = match kind {
-            Some(AddressKind::ClusterIp) => Reach::ClusterIp,
-            _ if is_inside => Reach::Inside,
-            _ => Reach::Outside,
-        };
         let target = ServiceTarget {
             reader: self.reader.clone(),
-            dialled: Dialled {
-                reach,
-                is_v4: Some(ip.is_ipv4()),
-                client: (is_pod || reach == Reach::Outside).then_some(client),
-            },
+            dialled: self.places.dialled(client, ip, found.kind),
             backend: Backend {
                 service: port.service.clone(),
                 port: port.port,
@@ -173,56 +153,6 @@ impl Worker {
             Capture::Transparent(_) | Capture::Listeners => port.app_protocol,
         };
         Destination::Service(target, protocol)
-    }
-
-    /// Whether node ports are served on an address.
-    fn serves_node_ports(&self, ip: IpAddr) -> bool {
-        match &self.capture {
-            Capture::Transparent(options) => {
-                let is_own = options.node_ips.contains(ip) && options.serves_node_ports(ip);
-                ip.is_loopback() || is_own
-            }
-            Capture::Listeners => ip.is_loopback(),
-            Capture::Pod(..) => false,
-        }
-    }
-
-    /// Whether a client is a pod or the node itself, and whether it is a pod whose address can be kept.
-    fn place(&self, client: IpAddr) -> (bool, bool) {
-        match &self.capture {
-            Capture::Transparent(options) => {
-                let is_pod = options.is_pod(client);
-                (
-                    is_pod || client.is_loopback() || options.is_own(client),
-                    is_pod,
-                )
-            }
-            Capture::Listeners | Capture::Pod(..) => (true, false),
-        }
-    }
-
-    /// Whether a client may come by this address. The kernel has asked the same before, from what it
-    /// was told last.
-    fn may_dial(
-        &self,
-        client: IpAddr,
-        ip: IpAddr,
-        kind: Option<AddressKind>,
-        port: &ServicePort,
-    ) -> bool {
-        let Capture::Transparent(options) = &self.capture else {
-            return true;
-        };
-        match kind {
-            Some(AddressKind::LoadBalancer) => {
-                let policy = &port.policy;
-                let node_ips = options.node_ips.current();
-                let names_node = || node_ips.iter().any(|ip| policy.admits(*ip));
-                policy.admits(client) || (client == ip && names_node())
-            }
-            Some(AddressKind::External) => options.external_ips,
-            Some(AddressKind::ClusterIp) | None => true,
-        }
     }
 
     /// Where a connection goes that is for no Service port.

@@ -5,7 +5,7 @@
 //! 1. it came in through `lo` with our mark: a connection of this node's own processes to a Service,
 //!    delivered to the proxy
 //! 2. it came in through `lo` otherwise: passes, so that our own connections are never caught
-//! 3. it is for a transparent socket of ours: delivered. Connections go on whatever became of the
+//! 3. it is TCP for a transparent socket of ours: delivered. Connections go on whatever became of the
 //!    Service in the meantime (S19), and replies to connections that were made from a client's
 //!    address come back (S23)
 //! 4. another program has redirected its connection, which is then older than this table: passes.
@@ -19,7 +19,9 @@
 //! 9. it is for an address of this node: passes
 //! 10. it is for another port of a Service's address: refused; for an address of the Service CIDR
 //!     that no Service has: lost (S1)
-//! 11. it is for a pod: passes
+//! 11. it is for a pod: passes, unless it is a datagram for a transparent socket of ours, or an ICMP
+//!     error about one: delivered. Only endpoints' answers come here: what clients send to a Service
+//!     was dealt with above, so that a Service that is gone takes no more datagrams of old flows (S18)
 //! 12. it is TCP to an address that is no destination outside, such as loopback or link-local:
 //!     refused
 //! 13. other TCP: delivered to the proxy, which is the way out
@@ -173,6 +175,12 @@ impl Chains<'_> {
             let of_family = || rule().family(family);
             let pods: Vec<_> = of(&options.pod_cidrs, family).collect();
             for cidr in &pods {
+                if options.method == Method::Transparent {
+                    for answer in [of_family().udp(), of_family().icmp(family)] {
+                        let answer = within(answer, cidr).for_transparent_socket();
+                        self.add(ENTRY, answer.set_mark(options.mark).accept());
+                    }
+                }
                 self.add(ENTRY, within(of_family(), cidr).accept());
             }
             if pods.is_empty() || !options.egress {
