@@ -277,9 +277,14 @@ fn proxy_s8_udp_node_ports_answer_on_the_hosts_loopback_and_to_pods() {
     };
     let mut proxy = Proxy::start(&world, with(&[(server.ip, 5353).into()]));
     let ask_host = |proxy: &Proxy| {
-        proxy
-            .outside
-            .run(|| ask_once(&datagrams((Ipv4Addr::LOCALHOST, 30053).into()), "hello"))
+        proxy.outside.run(|| {
+            let socket = datagrams((Ipv4Addr::LOCALHOST, 30053).into());
+            // A datagram that arrives while its listener is closed is lost.
+            socket
+                .set_read_timeout(Some(Duration::from_millis(50)))
+                .unwrap();
+            ask_once(&socket, "hello")
+        })
     };
     let answer = eventually(|| ask_host(&proxy), Result::is_ok).unwrap();
     let node = format!("s {}:", world.node_ip());
