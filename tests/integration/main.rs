@@ -17,4 +17,5 @@ mod kubectl;
 mod leader;
 mod lifecycle;
 mod modes;
+mod nodes;
 mod rootless;
