@@ -13,6 +13,7 @@ pub mod http;
 pub mod intercept;
 pub mod node;
 mod pool;
+mod scratch;
 pub mod sidecar;
 mod tcp;
 #[cfg(any(test, feature = "test-util"))]

@@ -19,3 +19,4 @@ mod lifecycle;
 mod modes;
 mod nodes;
 mod rootless;
+mod udp;

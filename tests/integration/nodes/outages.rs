@@ -8,6 +8,7 @@ use serde_json::json;
 use super::net::{NODE_A, NODE_B};
 use super::objects::{Service, ready};
 use super::probe::{Connection, Outcome, PATIENCE, Protocol};
+use super::serve::PORTS;
 use super::table::{Got, answer, becomes, probe};
 use super::world::{World, until};
 
@@ -160,16 +161,17 @@ fn end(world: &World, node: &'static str, signal: &str) {
 
 /// Pods, and programs on the node itself, reach pods whatever becomes of the proxy.
 fn pods_reach_each_other(world: &World) {
-    for (client, pod) in [
-        ("a3", "a1"),
-        ("a3", "b1"),
-        (NODE_A, "a1"),
-        (NODE_A, "b1"),
-        ("outside", "a1"),
-    ] {
-        let addr = (world.net.place(pod).v4, 8000).into();
-        let pods: &'static [&'static str] = if pod == "a1" { &["a1"] } else { &["b1"] };
-        let got = answer(pods).seeing(client);
+    let [a1, b1] = [("a1", &["a1:8001"]), ("b1", &["b1:8001"])];
+    let dialled = [
+        ("a3", a1),
+        ("a3", b1),
+        (NODE_A, a1),
+        (NODE_A, b1),
+        ("outside", a1),
+    ];
+    for (client, (pod, answers)) in dialled {
+        let addr = (world.net.place(pod).v4, PORTS[1]).into();
+        let got = answer(answers).seeing(client);
         let seen = probe(world, client, Protocol::Opaque, addr, &got);
         seen.unwrap_or_else(|seen| panic!("{client} to {pod}: {seen}"));
     }
