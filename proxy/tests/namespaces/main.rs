@@ -13,4 +13,5 @@ mod pod;
 mod redirect;
 mod sidecar;
 mod udp;
+mod udp_loopback;
 mod world;
