@@ -145,7 +145,7 @@ fn proxy_s27_new_connections_follow_a_change_among_ten_thousand_services() {
     }
     times.sort_unstable();
     let at = |share: usize| times[(times.len() - 1) * share / 100];
-    println!(
+    eprintln!(
         "S27: a change is seen after {:?} (median), {:?} (99 %)",
         at(50),
         at(99)
