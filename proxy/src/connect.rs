@@ -63,7 +63,7 @@ impl Connector {
     ///
     /// # Errors
     /// The system call's error; `TimedOut` after one second; `PermissionDenied` for an address that
-    /// no endpoint may have.
+    /// no endpoint may have, `Deadlock` for that of the proxy itself.
     pub async fn connect(&self, endpoint: EndpointAddr) -> io::Result<TcpStream> {
         self.connect_from(None, endpoint).await
     }
