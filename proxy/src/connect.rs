@@ -10,10 +10,6 @@ use sealane_config::sockets::HostSockets;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// How long a connection attempt may take: pods are at most a few milliseconds away, and a second
-/// endpoint is usually at hand.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// A peer that vanished without a word is found after 10 s of silence and three probes 5 s apart.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(10))
@@ -38,12 +34,12 @@ impl Connector {
     /// A connection to the endpoint, with `TCP_NODELAY` and keepalive probes on.
     ///
     /// # Errors
-    /// The system call's error; `TimedOut` after one second.
-    pub async fn connect(&self, endpoint: EndpointAddr) -> io::Result<TcpStream> {
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, self.open(endpoint))
+    /// The system call's error; `TimedOut` after `limit`.
+    pub async fn connect(&self, endpoint: EndpointAddr, limit: Duration) -> io::Result<TcpStream> {
+        let stream = tokio::time::timeout(limit, self.open(endpoint))
             .await
             .map_err(|_elapsed| {
-                io::Error::new(io::ErrorKind::TimedOut, "no connection within 1 s")
+                io::Error::new(io::ErrorKind::TimedOut, "no connection in time")
             })??;
         tune(&stream)?;
         Ok(stream)

@@ -2,25 +2,34 @@
 //!
 //! Each worker has a pool of its own, so nothing here is locked. HTTP/1.1 connections are kept in a
 //! stack per endpoint (the youngest is the least likely to have been closed by its peer); for
-//! HTTP/2 there is one connection per endpoint, shared by all requests. A connection is dropped
-//! when it was idle for a minute, and as soon as its endpoint left the Service: what is in flight
-//! then is finished first.
+//! HTTP/2 there is one connection per endpoint, shared by all requests, and another one when it
+//! carries as many as the endpoint allows. A connection is dropped when it was idle for a minute, or
+//! for nearly as long as the endpoint says that it keeps it, and as soon as its endpoint left the
+//! Service: what is in flight then is finished first.
+//!
+//! A connection may be closed by its peer at the very moment that a request is written to it. A
+//! request that can be repeated is; one that cannot gets a connection that was used just now, or a
+//! new one. One that was idle for a while is looked at once more before it is used.
+//!
+//! So many connections are made to an endpoint at a time, and no more: who waits takes one that has
+//! become free meanwhile.
 
 mod connection;
 mod tls;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use sealane_config::model::{Endpoint, EndpointStats};
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, timeout};
 
+use connection::SharedSender;
 pub(crate) use connection::{ConnectError, Sender};
 
 use crate::connect::Connector;
@@ -28,6 +37,16 @@ use crate::http::{Body, Upstream};
 
 /// How long an idle connection is kept. Servers commonly close after 60 s and more.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// A connection that was idle for less than this has hardly been closed: even the impatient servers
+/// wait for two seconds and more.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// HTTP/1.1 connections that are being made to one endpoint by one worker at a time.
+const CONNECTING: usize = 64;
+
+/// HTTP/2 connections to one endpoint from one worker.
+const MAX_SHARED: usize = 16;
 
 /// Idle HTTP/1.1 connections that are kept for one endpoint by one worker.
 const MAX_IDLE: usize = 256;
@@ -59,26 +78,70 @@ struct Slot {
     /// Keeps the address that is the key from being used for another endpoint.
     stats: Arc<EndpointStats>,
     idle: Vec<Idle>,
+    connecting: Rc<Semaphore>,
     shared: Rc<Shared>,
 }
 
 struct Idle {
     sender: http1::SendRequest<Body>,
     since: Instant,
+    until: Instant,
 }
 
-/// The HTTP/2 connection of an endpoint. Whoever finds none makes it while the others wait.
+/// Which connections will do for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// Any.
+    Any,
+    /// One that was used just now, or a new one.
+    Young,
+    /// A new one.
+    No,
+}
+
+/// The HTTP/2 connections of an endpoint. Whoever finds none makes it while the others wait.
 #[derive(Default)]
 struct Shared {
-    sender: Mutex<Option<http2::SendRequest<Body>>>,
+    senders: Mutex<Vec<InUse>>,
     /// When the last attempt to make it failed: those who waited for it fail with it instead of
     /// trying one after the other.
     failed: RefCell<Option<(Instant, ConnectError)>>,
 }
 
+struct InUse {
+    sender: SharedSender,
+    /// Requests on it.
+    streams: Rc<Cell<usize>>,
+}
+
+impl InUse {
+    fn has_room(&self) -> bool {
+        !self.sender.is_closed() && self.streams.get() < self.sender.max_streams()
+    }
+
+    fn join(&self) -> (Sender, Stream) {
+        self.streams.set(self.streams.get() + 1);
+        let stream = Stream(Rc::clone(&self.streams));
+        (Sender::Http2(self.sender.clone()), stream)
+    }
+}
+
+/// A request on a shared connection.
+struct Stream(Rc<Cell<usize>>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
 /// A connection for one request.
 pub(crate) struct Lease {
     sender: Sender,
+    /// Counts it, where the connection is shared.
+    _stream: Option<Stream>,
+    /// For how long the endpoint keeps it.
+    keep: Duration,
     reused: bool,
     pool: Rc<Pool>,
     stats: Arc<EndpointStats>,
@@ -94,24 +157,32 @@ impl Pool {
         }
     }
 
-    /// A connection to the endpoint: an idle one unless `fresh` asks for a new one.
+    /// A connection to the endpoint: an idle one if `reuse` has it, else a new one, for which
+    /// `limit` is the time.
     pub(crate) async fn lease(
         self: &Rc<Self>,
         endpoint: &Endpoint,
         upstream: Upstream,
-        fresh: bool,
+        reuse: Reuse,
+        limit: Duration,
     ) -> Result<Lease, ConnectError> {
-        let (sender, reused) = if upstream.is_http2() {
-            self.shared(endpoint, upstream).await?
+        let (sender, stream, reused) = if upstream.is_http2() {
+            let (sender, stream, reused) = self.shared(endpoint, upstream, limit).await?;
+            (sender, Some(stream), reused)
         } else {
-            let idle = (!fresh).then(|| self.idle(endpoint, upstream)).flatten();
-            match idle {
-                Some(sender) => (Sender::Http1(sender), true),
-                None => (Box::pin(self.connect(endpoint, upstream)).await?, false),
+            match self.idle(endpoint, upstream, reuse).await {
+                Some(sender) => (Sender::Http1(sender), None, true),
+                None => {
+                    let made = self.make_or_wait(endpoint, upstream, reuse, limit);
+                    let (sender, reused) = Box::pin(made).await?;
+                    (sender, None, reused)
+                }
             }
         };
         Ok(Lease {
             sender,
+            _stream: stream,
+            keep: IDLE,
             reused,
             pool: Rc::clone(self),
             stats: Arc::clone(&endpoint.stats),
@@ -126,35 +197,86 @@ impl Pool {
             if slot.stats.removed.load(Relaxed) {
                 return false;
             }
-            slot.idle
-                .retain(|i| now.duration_since(i.since) < IDLE && !i.sender.is_closed());
-            let shared = slot.shared.sender.try_lock().map_or(true, |mut sender| {
-                if sender.as_ref().is_some_and(http2::SendRequest::is_closed) {
-                    *sender = None;
-                }
-                sender.is_some()
+            slot.idle.retain(|i| now < i.until && !i.sender.is_closed());
+            let shared = slot.shared.senders.try_lock().map_or(true, |mut senders| {
+                senders.retain(|shared| !shared.sender.is_closed());
+                !senders.is_empty()
             });
             shared || !slot.idle.is_empty()
         });
     }
 
     /// The youngest idle HTTP/1.1 connection that is still good.
-    fn idle(&self, endpoint: &Endpoint, upstream: Upstream) -> Option<http1::SendRequest<Body>> {
+    async fn idle(
+        &self,
+        endpoint: &Endpoint,
+        upstream: Upstream,
+        reuse: Reuse,
+    ) -> Option<http1::SendRequest<Body>> {
+        loop {
+            let found = self.youngest(endpoint, upstream, reuse)?;
+            if found.since.elapsed() >= YOUNG {
+                // Lets the connection hear of an end that has come meanwhile.
+                tokio::task::yield_now().await;
+            }
+            if !found.sender.is_closed() {
+                return Some(found.sender);
+            }
+        }
+    }
+
+    fn youngest(&self, endpoint: &Endpoint, upstream: Upstream, reuse: Reuse) -> Option<Idle> {
+        if reuse == Reuse::No {
+            return None;
+        }
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(&Key::new(&endpoint.stats, upstream))?;
         let now = Instant::now();
-        slot.idle
-            .retain(|i| !i.sender.is_closed() && now.duration_since(i.since) < IDLE);
+        slot.idle.retain(|i| !i.sender.is_closed() && now < i.until);
         // One whose last request is still being sent (its answer came early) is not ready yet.
         let youngest = slot.idle.iter().rposition(|i| i.sender.is_ready())?;
-        Some(slot.idle.remove(youngest).sender)
+        let is_young = now.duration_since(slot.idle[youngest].since) < YOUNG;
+        (reuse == Reuse::Any || is_young).then(|| slot.idle.remove(youngest))
+    }
+
+    /// Makes an HTTP/1.1 connection. Where many are being made it waits, and takes one that has
+    /// become free.
+    async fn make_or_wait(
+        &self,
+        endpoint: &Endpoint,
+        upstream: Upstream,
+        reuse: Reuse,
+        limit: Duration,
+    ) -> Result<(Sender, bool), ConnectError> {
+        let connecting = {
+            let mut slots = self.slots.borrow_mut();
+            let slot = slots
+                .entry(Key::new(&endpoint.stats, upstream))
+                .or_insert_with(|| Slot::new(&endpoint.stats));
+            Rc::clone(&slot.connecting)
+        };
+        let _making = match connecting.try_acquire() {
+            Ok(making) => making,
+            Err(_many) => {
+                let making = timeout(limit, connecting.acquire()).await;
+                let making = making.map_err(|_elapsed| too_late())?;
+                let making = making.expect("it is never closed");
+                if let Some(sender) = self.idle(endpoint, upstream, reuse).await {
+                    return Ok((Sender::Http1(sender), true));
+                }
+                making
+            }
+        };
+        let sender = self.connect(endpoint, upstream, limit).await?;
+        Ok((sender, false))
     }
 
     async fn shared(
         &self,
         endpoint: &Endpoint,
         upstream: Upstream,
-    ) -> Result<(Sender, bool), ConnectError> {
+        limit: Duration,
+    ) -> Result<(Sender, Stream, bool), ConnectError> {
         let asked = Instant::now();
         let shared = {
             let mut slots = self.slots.borrow_mut();
@@ -163,24 +285,38 @@ impl Pool {
                 .or_insert_with(|| Slot::new(&endpoint.stats));
             Rc::clone(&slot.shared)
         };
-        let mut current = shared.sender.lock().await;
-        if let Some(sender) = current.as_ref().filter(|s| !s.is_closed()) {
-            return Ok((Sender::Http2(sender.clone()), true));
+        let mut senders = shared.senders.lock().await;
+        senders.retain(|shared| !shared.sender.is_closed());
+        if let Some(found) = senders.iter().find(|shared| shared.has_room()) {
+            let (sender, stream) = found.join();
+            return Ok((sender, stream, true));
+        }
+        if senders.len() >= MAX_SHARED {
+            // It waits in the line of the emptiest.
+            let emptiest = senders.iter().min_by_key(|shared| shared.streams.get());
+            let (sender, stream) = emptiest.expect("there are many").join();
+            return Ok((sender, stream, true));
         }
         if let Some((when, error)) = shared.failed.borrow().as_ref()
             && *when > asked
         {
             return Err(error.clone());
         }
-        let sender = Box::pin(self.connect(endpoint, upstream))
+        let sender = Box::pin(self.connect(endpoint, upstream, limit))
             .await
             .inspect_err(|error| {
                 *shared.failed.borrow_mut() = Some((Instant::now(), error.clone()));
             })?;
-        if let Sender::Http2(sender) = &sender {
-            *current = Some(sender.clone());
-        }
-        Ok((sender, false))
+        let Sender::Http2(sender) = sender else {
+            unreachable!("HTTP/2 was asked for");
+        };
+        let made = InUse {
+            sender,
+            streams: Rc::default(),
+        };
+        let (sender, stream) = made.join();
+        senders.push(made);
+        Ok((sender, stream, false))
     }
 
     /// Boxed, because connecting is rare and its future is many times the size of a request's.
@@ -188,8 +324,9 @@ impl Pool {
         &self,
         endpoint: &Endpoint,
         upstream: Upstream,
+        limit: Duration,
     ) -> Result<Sender, ConnectError> {
-        let stream = self.connector.connect(endpoint.addr).await?;
+        let stream = self.connector.connect(endpoint.addr, limit).await?;
         match upstream {
             Upstream::Http1 => connection::http1(stream).await,
             Upstream::Http2 => connection::http2(stream).await,
@@ -207,6 +344,7 @@ impl Pool {
         sender: http1::SendRequest<Body>,
         stats: &Arc<EndpointStats>,
         upstream: Upstream,
+        keep: Duration,
     ) {
         let mut slots = self.slots.borrow_mut();
         let slot = slots
@@ -215,9 +353,11 @@ impl Pool {
         if slot.idle.len() >= MAX_IDLE {
             slot.idle.remove(0);
         }
+        let since = Instant::now();
         slot.idle.push(Idle {
             sender,
-            since: Instant::now(),
+            since,
+            until: since + keep,
         });
     }
 }
@@ -227,6 +367,7 @@ impl Slot {
         Self {
             stats: Arc::clone(stats),
             idle: Vec::new(),
+            connecting: Rc::new(Semaphore::new(CONNECTING)),
             shared: Rc::default(),
         }
     }
@@ -243,15 +384,27 @@ impl Lease {
         &mut self.sender
     }
 
+    /// The endpoint says for how long it keeps the connection while it is idle; a second less is
+    /// safe.
+    pub(crate) fn keep_for(&mut self, timeout: Duration) {
+        self.keep = timeout.saturating_sub(Duration::from_secs(1)).min(IDLE);
+    }
+
     /// The request's answer was read completely.
     pub(crate) fn give_back(self) {
         if let Sender::Http1(sender) = self.sender
             && !sender.is_closed()
+            && !self.keep.is_zero()
             && !self.stats.removed.load(Relaxed)
         {
-            self.pool.put_back(sender, &self.stats, self.upstream);
+            self.pool
+                .put_back(sender, &self.stats, self.upstream, self.keep);
         }
     }
+}
+
+fn too_late() -> ConnectError {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection in time").into()
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use sealane_config::model::{
-    AppProtocol, Backend, Endpoint, Protocol, Service, ServiceKey, ServiceKind, ServicePort,
+    AppProtocol, Backend, Endpoint, HttpPolicy, Protocol, Service, ServiceKey, ServiceKind,
+    ServicePort,
 };
 use sealane_config::{Publisher, Reader, Snapshot, snapshot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,6 +44,8 @@ pub struct World {
     pub reader: Reader,
     /// What [`Self::publish`] publishes.
     pub snapshot: Snapshot,
+    /// How Services are treated that are set from here on.
+    pub http: Arc<HttpPolicy>,
     known: HashMap<(String, SocketAddr), Arc<Endpoint>>,
 }
 
@@ -64,6 +67,7 @@ impl World {
             publisher,
             reader,
             snapshot,
+            http: HttpPolicy::shared(),
             known: HashMap::new(),
         }
     }
@@ -106,7 +110,7 @@ impl World {
             endpoints: sorted.into(),
             local: None,
             policy: Arc::default(),
-            http: Arc::default(),
+            http: Arc::clone(&self.http),
         });
         let service = Service {
             key: key(name),

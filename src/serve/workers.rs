@@ -15,7 +15,7 @@ use sealane_dns::{DnsServer, DnsSettings};
 use sealane_ingress::{Gateway, GatewayOptions};
 use sealane_proxy::balance::Affinity;
 use sealane_proxy::connect::Connector;
-use sealane_proxy::http::{Engine, EngineOptions};
+use sealane_proxy::http::{Engine, EngineOptions, Hop, Shared};
 use sealane_proxy::intercept::Interceptor;
 use sealane_proxy::node::{Capture, NodeProxy};
 use tokio::sync::mpsc;
@@ -120,13 +120,14 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
     let drain = CancellationToken::new();
     let (bound, started) = std_mpsc::sync_channel(sets.len());
     let (failed, failures) = mpsc::channel(1);
-    let affinity = Affinity::default();
+    let (affinity, shared) = (Affinity::default(), Shared::default());
     let mut threads = Vec::with_capacity(sets.len());
     for (index, set) in sets.into_iter().enumerate() {
         let worker = Worker {
             work: work.clone(),
             index,
             affinity: affinity.clone(),
+            shared: shared.clone(),
             drain: drain.clone(),
             failed: failed.clone(),
         };
@@ -192,6 +193,7 @@ struct Worker {
     work: Work,
     index: usize,
     affinity: Affinity,
+    shared: Shared,
     drain: CancellationToken,
     failed: mpsc::Sender<String>,
 }
@@ -222,7 +224,8 @@ impl Worker {
     async fn serve(self, set: Sockets, bound: Bound) {
         let options = EngineOptions {
             affinity: self.affinity.clone(),
-            ..EngineOptions::default()
+            shared: self.shared.clone(),
+            hop: Hop::Node,
         };
         let engine = Engine::new(self.work.connector.clone(), options);
         let parts = match self.parts(set, &engine) {

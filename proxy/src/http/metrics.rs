@@ -1,9 +1,6 @@
 //! What is counted about requests to Services. Labels are the Service and a class of statuses:
 //! nothing that a client chooses.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
@@ -12,41 +9,28 @@ use sealane_config::model::ServiceKey;
 const REQUESTS: &str = "sealane_requests_total";
 const DURATION: &str = "sealane_response_seconds";
 const RETRIES: &str = "sealane_retries_total";
-
-/// The handles of one worker, resolved once for each Service.
-#[derive(Default)]
-pub(super) struct Metrics {
-    services: RefCell<HashMap<ServiceKey, Rc<ServiceMetrics>>>,
-}
+const ERRORS: &str = "sealane_request_errors_total";
 
 /// The handles of one Service.
 pub(super) struct ServiceMetrics {
     requests: [Counter; 5],
     seconds: Histogram,
     pub(super) retries: Counter,
-}
-
-impl Metrics {
-    pub(super) fn service(&self, key: &ServiceKey) -> Rc<ServiceMetrics> {
-        if let Some(known) = self.services.borrow().get(key) {
-            return Rc::clone(known);
-        }
-        let new = Rc::new(ServiceMetrics::new(key));
-        self.services
-            .borrow_mut()
-            .insert(key.clone(), Rc::clone(&new));
-        new
-    }
+    key: ServiceKey,
 }
 
 impl ServiceMetrics {
-    fn new(key: &ServiceKey) -> Self {
+    pub(super) fn new(key: &ServiceKey) -> Self {
         describe_counter!(
             REQUESTS,
             "Requests to a Service by class of the answer's status"
         );
         describe_histogram!(DURATION, "Time to the head of a Service's answer, seconds");
         describe_counter!(RETRIES, "Requests to a Service that were sent again");
+        describe_counter!(
+            ERRORS,
+            "Requests to a Service without a whole answer of its own, by the flag of Envoy's access log"
+        );
         let namespace = key.namespace.to_string();
         let service = key.name.to_string();
         let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|code| {
@@ -56,6 +40,7 @@ impl ServiceMetrics {
             requests,
             seconds: histogram!(DURATION, "namespace" => namespace.clone(), "service" => service.clone()),
             retries: counter!(RETRIES, "namespace" => namespace, "service" => service),
+            key: key.clone(),
         }
     }
 
@@ -66,5 +51,13 @@ impl ServiceMetrics {
             counter.increment(1);
         }
         self.seconds.record(elapsed.as_secs_f64());
+    }
+
+    /// A request has no whole answer of the Service's; `flag` says why.
+    pub(super) fn failed(&self, flag: &'static str) {
+        let namespace = self.key.namespace.to_string();
+        let service = self.key.name.to_string();
+        counter!(ERRORS, "namespace" => namespace, "service" => service, "flag" => flag)
+            .increment(1);
     }
 }

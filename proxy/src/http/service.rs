@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::Body;
 use super::engine::{Engine, Target, Upstream};
 use super::respond;
-use super::serve::{ServerOptions, serve};
+use super::serve::{HeadLimits, ServerOptions, serve};
 use crate::{Error, ErrorKind};
 
 /// A Service port by name, looked up again for every request: a connection outlives many snapshots.
@@ -65,6 +65,13 @@ impl Engine {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         tracing::trace!(%client, service = %target.backend.service, "HTTP connection");
+        let head = target.resolve(Upstream::Http1);
+        let head = head.map(|target| HeadLimits::of(&target.port.http.limits));
+        let options = ServerOptions {
+            head: head.unwrap_or_default(),
+            hop: self.hop(),
+            ..ServerOptions::default()
+        };
         let engine = self.clone();
         let target = std::rc::Rc::new(target);
         let handler = move |request: Request<Body>| {
@@ -72,7 +79,7 @@ impl Engine {
             let target = std::rc::Rc::clone(&target);
             async move { engine.forward_to_service(request, client, &target).await }
         };
-        serve(stream, &ServerOptions::default(), handler, shutdown).await;
+        serve(stream, &options, handler, shutdown).await;
     }
 
     async fn forward_to_service(

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
@@ -12,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use crate::balance::{Balancer, Flight};
-use crate::connect::{CONNECT_TIMEOUT, Connector, tune};
+use crate::connect::{Connector, tune};
 use crate::http::Target;
 
 /// Endpoints that one flow is tried on.
@@ -76,7 +77,10 @@ impl Flows {
             };
             let flight = Flight::start(endpoint);
             let begun = Instant::now();
-            match self.open(client, endpoint.addr).await {
+            match self
+                .open(client, endpoint.addr, port.http.timeouts.connect)
+                .await
+            {
                 Ok(stream) => {
                     flight.succeeded(begun.elapsed());
                     return Ok((stream, flight));
@@ -96,15 +100,20 @@ impl Flows {
         Err(failure)
     }
 
-    async fn open(&self, client: ClientAddr, endpoint: EndpointAddr) -> io::Result<TcpStream> {
+    async fn open(
+        &self,
+        client: ClientAddr,
+        endpoint: EndpointAddr,
+        limit: Duration,
+    ) -> io::Result<TcpStream> {
         if !self.keeps_source(client, endpoint) {
-            return self.connector.connect(endpoint).await;
+            return self.connector.connect(endpoint, limit).await;
         }
         let connecting = connect_from(client.0.ip(), endpoint.0);
-        match timeout(CONNECT_TIMEOUT, connecting).await {
+        match timeout(limit, connecting).await {
             Ok(Err(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                 // The client's address has no free port left; the node's own has.
-                self.connector.connect(endpoint).await
+                self.connector.connect(endpoint, limit).await
             }
             Ok(connected) => connected,
             Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),

@@ -241,6 +241,7 @@ async fn reliability_b13_slow_clients_are_sent_away() {
             head_timeout: ms(100),
             idle_timeout: long,
             stall_timeout: long,
+            ..ServerOptions::default()
         };
         let head = "GET / HTTP/1.1\r\nHost: a.test\r\n";
         let whole = format!("{head}\r\n");
@@ -257,6 +258,7 @@ async fn reliability_b13_slow_clients_are_sent_away() {
             head_timeout: long,
             idle_timeout: ms(100),
             stall_timeout: long,
+            ..ServerOptions::default()
         };
         assert_eq!(served_with(idle, &whole, Some("")).await, "", "idle");
     })
