@@ -7,6 +7,7 @@ use crate::dns::DnsOptions;
 use crate::echo::EchoOptions;
 use crate::explain::ExplainOptions;
 use crate::gateway::GatewayOptions;
+use crate::init::InitOptions;
 use crate::node::NodeOptions;
 use crate::up::settings::UpOptions;
 
@@ -44,6 +45,9 @@ pub(crate) enum Command {
     /// Answer the names of a cluster's Services
     #[command(after_help = DNS_EXAMPLES)]
     Dns(Box<DnsOptions>),
+    /// Redirect a pod's connections to its sidecar, and prove that they are
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(InitOptions),
     /// The demo workload: an HTTP server that says who it is and what it saw
     #[command(after_help = ECHO_EXAMPLES)]
     Echo(EchoOptions),
@@ -129,6 +133,18 @@ Examples:
   dig @127.0.0.1 -p 1053 kubernetes.default.svc.cluster.local
   kubectl apply -f deploy/dns.yaml
       On a cluster, with the role that it needs.";
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  sealane init --proxy-uid 65532
+      In a pod's network namespace, as an init container with NET_ADMIN.
+  sealane init --skip-inbound-ports 9100 --skip-outbound-cidrs 10.0.0.0/24 -o json
+      Leaves a port and a network alone.
+  sealane init --check
+      Only says whether the rules are in force.
+  sealane init --remove
+
+deploy/sidecar.yaml shows it in a pod.";
 
 const ECHO_EXAMPLES: &str = "\
 Examples:

@@ -10,6 +10,7 @@ mod echo;
 mod exit;
 mod explain;
 mod gateway;
+mod init;
 mod manifests;
 mod mode;
 mod node;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         | Command::Node(_)
         | Command::Gateway(_)
         | Command::Dns(_)
+        | Command::Init(_)
         | Command::Echo(_) => DEFAULT_LOG,
     };
     tracing_subscriber::fmt()
@@ -74,6 +76,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Node(options) => node::run(*options, metrics()?),
         Command::Gateway(options) => gateway::run(*options, metrics()?),
         Command::Dns(options) => dns::run(*options, metrics()?),
+        Command::Init(options) => init::run(&options),
         Command::Check(options) => block_on(check::run(options)),
         Command::Explain(options) => block_on(explain::run(*options)),
         Command::Echo(options) => block_on(echo::run(options)),

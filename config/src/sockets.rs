@@ -18,6 +18,10 @@ const QUEUE: usize = 256;
 /// Backlog of the listeners made here; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// Room of a UDP socket for datagrams that arrive while a worker is busy, bytes; the kernel caps it
+/// at `net.core.rmem_max`.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
 /// What kind of socket is wanted.
 #[derive(Clone, Copy, Debug)]
 enum Wanted {
@@ -27,6 +31,8 @@ enum Wanted {
     Udp(SocketAddr),
     /// A TCP listener with `SO_REUSEPORT`.
     TcpListener(SocketAddr),
+    /// A UDP socket bound to this address, with `SO_REUSEPORT`.
+    UdpListener(SocketAddr),
 }
 
 struct Request {
@@ -39,12 +45,29 @@ struct Request {
 pub struct HostSockets {
     /// `None`: the calling thread is in the right namespace already.
     thread: Option<mpsc::Sender<Request>>,
+    /// `SO_MARK` of TCP sockets that the calling thread makes.
+    mark: Option<u32>,
 }
 
 impl HostSockets {
     /// Sockets are made by the calling thread: on a real cluster, and in loopback mode.
     pub fn here() -> Self {
-        Self { thread: None }
+        Self {
+            thread: None,
+            mark: None,
+        }
+    }
+
+    /// The same, and TCP sockets carry a mark by which rules of the kernel know them.
+    ///
+    /// # Errors
+    /// `PermissionDenied`: setting a mark takes `CAP_NET_ADMIN`.
+    pub fn marked(mark: u32) -> io::Result<Self> {
+        tcp((Ipv4Addr::LOCALHOST, 0).into(), Some(mark))?;
+        Ok(Self {
+            thread: None,
+            mark: Some(mark),
+        })
     }
 
     /// Starts a thread that makes sockets in the namespace of the caller. It ends with the last
@@ -59,11 +82,12 @@ impl HostSockets {
             .spawn(move || {
                 while let Some(request) = requests.blocking_recv() {
                     // The requester may have given up; then the socket is just closed.
-                    let _ = request.reply.send(make(request.wanted));
+                    let _ = request.reply.send(make(request.wanted, None));
                 }
             })?;
         Ok(Self {
             thread: Some(sender),
+            mark: None,
         })
     }
 
@@ -91,9 +115,18 @@ impl HostSockets {
         self.get(Wanted::TcpListener(addr)).await.map(Into::into)
     }
 
+    /// A non-blocking UDP socket on this address with `SO_REUSEPORT`, so that each worker can have its
+    /// own.
+    ///
+    /// # Errors
+    /// As for [`Self::tcp_listener`].
+    pub async fn udp_listener(&self, addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
+        self.get(Wanted::UdpListener(addr)).await.map(Into::into)
+    }
+
     async fn get(&self, wanted: Wanted) -> io::Result<Socket> {
         let Some(thread) = &self.thread else {
-            return make(wanted);
+            return make(wanted, self.mark);
         };
         let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the socket thread ended");
         let (reply, answer) = oneshot::channel();
@@ -105,14 +138,19 @@ impl HostSockets {
     }
 }
 
-fn make(wanted: Wanted) -> io::Result<Socket> {
+fn tcp(peer: SocketAddr, mark: Option<u32>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    Ok(socket)
+}
+
+fn make(wanted: Wanted, mark: Option<u32>) -> io::Result<Socket> {
     match wanted {
-        Wanted::Tcp(peer) => {
-            let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
-            socket.set_nonblocking(true)?;
-            socket.set_tcp_nodelay(true)?;
-            Ok(socket)
-        }
+        Wanted::Tcp(peer) => tcp(peer, mark),
         Wanted::Udp(peer) => {
             let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
             socket.set_nonblocking(true)?;
@@ -125,6 +163,17 @@ fn make(wanted: Wanted) -> io::Result<Socket> {
             Ok(socket)
         }
         Wanted::TcpListener(addr) => tcp_listener(addr),
+        Wanted::UdpListener(addr) => {
+            let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+            socket.set_nonblocking(true)?;
+            socket.set_reuse_port(true)?;
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+            if addr.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.bind(&SockAddr::from(addr))?;
+            Ok(socket)
+        }
     }
 }
 

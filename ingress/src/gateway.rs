@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sealane_config::Reader;
-use sealane_proxy::http::{Engine, ServerOptions, serve};
+use sealane_proxy::http::{Engine, ServerOptions, serve_relayed};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -15,6 +15,7 @@ use crate::filters::forwarded::Peer;
 use crate::handle;
 use crate::listen::accept_loop;
 use crate::metrics::Metrics;
+use crate::plain::Plain;
 use crate::tls;
 
 /// What is configured for the gateway and is not in the snapshot.
@@ -68,7 +69,8 @@ impl Gateway {
         let token = shutdown.clone();
         accept_loop(listener, shutdown, move |stream, client| {
             let peer = peer(&stream, client, false);
-            serve_connection(Rc::clone(&inner), stream, peer, token.clone())
+            let server = inner.options.server.clone();
+            serve_connection(Rc::clone(&inner), stream, peer, server, token.clone())
         })
         .await;
     }
@@ -87,8 +89,10 @@ impl Gateway {
                     () = token.cancelled() => return,
                 };
                 if let Some(stream) = accepted {
+                    let mut server = inner.options.server.clone();
+                    server.http2_only = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                     // Boxed, because a session is large and is moved from state to state.
-                    serve_connection(inner, Box::new(stream), peer, token).await;
+                    serve_connection(inner, Box::new(stream), peer, server, token).await;
                 }
             }
         })
@@ -101,12 +105,22 @@ fn peer(stream: &TcpStream, client: SocketAddr, secure: bool) -> Peer {
     Peer::new(client.ip(), port, secure)
 }
 
-async fn serve_connection<I>(inner: Rc<Inner>, stream: I, peer: Peer, shutdown: CancellationToken)
-where
+async fn serve_connection<I>(
+    inner: Rc<Inner>,
+    stream: I,
+    peer: Peer,
+    server: ServerOptions,
+    shutdown: CancellationToken,
+) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = Rc::new(peer);
     let gateway = Rc::clone(&inner);
+    let plain = Plain {
+        gateway: Rc::clone(&inner),
+        peer: Rc::clone(&peer),
+    };
     let handler = move |request| handle::handle(Rc::clone(&gateway), Rc::clone(&peer), request);
-    serve(stream, &inner.options.server, handler, shutdown).await;
+    let relayed = (&inner.engine, &plain);
+    serve_relayed(stream, &server, relayed, handler, shutdown).await;
 }

@@ -31,6 +31,14 @@ pub enum Connector {
 }
 
 impl Connector {
+    /// Every connection with a socket that `sockets` makes.
+    pub(crate) fn all_from(sockets: HostSockets) -> Self {
+        Self::Split {
+            cluster: Arc::new([]),
+            host: sockets,
+        }
+    }
+
     /// A connection to the endpoint, with `TCP_NODELAY` and keepalive probes on.
     ///
     /// # Errors
@@ -43,6 +51,24 @@ impl Connector {
             })??;
         tune(&stream)?;
         Ok(stream)
+    }
+
+    /// A UDP socket that is connected to the endpoint.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub(crate) async fn udp(&self, endpoint: EndpointAddr) -> io::Result<std::net::UdpSocket> {
+        let host = match self {
+            Self::Split { cluster, host }
+                if !cluster.iter().any(|c| c.contains(&endpoint.0.ip())) =>
+            {
+                host.clone()
+            }
+            Self::Direct | Self::Split { .. } => HostSockets::here(),
+        };
+        let socket = host.udp(endpoint.0).await?;
+        socket.connect(endpoint.0)?;
+        Ok(socket)
     }
 
     async fn open(&self, endpoint: EndpointAddr) -> io::Result<TcpStream> {

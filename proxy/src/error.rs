@@ -91,6 +91,8 @@ pub enum ErrorKind {
     ResponseTimeout,
     /// The request as a whole took longer than it may (504).
     RequestTimeout,
+    /// The request would come back to the proxy that it came from (508).
+    Loop,
 }
 
 impl ErrorKind {
@@ -117,6 +119,7 @@ impl ErrorKind {
             Self::BadResponse => "bad_response",
             Self::ResponseTimeout => "response_timeout",
             Self::RequestTimeout => "request_timeout",
+            Self::Loop => "loop",
         }
     }
 
@@ -143,6 +146,7 @@ impl ErrorKind {
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
+            Self::Loop => StatusCode::LOOP_DETECTED,
         }
     }
 
@@ -172,7 +176,9 @@ impl ErrorKind {
             | Self::BodyTooLarge
             | Self::ExpectationFailed
             | Self::UnknownCoding => "DPE",
-            Self::NoRoute | Self::InvalidRoute | Self::NoService | Self::NoPort => "NR",
+            Self::NoRoute | Self::InvalidRoute | Self::NoService | Self::NoPort | Self::Loop => {
+                "NR"
+            }
             Self::NoEndpoints => "UH",
             Self::Overloaded => "UO",
             Self::RetryBudget => "URX",

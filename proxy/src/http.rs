@@ -18,6 +18,7 @@ mod io;
 mod metrics;
 pub mod path;
 mod patience;
+mod relay;
 mod replay;
 pub mod respond;
 mod retry;
@@ -28,10 +29,12 @@ mod upgrade;
 
 pub use body::{Body, BodyError};
 pub use engine::{Engine, EngineOptions, Target, Upstream};
+pub use relay::{Front, PlainHead, Route, can_relay, write_field};
 pub use respond::Hop;
 pub(crate) use serve::LocalExecutor;
-pub use serve::{HeadLimits, ServerOptions, serve};
+pub use serve::{HeadLimits, ServerOptions, serve, serve_relayed};
 pub use service::ServiceTarget;
+pub(crate) use service::refuse;
 pub use services::Shared;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 mod netlink;
 mod original;
+pub mod redirect;
 mod rule;
 mod state;
 mod table;
@@ -252,7 +253,7 @@ impl Interceptor {
 /// The kernel refused, or no netlink socket could be made.
 pub fn remove() -> Result<(), InterceptError> {
     let mut kernel = NfTables::open().map_err(InterceptError::Netlink)?;
-    kernel.transaction(table::remove)
+    kernel.transaction(|batch| table::remove(batch, table::TABLE))
 }
 
 /// A listener for intercepted connections, made by the calling thread in its namespace: their local

@@ -1,4 +1,5 @@
-//! The node proxy: takes connections to Services, and out of the cluster, on one worker.
+//! The node proxy: takes connections and datagrams to Services, and connections out of the cluster,
+//! on one worker.
 //!
 //! Connections come in on intercepted listeners, whose local address is what the client dialled, on
 //! listeners of node ports in the host's namespace and, where nothing can be intercepted, on a
@@ -8,6 +9,7 @@
 
 mod accept;
 mod listeners;
+mod pod;
 mod serve;
 
 use std::io;
@@ -25,9 +27,12 @@ use tokio_util::task::TaskTracker;
 use crate::connect::Connector;
 use crate::http::Engine;
 use crate::intercept::{self, InterceptOptions, Method};
+use crate::sidecar::{Direction, PodOptions};
 use crate::tcp::{Flows, Metrics};
+use crate::udp::{Arrival, FlowBudget, UdpOptions, UdpProxy};
 
 use listeners::Listeners;
+use pod::OwnPorts;
 
 /// Connections of one worker at a time. More wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 32 * 1024;
@@ -39,13 +44,18 @@ pub enum Capture {
     Transparent(InterceptOptions),
     /// Each Service address is local and gets listeners of its own: loopback mode.
     Listeners,
+    /// Redirected within a pod, in one direction; see [`sidecar`](crate::sidecar).
+    Pod(Arc<PodOptions>, Direction),
 }
 
 /// The node proxy of one worker.
 pub struct NodeProxy {
     worker: Rc<Worker>,
     intercepted: Vec<TcpListener>,
-    listeners: Listeners,
+    /// None in a pod.
+    listeners: Option<Listeners>,
+    /// None in a pod, where datagrams go their own way.
+    udp: Option<UdpProxy>,
 }
 
 /// What every connection of a worker needs.
@@ -57,6 +67,8 @@ struct Worker {
     capture: Capture,
     /// Addresses on which node ports are served.
     node_ips: Vec<IpAddr>,
+    /// Ports of the pod that connections to it are for.
+    own_ports: OwnPorts,
     metrics: Metrics,
     connections: TaskTracker,
     slots: Arc<Semaphore>,
@@ -78,6 +90,7 @@ impl NodeProxy {
     ) -> io::Result<Self> {
         let mut intercepted = Vec::new();
         let mut node_ips = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        let mut direction = Direction::Outbound;
         let (mut pods, mut own): (Arc<[_]>, Arc<[_]>) = (Arc::new([]), Arc::new([]));
         if let Capture::Transparent(options) = &capture {
             intercepted.push(listen((Ipv4Addr::UNSPECIFIED, options.port).into())?);
@@ -95,15 +108,37 @@ impl NodeProxy {
                 .concat()
                 .into();
         }
-        let listeners = Listeners::new(matches!(capture, Capture::Listeners));
+        let mut listeners = Some(Listeners::new(matches!(capture, Capture::Listeners)));
+        if let Capture::Pod(pod, of) = &capture {
+            direction = *of;
+            intercepted = pod.listen(direction)?;
+            node_ips.clear();
+            listeners = None;
+        }
+        let flows = Flows::new(connector.clone(), pods, own);
+        let arrival = Arrival::of(&capture);
+        let udp = arrival.map(|arrival| {
+            UdpProxy::bind(UdpOptions {
+                arrival,
+                reader: reader.clone(),
+                node_ips: node_ips.clone(),
+                engine: engine.clone(),
+                flows: flows.clone(),
+                connector,
+                host: host.clone(),
+                budget: FlowBudget::default(),
+            })
+        });
+        let udp = udp.transpose()?;
         let worker = Worker {
             reader,
             engine,
-            flows: Flows::new(connector, pods, own),
+            flows,
             host,
             capture,
             node_ips,
-            metrics: Metrics::default(),
+            own_ports: OwnPorts::default(),
+            metrics: Metrics::new(direction),
             connections: TaskTracker::new(),
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             shutdown: CancellationToken::new(),
@@ -112,7 +147,17 @@ impl NodeProxy {
             worker: Rc::new(worker),
             intercepted,
             listeners,
+            udp,
         })
+    }
+
+    /// Shares a bound on UDP flows with other workers; without this the worker has one of its own.
+    #[must_use]
+    pub fn with_flow_budget(mut self, budget: FlowBudget) -> Self {
+        if let Some(udp) = &mut self.udp {
+            udp.set_budget(budget);
+        }
+        self
     }
 
     /// Serves until `shutdown`, then takes no more connections and returns when those that are open
@@ -126,8 +171,14 @@ impl NodeProxy {
             let accept = Rc::clone(&worker).accept(listener, stop);
             worker.connections.spawn_local(accept);
         }
-        let listening = self.listeners.follow(Rc::clone(&worker));
-        worker.connections.spawn_local(listening);
+        if let Some(listeners) = self.listeners {
+            let listening = listeners.follow(Rc::clone(&worker));
+            worker.connections.spawn_local(listening);
+        }
+        if let Some(udp) = self.udp {
+            let datagrams = udp.run(worker.shutdown.clone());
+            worker.connections.spawn_local(datagrams);
+        }
         shutdown.cancelled().await;
         worker.shutdown.cancel();
         worker.connections.close();

@@ -36,7 +36,7 @@ use crate::connect::Connector;
 use crate::http::{Body, Upstream};
 
 /// How long an idle connection is kept. Servers commonly close after 60 s and more.
-const IDLE: Duration = Duration::from_secs(60);
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
 /// A connection that was idle for less than this has hardly been closed: even the impatient servers
 /// wait for two seconds and more.
@@ -49,7 +49,7 @@ const CONNECTING: usize = 64;
 const MAX_SHARED: usize = 16;
 
 /// Idle HTTP/1.1 connections that are kept for one endpoint by one worker.
-const MAX_IDLE: usize = 256;
+pub(crate) const MAX_IDLE: usize = 256;
 
 /// The pool of one worker.
 pub(crate) struct Pool {

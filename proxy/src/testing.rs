@@ -4,6 +4,8 @@
     reason = "a test that cannot set itself up has failed"
 )]
 
+pub mod faults;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -13,6 +13,7 @@ use sealane_config::Reader;
 use sealane_config::sockets::{HostSockets, tcp_listener};
 use sealane_dns::{DnsServer, DnsSettings};
 use sealane_ingress::{Gateway, GatewayOptions};
+use sealane_proxy::FlowBudget;
 use sealane_proxy::balance::Affinity;
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, Hop, Shared};
@@ -121,6 +122,7 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
     let (bound, started) = std_mpsc::sync_channel(sets.len());
     let (failed, failures) = mpsc::channel(1);
     let (affinity, shared) = (Affinity::default(), Shared::default());
+    let flows = FlowBudget::default();
     let mut threads = Vec::with_capacity(sets.len());
     for (index, set) in sets.into_iter().enumerate() {
         let worker = Worker {
@@ -128,6 +130,7 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
             index,
             affinity: affinity.clone(),
             shared: shared.clone(),
+            flows: flows.clone(),
             drain: drain.clone(),
             failed: failed.clone(),
         };
@@ -194,6 +197,7 @@ struct Worker {
     index: usize,
     affinity: Affinity,
     shared: Shared,
+    flows: FlowBudget,
     drain: CancellationToken,
     failed: mpsc::Sender<String>,
 }
@@ -226,6 +230,7 @@ impl Worker {
             affinity: self.affinity.clone(),
             shared: self.shared.clone(),
             hop: Hop::Node,
+            ..EngineOptions::default()
         };
         let engine = Engine::new(self.work.connector.clone(), options);
         let parts = match self.parts(set, &engine) {
@@ -319,7 +324,8 @@ impl Worker {
             connector,
             host,
         )
-        .context("cannot intercept connections to Services")?;
+        .context("cannot intercept connections to Services")?
+        .with_flow_budget(self.flows.clone());
         parts.push(node.run(drain.clone()).map(Ok).boxed_local());
         if let Capture::Transparent(options) = capture
             && self.index == 0

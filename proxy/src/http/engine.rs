@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::Body;
+use super::relay::Connections;
 use super::respond::{self, Hop};
 use super::services::{ServiceState, Services, Shared};
 use crate::balance::{Affinity, Balancer};
 use crate::connect::Connector;
 use crate::pool::Pool;
+use crate::sidecar::Direction;
 use crate::{Error, ErrorKind};
 
 /// Envoy's flag for a client that did not wait for its answer.
@@ -90,6 +92,8 @@ pub struct EngineOptions {
     pub hop: Hop,
     /// Clients that stay with their endpoint; one table for all workers.
     pub affinity: Affinity,
+    /// Which way requests go, for metrics.
+    pub direction: Direction,
 }
 
 /// The engine of one worker. Clones share its pools and its state.
@@ -101,6 +105,8 @@ pub struct Engine {
 pub(super) struct Inner {
     pub(super) balancer: Balancer,
     pub(super) pool: Rc<Pool>,
+    /// Connections of the relay.
+    pub(super) relayed: Connections,
     pub(super) services: Services,
     pub(super) tunnels: TaskTracker,
     pub(super) hop: Hop,
@@ -114,8 +120,9 @@ impl Engine {
         Self {
             inner: Rc::new(Inner {
                 balancer: Balancer::sharing(options.affinity),
+                relayed: Connections::new(connector.clone()),
                 pool: Rc::new(Pool::new(connector)),
-                services: Services::new(options.shared),
+                services: Services::new(options.shared, options.direction),
                 tunnels: TaskTracker::new(),
                 hop: options.hop,
                 reader: RefCell::new(None),
@@ -125,6 +132,10 @@ impl Engine {
 
     pub(super) fn hop(&self) -> Hop {
         self.inner.hop
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// The worker's balancer.
@@ -147,6 +158,7 @@ impl Engine {
                 change = reader.changed(), if published => published = change.is_some(),
             }
             self.inner.pool.sweep();
+            self.inner.relayed.sweep();
             self.inner.services.retain(&reader.load());
         }
     }

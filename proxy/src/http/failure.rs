@@ -29,6 +29,15 @@ impl Failure {
         let kind = self.error.kind();
         matches!(kind, ErrorKind::ConnectFailed | ErrorKind::ConnectTimeout)
     }
+
+    /// There is nobody to try, or to try again.
+    pub(super) fn last(error: Error) -> Self {
+        Self {
+            error,
+            reason: Reason::Final,
+            blame: false,
+        }
+    }
 }
 
 /// There is no connection.
@@ -50,6 +59,12 @@ pub(super) fn not_connected(error: &ConnectError) -> Failure {
         reason: Reason::NotConnected,
         blame: true,
     }
+}
+
+/// The request would be sent again, but too many are.
+pub(super) fn over_budget(error: Error) -> Error {
+    let detail = "the request failed, and too many have been sent again";
+    Error::with(ErrorKind::RetryBudget, detail, error)
 }
 
 /// The endpoint took too long.
@@ -78,13 +93,36 @@ pub(super) fn timed_out(limit: Limit) -> Failure {
     }
 }
 
+/// The answer breaks HTTP's rules.
+pub(super) fn malformed() -> Failure {
+    Failure {
+        error: Error::new(ErrorKind::BadResponse, "the endpoint's answer is malformed"),
+        reason: Reason::Final,
+        blame: true,
+    }
+}
+
+/// A connection ended before any byte of an answer.
+pub(super) fn closed(reason: Reason) -> Failure {
+    let detail = "the endpoint closed the connection before it answered";
+    Failure {
+        error: Error::new(ErrorKind::UpstreamReset, detail),
+        reason,
+        // An idle connection that was closed says nothing about the endpoint.
+        blame: reason != Reason::Stale,
+    }
+}
+
 /// A connection ended before the head of the answer was there.
 pub(super) fn broke(error: TrySendError<Request<Body>>, lease: &Lease) -> Failure {
     let unsent = error.message().is_some();
     let error = error.into_error();
-    let reason = if unsent {
+    let reason = if unsent && lease.is_reused() {
         // Nothing was written: the connection was already closed when it was taken.
         Reason::Stale
+    } else if unsent {
+        // The endpoint takes connections and closes them: as good as refused.
+        Reason::NotConnected
     } else if is_unprocessed(&error) {
         Reason::Refused
     } else if error.is_parse() || error.is_body_write_aborted() || error.is_user() {
@@ -108,7 +146,10 @@ pub(super) fn broke(error: TrySendError<Request<Body>>, lease: &Lease) -> Failur
         error: Error::with(kind, detail, error),
         reason,
         // An idle connection that was closed says nothing about the endpoint.
-        blame: matches!(reason, Reason::Broken | Reason::Final),
+        blame: matches!(
+            reason,
+            Reason::NotConnected | Reason::Broken | Reason::Final
+        ),
     }
 }
 
@@ -134,13 +175,9 @@ pub(super) enum Quality {
     Open,
 }
 
-/// Judges an answer by its head. Server errors count against an endpoint, except those that say that
-/// the request asks for something nobody has; so does "slow down".
+/// Judges an answer by its head.
 pub(super) fn quality(status: StatusCode, headers: &HeaderMap) -> Quality {
-    let server_error = status.is_server_error()
-        && status != StatusCode::NOT_IMPLEMENTED
-        && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED;
-    if server_error || status == StatusCode::TOO_MANY_REQUESTS {
+    if is_failing(status) {
         return Quality::Bad;
     }
     match grpc_status(headers) {
@@ -207,4 +244,13 @@ pub(super) fn asks_to_wait(status: StatusCode, fields: &HeaderMap) -> Option<Dur
         None
     };
     wait.filter(|wait| !wait.is_zero())
+}
+
+/// Statuses that count against an endpoint: server errors, except those that say that the request
+/// asks for something nobody has, and "slow down".
+pub(super) fn is_failing(status: StatusCode) -> bool {
+    let server_error = status.is_server_error()
+        && status != StatusCode::NOT_IMPLEMENTED
+        && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+    server_error || status == StatusCode::TOO_MANY_REQUESTS
 }

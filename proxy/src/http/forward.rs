@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use sealane_config::model::{Endpoint, HttpPolicy, Limits};
@@ -55,7 +56,7 @@ impl Inner {
         let rules = replay_rules(&parts, policy);
         check_limits(&parts.headers, &policy.limits)?;
         heads::write_request(&mut parts, target.upstream, wanted.as_ref())?;
-        let mut attempts = Attempts::new(&parts.method);
+        let mut attempts = Attempts::new(is_idempotent(&parts.method));
         let original = Original::new(body, &rules, admission.state.shared());
         let mut latest = None;
         loop {
@@ -125,10 +126,7 @@ impl Inner {
                     return Ok(answer(response, exchange, &parts.method));
                 }
                 (Verdict::Stop, Err(error)) => return Err(error),
-                (Verdict::OverBudget, Err(error)) => {
-                    let detail = "the request failed, and too many have been sent again";
-                    return Err(Error::with(ErrorKind::RetryBudget, detail, error));
-                }
+                (Verdict::OverBudget, Err(error)) => return Err(failure::over_budget(error)),
             }
             latest = newer.or(latest);
             admission.state.metrics.retries.increment(1);
@@ -153,7 +151,7 @@ impl Inner {
     }
 
     /// The target as it is now, with the endpoints that have appeared meanwhile.
-    fn latest(&self, target: &Target) -> Option<Target> {
+    pub(super) fn latest(&self, target: &Target) -> Option<Target> {
         let reader = self.reader.borrow();
         let snapshot = reader.as_ref()?.load();
         let service = snapshot.services.get(&target.port.service)?;
@@ -291,5 +289,9 @@ fn answer(mut response: Response<Incoming>, exchange: Exchange, method: &Method)
     };
     let exchange = exchange.kept_for(headers::keep_alive_timeout(response.headers()));
     heads::write_response(&mut response, method);
+    if *method == Method::HEAD && !response.body().is_end_stream() {
+        // An HTTP/2 endpoint that sends a body nevertheless; nobody waits for that.
+        return response.map(|_unwanted| Body::empty());
+    }
     response.map(|body| Body::exchange(body, exchange))
 }

@@ -3,8 +3,12 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Counter, Histogram, Label, counter, describe_counter, describe_histogram, histogram,
+};
 use sealane_config::model::ServiceKey;
+
+use crate::sidecar::Direction;
 
 const REQUESTS: &str = "sealane_requests_total";
 const DURATION: &str = "sealane_response_seconds";
@@ -17,10 +21,11 @@ pub(super) struct ServiceMetrics {
     seconds: Histogram,
     pub(super) retries: Counter,
     key: ServiceKey,
+    direction: Direction,
 }
 
 impl ServiceMetrics {
-    pub(super) fn new(key: &ServiceKey) -> Self {
+    pub(super) fn new(key: &ServiceKey, direction: Direction) -> Self {
         describe_counter!(
             REQUESTS,
             "Requests to a Service by class of the answer's status"
@@ -31,16 +36,18 @@ impl ServiceMetrics {
             ERRORS,
             "Requests to a Service without a whole answer of its own, by the flag of Envoy's access log"
         );
-        let namespace = key.namespace.to_string();
-        let service = key.name.to_string();
+        let labels = direction.labels(Some(key));
         let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|code| {
-            counter!(REQUESTS, "namespace" => namespace.clone(), "service" => service.clone(), "code" => code)
+            let mut labels = labels.clone();
+            labels.push(Label::new("code", code));
+            counter!(REQUESTS, labels)
         });
         Self {
             requests,
-            seconds: histogram!(DURATION, "namespace" => namespace.clone(), "service" => service.clone()),
-            retries: counter!(RETRIES, "namespace" => namespace, "service" => service),
+            seconds: histogram!(DURATION, labels.clone()),
+            retries: counter!(RETRIES, labels),
             key: key.clone(),
+            direction,
         }
     }
 
@@ -55,9 +62,8 @@ impl ServiceMetrics {
 
     /// A request has no whole answer of the Service's; `flag` says why.
     pub(super) fn failed(&self, flag: &'static str) {
-        let namespace = self.key.namespace.to_string();
-        let service = self.key.name.to_string();
-        counter!(ERRORS, "namespace" => namespace, "service" => service, "flag" => flag)
-            .increment(1);
+        let mut labels = self.direction.labels(Some(&self.key));
+        labels.push(Label::new("flag", flag));
+        counter!(ERRORS, labels).increment(1);
     }
 }

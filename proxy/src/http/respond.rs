@@ -128,6 +128,7 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::RetryBudget
         | ErrorKind::ConnectFailed
         | ErrorKind::UpstreamReset
-        | ErrorKind::BadResponse => "14",
+        | ErrorKind::BadResponse
+        | ErrorKind::Loop => "14",
     }
 }

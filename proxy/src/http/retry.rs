@@ -86,10 +86,10 @@ pub(crate) struct Choice<'a> {
 }
 
 impl Attempts {
-    /// No attempt yet at a request with this method.
-    pub(crate) fn new(method: &Method) -> Self {
+    /// No attempt yet at a request that may, or may not, be repeated.
+    pub(crate) fn new(idempotent: bool) -> Self {
         Self {
-            idempotent: is_idempotent(method),
+            idempotent,
             tried: Vec::new(),
             fresh: false,
             charged: 0,

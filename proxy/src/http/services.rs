@@ -17,6 +17,7 @@ use tokio::sync::futures::Notified;
 
 use super::metrics::ServiceMetrics;
 use super::retry::Budget;
+use crate::sidecar::Direction;
 use crate::{Error, ErrorKind};
 
 /// Requests that a process works on at a time; more are turned away.
@@ -80,6 +81,7 @@ impl Shared {
 /// The Services that a worker has looked up.
 pub(super) struct Services {
     shared: Shared,
+    direction: Direction,
     known: RefCell<HashMap<ServiceKey, Rc<ServiceState>>>,
 }
 
@@ -101,9 +103,10 @@ pub(crate) struct Admission {
 pub(super) struct Queued<'a>(&'a Service);
 
 impl Services {
-    pub(super) fn new(shared: Shared) -> Self {
+    pub(super) fn new(shared: Shared, direction: Direction) -> Self {
         Self {
             shared,
+            direction,
             known: RefCell::default(),
         }
     }
@@ -113,7 +116,7 @@ impl Services {
             return Rc::clone(known);
         }
         let new = Rc::new(ServiceState {
-            metrics: ServiceMetrics::new(key),
+            metrics: ServiceMetrics::new(key, self.direction),
             service: self.shared.service(key),
             shared: self.shared.clone(),
             requests: Cell::new(0),
@@ -213,7 +216,7 @@ mod tests {
     #[test]
     fn proxy_l18_a_process_works_on_so_many_requests_at_a_time() {
         let shared = Shared::default();
-        let workers = [Services::new(shared.clone()), Services::new(shared.clone())];
+        let workers = [(); 2].map(|()| Services::new(shared.clone(), Direction::Outbound));
         let policy = RetryPolicy::default();
         shared.0.in_flight.store(MAX_IN_FLIGHT - 1, Relaxed);
         let last = workers[0].get(&key("api")).admit(&policy);
@@ -227,7 +230,7 @@ mod tests {
 
     #[test]
     fn services_that_are_gone_are_forgotten() {
-        let services = Services::new(Shared::default());
+        let services = Services::new(Shared::default(), Direction::Outbound);
         let mut world = World::new();
         world.service("api", sealane_config::model::AppProtocol::Http, &[]);
         services.get(&key("api"));

@@ -58,6 +58,7 @@ impl Front {
             reader: front.world.reader.clone(),
             backend: backend("api"),
             by_cluster_ip: true,
+            fixed: None,
         };
         let (engine, shutdown) = (front.engine.clone(), front.shutdown.clone());
         let connections = front.connections.clone();

@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 
+use std::ops::RangeInclusive;
+
 use nix::libc;
 
 use super::netlink::Attributes;
@@ -64,6 +66,18 @@ impl Rule {
             .equals(&index.to_ne_bytes())
     }
 
+    /// Only packets that go out through this device.
+    pub(super) fn output_device(self, index: u32) -> Self {
+        self.load_meta(libc::NFT_META_OIF, FIRST)
+            .equals(&index.to_ne_bytes())
+    }
+
+    /// Only packets of sockets that this user has made (output only).
+    pub(super) fn user(self, uid: u32) -> Self {
+        self.load_meta(libc::NFT_META_SKUID, FIRST)
+            .equals(&uid.to_ne_bytes())
+    }
+
     /// Only packets with this mark.
     pub(super) fn marked(self, mark: u32) -> Self {
         self.load_meta(libc::NFT_META_MARK, FIRST)
@@ -80,6 +94,29 @@ impl Rule {
     pub(super) fn tcp(self) -> Self {
         self.load_meta(libc::NFT_META_L4PROTO, FIRST)
             .equals(&[libc::IPPROTO_TCP as u8])
+    }
+
+    /// Only UDP.
+    pub(super) fn udp(self) -> Self {
+        self.load_meta(libc::NFT_META_L4PROTO, FIRST)
+            .equals(&[libc::IPPROTO_UDP as u8])
+    }
+
+    /// Only the family's ICMP.
+    pub(super) fn icmp(self, family: Family) -> Self {
+        let protocol = match family {
+            Family::V4 => libc::IPPROTO_ICMP,
+            Family::V6 => libc::IPPROTO_ICMPV6,
+        };
+        self.load_meta(libc::NFT_META_L4PROTO, FIRST)
+            .equals(&[protocol as u8])
+    }
+
+    /// Only packets to these ports; the packet has to be TCP or UDP.
+    pub(super) fn destination_port_in(self, ports: &RangeInclusive<u16>) -> Self {
+        self.load_payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, FIRST)
+            .compare(libc::NFT_CMP_GTE, &ports.start().to_be_bytes())
+            .compare(libc::NFT_CMP_LTE, &ports.end().to_be_bytes())
     }
 
     /// Only packets whose destination address is within a prefix.
@@ -103,7 +140,8 @@ impl Rule {
     }
 
     /// Only packets for a transparent socket that is bound or connected to one address: replies to
-    /// connections made from a client's address, and later packets of intercepted ones.
+    /// connections made from a client's address, and later packets of intercepted ones. An ICMP
+    /// error is for the socket that it is about.
     pub(super) fn for_transparent_socket(self) -> Self {
         const TRANSPARENT: u32 = 0;
         const WILDCARD: u32 = 2;
@@ -111,6 +149,13 @@ impl Rule {
             .equals(&[1])
             .load_socket(WILDCARD)
             .equals(&[0])
+    }
+
+    /// Only packets that some socket here would get as they are, a listening one among them.
+    pub(super) fn for_a_socket(self) -> Self {
+        // The expression ends the rule if it finds no socket; what it loads does not matter.
+        const TRANSPARENT: u32 = 0;
+        self.load_socket(TRANSPARENT)
     }
 
     /// Delivers to the listener on this port, whatever the destination is.
@@ -124,7 +169,6 @@ impl Rule {
 
     /// Delivers to the listener on this port of this machine (a `nat` chain); see
     /// [`original_destination`](super::original_destination).
-    #[expect(dead_code, reason = "for the namespace of a pod")]
     pub(super) fn redirect(self, port: u16) -> Self {
         self.load(FIRST, &port.to_be_bytes())
             .expression("redir", |data| {
@@ -243,8 +287,13 @@ impl Rule {
     }
 
     fn equals(self, value: &[u8]) -> Self {
+        self.compare(libc::NFT_CMP_EQ, value)
+    }
+
+    /// Values compare as numbers only if they are big-endian.
+    fn compare(self, operator: i32, value: &[u8]) -> Self {
         self.expression("cmp", |data| {
-            data.number(1, FIRST).number(2, libc::NFT_CMP_EQ as u32);
+            data.number(1, FIRST).number(2, operator as u32);
             data.nest(3, |content| {
                 content.bytes(DATA_VALUE, value);
             });

@@ -3,15 +3,17 @@
 //! What happens to a packet from a pod, in this order:
 //!
 //! 1. it came in through `lo`: passes, so that our own connections are never caught
-//! 2. it is for a transparent socket of ours: delivered. Connections go on whatever became of the
-//!    Service in the meantime (S19), and replies to connections that were made from a client's
+//! 2. it is TCP for a transparent socket of ours: delivered. Connections go on whatever became of
+//!    the Service in the meantime (S19), and replies to connections that were made from a client's
 //!    address come back (S23)
 //! 3. it is for a Service port with endpoints: delivered to the proxy
 //! 4. it is for a Service port without: refused at once (S4)
 //! 5. it is for an address of this node: passes
 //! 6. it is for another port of a Service's address: refused; for an address of the Service CIDR
 //!    that no Service has: lost (S1)
-//! 7. it is for a pod: passes
+//! 7. it is for a pod: passes, unless it is a datagram for a transparent socket of ours, or an ICMP
+//!    error about one: delivered. Only endpoints' answers come here: what clients send to a Service
+//!    was dealt with above, so that a Service that is gone takes no more datagrams of old flows (S18)
 //! 8. it is TCP to an address that is no destination outside, such as loopback or link-local:
 //!    refused
 //! 9. other TCP: delivered to the proxy, which is the way out
@@ -31,7 +33,8 @@ use super::rule::{DATA_VALUE, Family, LIST_ELEMENT, Rule};
 use super::state::{Change, Element, Set};
 use super::{InterceptOptions, Method};
 
-const TABLE: &str = "sealane";
+/// The table's name.
+pub(super) const TABLE: &str = "sealane";
 const PROBE: &str = "sealane-probe";
 const ENTRY: &str = "prerouting";
 const REDIRECT: &str = "redirect";
@@ -39,13 +42,13 @@ const CAPTURE: &str = "capture";
 const REFUSE: &str = "refuse";
 
 /// `lo` has this index in every namespace.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 
 /// `NF_IP_PRI_MANGLE`: before the routing decision, so that the mark counts for it.
 const PRIORITY: i32 = -150;
 
 /// `NF_IP_PRI_NAT_DST`, which `nft` 1.0.6 does not know by name on every hook.
-const NAT_PRIORITY: i32 = -100;
+pub(super) const NAT_PRIORITY: i32 = -100;
 
 /// Set elements in one message: 36 bytes each at most, and an attribute ends at 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 1000;
@@ -80,15 +83,20 @@ const TYPE_PROTOCOL_AND_PORT: u32 = (12 << 6) | 13;
 
 /// Creates the table anew, in place of one that an earlier run left, with empty sets.
 pub(super) fn create(batch: &mut Batch, options: &InterceptOptions) {
-    remove(batch);
+    remove(batch, TABLE);
     fill(batch, TABLE, options);
 }
 
-/// Removes the table, if there is one.
-pub(super) fn remove(batch: &mut Batch) {
+/// Removes a table, if there is one.
+pub(super) fn remove(batch: &mut Batch, table: &str) {
     // Created first, because deleting what does not exist fails.
-    batch.create(libc::NFT_MSG_NEWTABLE, |a| table_name(a, TABLE));
-    batch.delete(libc::NFT_MSG_DELTABLE, |a| table_name(a, TABLE));
+    create_table(batch, table);
+    batch.delete(libc::NFT_MSG_DELTABLE, |a| table_name(a, table));
+}
+
+/// Creates an empty table.
+pub(super) fn create_table(batch: &mut Batch, table: &str) {
+    batch.create(libc::NFT_MSG_NEWTABLE, |a| table_name(a, table));
 }
 
 /// Creates such a table under another name and deletes it again, to see whether the kernel has
@@ -103,7 +111,7 @@ fn table_name(attributes: &mut Attributes, table: &str) {
 }
 
 fn fill(batch: &mut Batch, table: &str, options: &InterceptOptions) {
-    batch.create(libc::NFT_MSG_NEWTABLE, |a| table_name(a, table));
+    create_table(batch, table);
     for (id, set) in Set::ALL.into_iter().enumerate() {
         create_set(batch, table, set, id as u32 + 1);
     }
@@ -113,20 +121,27 @@ fn fill(batch: &mut Batch, table: &str, options: &InterceptOptions) {
             attributes.string(CHAIN_NAME, chain);
         });
     }
-    base_chain(batch, table, ENTRY, "filter", PRIORITY);
+    let hook = libc::NF_INET_PRE_ROUTING;
+    base_chain(batch, table, ENTRY, "filter", (hook, PRIORITY));
     if options.method == Method::Redirect {
-        base_chain(batch, table, REDIRECT, "nat", NAT_PRIORITY);
+        base_chain(batch, table, REDIRECT, "nat", (hook, NAT_PRIORITY));
     }
     add_rules(batch, table, options);
 }
 
-/// A chain that packets enter before they are routed.
-fn base_chain(batch: &mut Batch, table: &str, name: &str, kind: &str, priority: i32) {
+/// A chain that packets enter at a hook, in the order of priorities.
+pub(super) fn base_chain(
+    batch: &mut Batch,
+    table: &str,
+    name: &str,
+    kind: &str,
+    (hook_number, priority): (i32, i32),
+) {
     batch.create(libc::NFT_MSG_NEWCHAIN, |attributes| {
         attributes.string(CHAIN_TABLE, table);
         attributes.string(CHAIN_NAME, name);
         attributes.nest(CHAIN_HOOK, |hook| {
-            hook.number(HOOK_NUMBER, libc::NF_INET_PRE_ROUTING as u32);
+            hook.number(HOOK_NUMBER, hook_number as u32);
             hook.number(HOOK_PRIORITY, priority as u32);
         });
         attributes.number(CHAIN_POLICY, libc::NF_ACCEPT as u32);
@@ -225,15 +240,7 @@ fn element_key(element: &Element) -> Vec<u8> {
 }
 
 fn add_rules(batch: &mut Batch, table: &str, options: &InterceptOptions) {
-    let mut add = |chain: &str, rule: Rule| {
-        batch.append(libc::NFT_MSG_NEWRULE, |attributes| {
-            attributes.string(RULE_TABLE, table);
-            attributes.string(RULE_CHAIN, chain);
-            attributes.nest(RULE_EXPRESSIONS, |list| {
-                list.append(rule.expressions());
-            });
-        });
-    };
+    let mut add = |chain: &str, rule: Rule| add_rule(batch, table, chain, &rule);
     let rule = Rule::default;
     let deliver = |rule: Rule| rule.set_mark(options.mark).accept();
     match options.method {
@@ -273,6 +280,12 @@ fn add_rules(batch: &mut Batch, table: &str, options: &InterceptOptions) {
         }
         let pods: Vec<_> = of(&options.pod_cidrs, family).collect();
         for cidr in &pods {
+            if options.method == Method::Transparent {
+                for answer in [of_family().udp(), of_family().icmp(family)] {
+                    let answer = within(answer, cidr).for_transparent_socket();
+                    add(ENTRY, deliver(answer));
+                }
+            }
             add(ENTRY, within(of_family(), cidr).accept());
         }
         if pods.is_empty() || !options.egress {
@@ -285,12 +298,24 @@ fn add_rules(batch: &mut Batch, table: &str, options: &InterceptOptions) {
     }
 }
 
+/// Adds a rule to the end of a chain.
+pub(super) fn add_rule(batch: &mut Batch, table: &str, chain: &str, rule: &Rule) {
+    batch.append(libc::NFT_MSG_NEWRULE, |attributes| {
+        attributes.string(RULE_TABLE, table);
+        attributes.string(RULE_CHAIN, chain);
+        attributes.nest(RULE_EXPRESSIONS, |list| {
+            list.append(rule.expressions());
+        });
+    });
+}
+
 fn of(cidrs: &[IpNet], family: Family) -> impl Iterator<Item = IpNet> {
     let wanted = cidrs.iter().copied();
     wanted.filter(move |cidr| Family::of(cidr.addr()) == family)
 }
 
-fn within(rule: Rule, cidr: &IpNet) -> Rule {
+/// Only packets whose destination is in a prefix.
+pub(super) fn within(rule: Rule, cidr: &IpNet) -> Rule {
     match cidr {
         IpNet::V4(net) => {
             rule.destination_in(Family::V4, &net.network().octets(), &net.netmask().octets())

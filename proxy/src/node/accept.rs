@@ -27,6 +27,8 @@ pub(super) enum Destination {
     Service(ServiceTarget, AppProtocol),
     /// An address outside the cluster.
     Outside(SocketAddr),
+    /// The proxy itself, by way of a listener for redirected connections.
+    Loop,
     /// Nothing that may be reached through the proxy: one of its own listeners dialled directly, or
     /// an address that is never outside.
     Nowhere,
@@ -86,6 +88,10 @@ impl Worker {
                 self.serve_service(stream, client, target, protocol).await;
             }
             Destination::Outside(addr) => self.serve_outside(stream, addr).await,
+            Destination::Loop => {
+                tracing::debug!(%client, %dialled, "the proxy's own listener was dialled");
+                self.serve_loop(stream).await;
+            }
             Destination::Nowhere => {
                 tracing::debug!(%client, %dialled, "not a destination of the proxy");
                 let _ = stream.set_zero_linger();
@@ -96,18 +102,28 @@ impl Worker {
     /// The address that the client of an accepted connection dialled (proxy I4).
     fn dialled(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
         let local = stream.local_addr()?;
-        if !matches!(&self.capture, Capture::Transparent(options) if options.method == Method::Redirect)
-        {
+        let redirected = match &self.capture {
+            Capture::Transparent(options) => options.method == Method::Redirect,
+            Capture::Pod(..) => true,
+            Capture::Listeners => false,
+        };
+        if !redirected {
             return Ok(local);
         }
         match original_destination(stream, local) {
-            // Not tracked, so nothing has changed it: a listener of node ports.
+            // Not tracked, so nothing has changed it: a listener of node ports, or one of a pod's
+            // proxy that was dialled itself.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(local),
             found => found,
         }
     }
 
     fn destination(&self, dialled: SocketAddr) -> Destination {
+        if let Capture::Pod(pod, direction) = &self.capture
+            && let Some(destination) = self.pod_destination(pod, *direction, dialled)
+        {
+            return destination;
+        }
         let snapshot = self.reader.load();
         let node_port = || {
             let key = (Protocol::Tcp, dialled.port());
@@ -132,8 +148,13 @@ impl Worker {
                 reader: self.reader.clone(),
                 by_cluster_ip: by_cluster_ip(&port.service),
                 backend,
+                fixed: None,
             };
-            return Destination::Service(target, port.app_protocol);
+            let protocol = match &self.capture {
+                Capture::Pod(pod, _) => pod.spoken(dialled.port(), port.app_protocol),
+                Capture::Transparent(_) | Capture::Listeners => port.app_protocol,
+            };
+            return Destination::Service(target, protocol);
         }
         match &self.capture {
             Capture::Transparent(options) => {
@@ -151,6 +172,7 @@ impl Worker {
                 }
             }
             Capture::Listeners => Destination::Nowhere,
+            Capture::Pod(..) => Destination::Outside(dialled),
         }
     }
 }

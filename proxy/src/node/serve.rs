@@ -17,7 +17,7 @@ use crate::http::{ServiceTarget, Upstream};
 use crate::tcp::{FlowMetrics, Prefixed, RelayOptions, relay};
 
 /// A client that is silent for so long waits for the server to speak first (SMTP, MySQL, NATS).
-const SILENCE: Duration = Duration::from_millis(100);
+pub(super) const SILENCE: Duration = Duration::from_millis(100);
 
 /// A client that began like HTTP and got stuck is relayed as it is after this.
 const UNDECIDED: Duration = Duration::from_secs(5);
@@ -181,7 +181,7 @@ impl Worker {
 
 /// Reads until the bytes decide. A client that says nothing at all may take any time, one that
 /// stops half-way is no HTTP client.
-async fn read_verdict(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<Detected> {
+pub(super) async fn read_verdict(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<Detected> {
     if first.is_empty() && read_some(stream, first).await? == 0 {
         return Ok(Detected::Opaque);
     }
@@ -219,7 +219,7 @@ fn try_read(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<usize> {
     Ok(read)
 }
 
-fn reset(stream: &TcpStream) {
+pub(super) fn reset(stream: &TcpStream) {
     // Fails only on a connection that is gone anyhow.
     let _ = stream.set_zero_linger();
 }

@@ -4,8 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Gauge, Label, counter, describe_counter, describe_gauge, gauge};
 use sealane_config::model::ServiceKey;
+
+use crate::sidecar::Direction;
 
 const OPENED: &str = "sealane_tcp_connections_opened_total";
 const OPEN: &str = "sealane_tcp_open_connections";
@@ -14,8 +16,8 @@ const NO_LOCAL: &str = "sealane_no_local_endpoints_total";
 const BYTES: &str = "sealane_tcp_bytes_total";
 
 /// The handles of one worker, resolved once for each Service.
-#[derive(Default)]
 pub(crate) struct Metrics {
+    direction: Direction,
     /// `None` is the world outside.
     known: RefCell<HashMap<Option<ServiceKey>, Rc<FlowMetrics>>>,
 }
@@ -34,16 +36,23 @@ pub(crate) struct FlowMetrics {
 }
 
 impl Metrics {
+    pub(crate) fn new(direction: Direction) -> Self {
+        Self {
+            direction,
+            known: RefCell::default(),
+        }
+    }
+
     pub(crate) fn of(&self, service: Option<&ServiceKey>) -> Rc<FlowMetrics> {
         let key = service.cloned();
         let mut known = self.known.borrow_mut();
-        let new = || Rc::new(FlowMetrics::new(service));
+        let new = || Rc::new(FlowMetrics::new(service, self.direction));
         Rc::clone(known.entry(key).or_insert_with(new))
     }
 }
 
 impl FlowMetrics {
-    fn new(service: Option<&ServiceKey>) -> Self {
+    fn new(service: Option<&ServiceKey>, direction: Direction) -> Self {
         describe_counter!(OPENED, "Connections relayed to a Service or to the outside");
         describe_gauge!(OPEN, "Connections that are being relayed");
         describe_counter!(FAILED, "Connections for which no upstream could be reached");
@@ -52,25 +61,19 @@ impl FlowMetrics {
             "Connections dropped because a policy is Local and no endpoint is on this node"
         );
         describe_counter!(BYTES, "Bytes relayed, by direction");
-        let (namespace, name) = match service {
-            Some(key) => (key.namespace.to_string(), key.name.to_string()),
-            None => (String::new(), String::new()),
-        };
-        let labels = [("namespace", namespace), ("service", name)];
-        let bytes = |direction| {
-            let [namespace, service] = labels.clone().map(|(_, value)| value);
-            counter!(BYTES, "namespace" => namespace, "service" => service, "direction" => direction)
+        let labels = direction.labels(service);
+        let with = |name: &'static str, value: &'static str| {
+            let mut labels = labels.clone();
+            labels.push(Label::new(name, value));
+            labels
         };
         Self {
-            to_upstream: bytes("to_upstream"),
-            to_client: bytes("to_client"),
-            opened: counter!(OPENED, &labels),
-            open: gauge!(OPEN, &labels),
-            failed: counter!(FAILED, &labels),
-            no_local_endpoints: {
-                let [namespace, service] = labels.clone().map(|(_, value)| value);
-                counter!(NO_LOCAL, "namespace" => namespace, "service" => service, "traffic_policy" => "internal")
-            },
+            to_upstream: counter!(BYTES, with("direction", "to_upstream")),
+            to_client: counter!(BYTES, with("direction", "to_client")),
+            opened: counter!(OPENED, labels.clone()),
+            open: gauge!(OPEN, labels.clone()),
+            failed: counter!(FAILED, labels.clone()),
+            no_local_endpoints: counter!(NO_LOCAL, with("traffic_policy", "internal")),
         }
     }
 

@@ -35,10 +35,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Option<Self> {
-        if let Err(error) = prove_capabilities() {
-            let required = std::env::var("SEALANE_TEST_REQUIRE").is_ok_and(|what| what == "all");
-            assert!(!required, "{error:?}");
-            eprintln!("skipped: {error}");
+        if !may_make_namespaces() {
             return None;
         }
         let network = ClusterNetwork::create(ClusterNetworkOptions {
@@ -214,6 +211,32 @@ impl Pod {
         }
     }
 
+    /// A pod with a link to another namespace, its default route for both families: their addresses
+    /// are 10.9.0.1 and fd09::1, 10.9.0.2 and fd09::2.
+    pub(crate) fn with_peer() -> Option<(Self, Self)> {
+        if !may_make_namespaces() {
+            return None;
+        }
+        let peer = std::thread::spawn(|| {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            std::fs::File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let peer = OwnedFd::from(peer.join().unwrap());
+        let theirs = peer.try_clone().unwrap();
+        let pod = std::thread::spawn(move || {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            block_on(link_to(theirs));
+            std::fs::File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let [pod, peer] = [(1, pod.join().unwrap().into()), (2, peer)].map(|(last, netns)| Self {
+            ip: Ipv4Addr::new(10, 9, 0, last).into(),
+            netns,
+        });
+        peer.run(|| block_on(set_up(2, false)));
+        pod.run(|| block_on(set_up(1, true)));
+        Some((pod, peer))
+    }
+
     /// Starts a thread in the pod.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
@@ -266,6 +289,80 @@ impl Pod {
             }
         });
     }
+}
+
+/// The IPv6 addresses of [`Pod::with_peer`].
+pub(crate) fn v6(last: u16) -> IpAddr {
+    std::net::Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, last).into()
+}
+
+/// Makes a pair of devices, of which one goes to the other namespace.
+async fn link_to(other: OwnedFd) {
+    use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth};
+    let (connection, netlink, _) = rtnetlink::new_connection().unwrap();
+    tokio::spawn(connection);
+    let there = rtnetlink::LinkMessageBuilder::<rtnetlink::LinkUnspec>::new()
+        .name("eth0".to_owned())
+        .setns_by_fd(std::os::fd::AsRawFd::as_raw_fd(&other))
+        .build();
+    let pair =
+        rtnetlink::LinkMessageBuilder::<rtnetlink::LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name("eth0".to_owned())
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(there)))
+            .build();
+    netlink.link().add(pair).execute().await.unwrap();
+}
+
+/// Brings the devices of one end up; `routed` makes the other end its way out.
+async fn set_up(last: u8, routed: bool) {
+    use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+    let (connection, netlink, _) = rtnetlink::new_connection().unwrap();
+    tokio::spawn(connection);
+    let name = std::ffi::CString::new("eth0").unwrap();
+    let eth0 = nix::net::if_::if_nametoindex(name.as_c_str()).unwrap();
+    for index in [1, eth0] {
+        let up = rtnetlink::LinkMessageBuilder::<rtnetlink::LinkUnspec>::new()
+            .index(index)
+            .up();
+        netlink.link().set(up.build()).execute().await.unwrap();
+    }
+    let v4 = Ipv4Addr::new(10, 9, 0, last);
+    netlink
+        .address()
+        .add(eth0, v4.into(), 24)
+        .execute()
+        .await
+        .unwrap();
+    let mut address = netlink.address().add(eth0, v6(last.into()), 64);
+    let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+    address.message_mut().attributes.push(flags);
+    address.execute().await.unwrap();
+    if !routed {
+        return;
+    }
+    let gateway = Ipv4Addr::new(10, 9, 0, 3 - last);
+    let route = rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new()
+        .gateway(gateway)
+        .build();
+    netlink.route().add(route).execute().await.unwrap();
+    let IpAddr::V6(gateway) = v6(3 - u16::from(last)) else {
+        return;
+    };
+    let route = rtnetlink::RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+        .gateway(gateway)
+        .build();
+    netlink.route().add(route).execute().await.unwrap();
+}
+
+/// Whether this machine lets us make namespaces; skips the test if not.
+fn may_make_namespaces() -> bool {
+    let Err(error) = prove_capabilities() else {
+        return true;
+    };
+    let required = std::env::var("SEALANE_TEST_REQUIRE").is_ok_and(|what| what == "all");
+    assert!(!required, "{error:?}");
+    eprintln!("skipped: {error}");
+    false
 }
 
 /// Sends a line and returns the answer's.

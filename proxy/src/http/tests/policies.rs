@@ -68,6 +68,7 @@ fn proxy_s5_s6_local_is_for_those_who_dial_the_cluster_ip() {
                 reader: world.reader.clone(),
                 backend: backend("api"),
                 by_cluster_ip,
+                fixed: None,
             };
             target.resolve(Upstream::Http1).unwrap()
         };
