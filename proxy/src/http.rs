@@ -29,7 +29,7 @@ mod upgrade;
 
 pub use body::{Body, BodyError};
 pub use engine::{Engine, EngineOptions, Target, Upstream};
-pub use relay::{Front, PlainHead, Route, can_relay, write_field};
+pub use relay::{ClientStream, Front, PlainHead, Route, is_default, write_field};
 pub use respond::Hop;
 pub(crate) use serve::LocalExecutor;
 pub use serve::{HeadLimits, ServerOptions, serve, serve_relayed};

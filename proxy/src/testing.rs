@@ -46,7 +46,8 @@ pub struct World {
     pub reader: Reader,
     /// What [`Self::publish`] publishes.
     pub snapshot: Snapshot,
-    /// How Services are treated that are set from here on.
+    /// The policy of the Services that [`Self::service`] publishes. A policy of its own, even one that
+    /// is equal to the default, keeps plain requests from being relayed.
     pub http: Arc<HttpPolicy>,
     known: HashMap<(String, SocketAddr), Arc<Endpoint>>,
 }

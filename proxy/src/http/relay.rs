@@ -18,21 +18,22 @@ mod framing;
 mod request;
 mod response;
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::StatusCode;
-use sealane_config::model::{HttpPolicy, Limits, Timeouts};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
+use sealane_config::model::HttpPolicy;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{Engine, Target, Upstream};
 use super::serve::ServerOptions;
 use crate::{clock, scratch};
 
+pub use client::ClientStream;
 use client::{Client, Gone, Timer};
 pub(crate) use connections::Connections;
 pub use request::{PlainHead, write_field};
@@ -58,26 +59,14 @@ pub trait Route {
     /// The Service port.
     fn target(&self) -> &Target;
 
-    /// The head of the answer is there, `started` is when the request was.
-    fn answered(&self, status: StatusCode, started: Instant);
+    /// The head of the answer is there, `elapsed` after that of the request.
+    fn answered(&self, status: StatusCode, elapsed: Duration);
 }
 
-/// The relay can do all that the target asks for: plain HTTP/1.1, and no more of the Service's
-/// policy than retries of what got no answer, time limits for connections and answers, balancing.
-pub fn can_relay(target: &Target) -> bool {
-    target.upstream == Upstream::Http1 && {
-        let policy = &target.port.http;
-        Arc::ptr_eq(policy, &HttpPolicy::shared()) || asks_for_little(policy)
-    }
-}
-
-fn asks_for_little(policy: &HttpPolicy) -> bool {
-    let (timeouts, default) = (&policy.timeouts, Timeouts::default());
-    timeouts.request.is_zero()
-        && timeouts.per_try.is_zero()
-        && timeouts.idle == default.idle
-        && policy.retries.on.statuses.is_empty()
-        && policy.limits == Limits::default()
+/// The relay can do all that the target asks for: plain HTTP/1.1, and a Service without settings of
+/// its own.
+pub fn is_default(target: &Target) -> bool {
+    target.upstream == Upstream::Http1 && Arc::ptr_eq(&target.port.http, &HttpPolicy::shared())
 }
 
 /// A connection that is left to hyper: its stream, and what was read from it already.
@@ -92,7 +81,7 @@ pub(super) async fn relay<I, F>(
     shutdown: &CancellationToken,
 ) -> Option<Left<I>>
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: ClientStream,
     F: Front,
 {
     let mut client = Client {
@@ -110,6 +99,7 @@ where
             Next::Other => return Some((client.stream, client.input)),
             Next::End => break,
         };
+        client.output = scratch::take();
         let exchange = exchange::Exchange {
             engine: engine.inner(),
             state: engine
@@ -121,11 +111,14 @@ where
             is_head: plain.is_head,
             idempotent: plain.idempotent,
             has_body: plain.has_body,
-            close: plain.close,
+            close: Cell::new(plain.close),
             shutdown,
             stall: clock::nanos(options.stall_timeout),
         };
-        match exchange.run(&mut client, sent).await {
+        let relayed = exchange.run(&mut client, &sent).await;
+        scratch::give_back(sent);
+        scratch::give_back(std::mem::take(&mut client.output));
+        match relayed {
             Ok(true) => {}
             Ok(false) => break,
             Err(Gone) => return None,
@@ -154,7 +147,7 @@ async fn next<I, F>(
     shutdown: &CancellationToken,
 ) -> Next<F::Route>
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: ClientStream,
     F: Front,
 {
     if !client.input.is_empty() {

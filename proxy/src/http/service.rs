@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode, Version};
 use sealane_config::Reader;
 use sealane_config::model::{Backend, ClientAddr, Scope, ServicePort};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::engine::{Engine, Target, Upstream};
-use super::relay::{Front, PlainHead, Route, can_relay};
+use super::relay::{ClientStream, Front, PlainHead, Route, is_default};
 use super::respond;
 use super::serve::{HeadLimits, ServerOptions, serve, serve_relayed};
 use crate::{Error, ErrorKind};
@@ -106,7 +106,7 @@ impl Engine {
         target: ServiceTarget,
         shutdown: CancellationToken,
     ) where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        I: ClientStream + Send + 'static,
     {
         tracing::trace!(%client, service = %target.backend.service, "HTTP connection");
         let head = target.resolve(Upstream::Http1);
@@ -167,7 +167,7 @@ impl Front for ServiceFront {
     fn route(&self, _: &PlainHead<'_>) -> Option<Target> {
         let mut target = self.target.resolve(Upstream::Http1).ok()?;
         target.client = Some(self.client);
-        can_relay(&target).then_some(target)
+        is_default(&target).then_some(target)
     }
 
     fn passes(&self, _: &str) -> bool {
@@ -182,5 +182,5 @@ impl Route for Target {
         self
     }
 
-    fn answered(&self, _: StatusCode, _: Instant) {}
+    fn answered(&self, _: StatusCode, _: Duration) {}
 }

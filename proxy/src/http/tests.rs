@@ -43,7 +43,9 @@ impl Front {
     /// With annotations of the Service.
     async fn treating(endpoints: &[SocketAddr], annotations: &[(&str, &str)]) -> Self {
         let mut world = World::new();
-        world.http = policy(annotations);
+        if !annotations.is_empty() {
+            world.http = policy(annotations);
+        }
         world.service("api", AppProtocol::Detect, endpoints);
         let engine = Engine::new(Connector::Direct, EngineOptions::default());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -14,7 +14,7 @@ use super::front::Front;
 use super::metrics::{Lost, Open, ServiceMetrics};
 use super::pick::{Seed, pick};
 use super::table::FlowKey;
-use super::{UdpOptions, destination, socket};
+use super::{UdpOptions, destination, socket, undelivered};
 use crate::balance::Flight;
 
 /// The endpoint that a new flow gets.
@@ -71,6 +71,12 @@ impl Choice {
         options: &UdpOptions,
         client: ClientAddr,
     ) -> io::Result<UdpSocket> {
+        let socket = self.open(options, client).await?;
+        undelivered::keep(&socket)?;
+        Ok(socket)
+    }
+
+    async fn open(&self, options: &UdpOptions, client: ClientAddr) -> io::Result<UdpSocket> {
         let endpoint = self.endpoint.addr;
         if options.flows.keeps_source(client, endpoint) {
             let socket = socket::from_client(client, endpoint);
@@ -100,6 +106,10 @@ pub(super) struct Flow {
     began: Instant,
     is_answered: bool,
     is_refused: bool,
+    /// Bytes of the last datagram that went to the endpoint.
+    pub(super) last_length: usize,
+    /// How often that one was sent again.
+    pub(super) resent: usize,
     flight: Flight,
     open: Open,
     _room: Room,
@@ -125,6 +135,8 @@ impl Flow {
             began: now,
             is_answered: false,
             is_refused: false,
+            last_length: 0,
+            resent: 0,
             open,
             _room: room,
         }

@@ -1,5 +1,6 @@
 //! One request that was read: to an endpoint, and the answer back.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::{CONNECTION, DATE};
 use sealane_config::model::Endpoint;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,11 +23,12 @@ use super::super::respond::{self, Hop};
 use super::super::retry::{Attempts, Choice, Reason, Verdict};
 use super::super::services::ServiceState;
 use super::Route;
-use super::client::{Client, Gone};
+use super::client::{Client, ClientStream, Gone};
 use super::framing::Framing;
 use super::request::{write_field, write_length};
 use super::response::{self, Answer, Malformed};
 use crate::balance::Flight;
+use crate::splice::{self, Pipe};
 use crate::{Error, clock, scratch};
 
 /// How long an endpoint may be silent in the middle of an answer, nanoseconds.
@@ -42,9 +44,9 @@ pub(super) struct Exchange<'a, R> {
     pub(super) is_head: bool,
     pub(super) idempotent: bool,
     pub(super) has_body: bool,
-    /// The client wants its connection to end with the answer.
-    pub(super) close: bool,
-    /// Asks for that, too.
+    /// The client's connection ends with the answer.
+    pub(super) close: Cell<bool>,
+    /// When this is cancelled before the answer begins, too.
     pub(super) shutdown: &'a CancellationToken,
     /// How long the client may take no byte, nanoseconds.
     pub(super) stall: u64,
@@ -82,14 +84,14 @@ struct Begun {
 
 impl<R: Route> Exchange<'_, R> {
     /// Sends the request and relays the answer. Says whether the client's connection goes on.
-    pub(super) async fn run<I>(self, client: &mut Client<I>, sent: Vec<u8>) -> Result<bool, Gone>
+    pub(super) async fn run<I>(self, client: &mut Client<I>, sent: &[u8]) -> Result<bool, Gone>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
         let started = Instant::now();
         let policy = &self.route.target().port.http;
         let forwarded = match self.state.admit(&policy.retries) {
-            Ok(_admission) => self.forward(client, &sent, started).await,
+            Ok(_admission) => self.forward(client, sent, started).await,
             Err(error) => Err(Broken::Endpoint(Failure::last(error))),
         };
         match forwarded {
@@ -106,11 +108,6 @@ impl<R: Route> Exchange<'_, R> {
         }
     }
 
-    /// The client's connection ends with the answer.
-    fn closes(&self) -> bool {
-        self.close || self.shutdown.is_cancelled()
-    }
-
     async fn forward<I>(
         &self,
         client: &mut Client<I>,
@@ -118,7 +115,7 @@ impl<R: Route> Exchange<'_, R> {
         started: Instant,
     ) -> Result<bool, Broken>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
         let target = self.route.target();
         let mut attempts = Attempts::new(self.idempotent);
@@ -176,7 +173,7 @@ impl<R: Route> Exchange<'_, R> {
         fresh: bool,
     ) -> Result<(Upstream, Begun), Broken>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
         let timeouts = &target.port.http.timeouts;
         let mut upstream = self.connect(endpoint, fresh, timeouts.connect).await?;
@@ -229,7 +226,7 @@ impl<R: Route> Exchange<'_, R> {
         deadline: u64,
     ) -> Result<Begun, Broken>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
         let mut left = sent;
         let mut head = Vec::new();
@@ -312,7 +309,7 @@ impl<R: Route> Exchange<'_, R> {
         target: &Target,
     ) -> Result<bool, Gone>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
         let Begun {
             answer,
@@ -328,13 +325,19 @@ impl<R: Route> Exchange<'_, R> {
                 connections.give_back(upstream.stream, &endpoint.stats);
             }
             client.send(self.stall).await?;
-            return Ok(!self.closes());
+            return Ok(!self.close.get());
         }
         let mut broken = malformed;
         let mut extra = extra;
         while !framing.is_done() && !broken {
             client.send(self.stall).await?;
-            let read = self.more(client, &mut upstream, &mut framing).await?;
+            let has_socket = client.stream.socket().is_some();
+            let read = match &mut framing {
+                Framing::Length(left) if has_socket && *left >= splice::MIN as u64 => {
+                    self.splice(client, &upstream.stream, left).await?
+                }
+                framing => self.more(client, &mut upstream, framing).await?,
+            };
             match read {
                 Ok(more) => extra = more,
                 Err(Malformed) => broken = true,
@@ -351,7 +354,74 @@ impl<R: Route> Exchange<'_, R> {
             let connections = &self.engine.relayed;
             connections.give_back(upstream.stream, &endpoint.stats);
         }
-        Ok(!self.closes())
+        Ok(!self.close.get())
+    }
+
+    /// Moves the rest of a body from socket to socket; nothing of what follows it is taken.
+    async fn splice<I>(
+        &self,
+        client: &mut Client<I>,
+        from: &TcpStream,
+        left: &mut u64,
+    ) -> Result<Result<bool, Malformed>, Gone>
+    where
+        I: ClientStream,
+    {
+        let Ok(mut pipe) = Pipe::take() else {
+            return Ok(Err(Malformed));
+        };
+        while *left > 0 {
+            match pipe.fill(from, usize::try_from(*left).unwrap_or(usize::MAX)) {
+                Ok(0) => return Ok(Err(Malformed)),
+                Ok(moved) => *left -= moved as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let deadline = clock::now().saturating_add(SILENCE);
+                    let waited = std::future::poll_fn(|cx| {
+                        if from.poll_read_ready(cx).is_ready() {
+                            return Poll::Ready(Ok(Ok(())));
+                        }
+                        if client.poll_gone(cx).is_ready() {
+                            return Poll::Ready(Err(Gone));
+                        }
+                        ready!(client.timer.poll(cx, deadline));
+                        Poll::Ready(Ok(Err(Malformed)))
+                    });
+                    if let Err(silent) = waited.await? {
+                        return Ok(Err(silent));
+                    }
+                }
+                Err(_) => return Ok(Err(Malformed)),
+            }
+            self.drain(client, &mut pipe).await?;
+            tokio::task::consume_budget().await;
+        }
+        Ok(Ok(false))
+    }
+
+    /// Empties a pipe into the client's socket.
+    async fn drain<I>(&self, client: &mut Client<I>, pipe: &mut Pipe) -> Result<(), Gone>
+    where
+        I: ClientStream,
+    {
+        while !pipe.is_empty() {
+            let to = client.stream.socket().ok_or(Gone)?;
+            match pipe.drain(to) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let deadline = clock::now().saturating_add(self.stall);
+                    std::future::poll_fn(|cx| {
+                        if to.poll_write_ready(cx).is_ready() {
+                            return Poll::Ready(Ok(()));
+                        }
+                        ready!(client.timer.poll(cx, deadline));
+                        Poll::Ready(Err(Gone))
+                    })
+                    .await?;
+                }
+                Err(_) => return Err(Gone),
+            }
+        }
+        Ok(())
     }
 
     /// Reads more of a body into the client's output. Says whether something came behind its end.
@@ -362,7 +432,7 @@ impl<R: Route> Exchange<'_, R> {
         framing: &mut Framing,
     ) -> Result<Result<bool, Malformed>, Gone>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
         let deadline = clock::now().saturating_add(SILENCE);
         std::future::poll_fn(|cx| {
@@ -414,10 +484,17 @@ impl<R: Route> Exchange<'_, R> {
         close
     }
 
+    /// Whether the client's connection ends with the answer, decided when that begins.
+    fn closes(&self) -> bool {
+        let close = self.close.get() || self.shutdown.is_cancelled();
+        self.close.set(close);
+        close
+    }
+
     fn answered(&self, status: StatusCode, started: Instant) {
-        let metrics = &self.state.metrics;
-        metrics.answered(status, started.elapsed());
-        self.route.answered(status, started);
+        let elapsed = started.elapsed();
+        self.state.metrics.answered(status, elapsed);
+        self.route.answered(status, elapsed);
     }
 }
 
