@@ -33,8 +33,8 @@ pub use relay::{ClientStream, Front, PlainHead, Route, is_default, write_field};
 pub use respond::Hop;
 pub(crate) use serve::LocalExecutor;
 pub use serve::{HeadLimits, ServerOptions, serve, serve_relayed};
-pub use service::ServiceTarget;
 pub(crate) use service::refuse;
+pub use service::{Dialled, Reach, ServiceTarget};
 pub use services::Shared;
 
 #[cfg(test)]

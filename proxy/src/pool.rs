@@ -13,12 +13,17 @@
 //!
 //! So many connections are made to an endpoint at a time, and no more: who waits takes one that has
 //! become free meanwhile.
+//!
+//! A connection that was made from a client's address ([`Connector::source`]) is for that client
+//! only. There can be many of those, so they are kept for a shorter time, for so many pairs of client
+//! and endpoint at most.
 
 mod connection;
 mod tls;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -36,7 +41,7 @@ use crate::connect::Connector;
 use crate::http::{Body, Upstream};
 
 /// How long an idle connection is kept. Servers commonly close after 60 s and more.
-pub(crate) const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(60);
 
 /// A connection that was idle for less than this has hardly been closed: even the impatient servers
 /// wait for two seconds and more.
@@ -51,6 +56,12 @@ const MAX_SHARED: usize = 16;
 /// Idle HTTP/1.1 connections that are kept for one endpoint by one worker.
 pub(crate) const MAX_IDLE: usize = 256;
 
+/// How long an idle connection from a client's address is kept.
+const IDLE_OF_CLIENT: Duration = Duration::from_secs(15);
+
+/// Pairs of a client's address and an endpoint for which one worker keeps connections.
+pub(crate) const MAX_SOURCES: usize = 4096;
+
 /// The pool of one worker.
 pub(crate) struct Pool {
     connector: Connector,
@@ -63,14 +74,30 @@ pub(crate) struct Pool {
 struct Key {
     endpoint: usize,
     upstream: Upstream,
+    /// The client whose address the endpoint sees: its connections are nobody else's.
+    source: Option<IpAddr>,
 }
 
 impl Key {
-    fn new(stats: &Arc<EndpointStats>, upstream: Upstream) -> Self {
+    fn new(stats: &Arc<EndpointStats>, upstream: Upstream, source: Option<IpAddr>) -> Self {
         Self {
             endpoint: Arc::as_ptr(stats).addr(),
             upstream,
+            source,
         }
+    }
+
+    fn patience(self) -> Duration {
+        patience(self.source)
+    }
+}
+
+/// How long an idle connection is kept.
+pub(crate) fn patience(source: Option<IpAddr>) -> Duration {
+    if source.is_some() {
+        IDLE_OF_CLIENT
+    } else {
+        IDLE
     }
 }
 
@@ -80,6 +107,8 @@ struct Slot {
     idle: Vec<Idle>,
     connecting: Rc<Semaphore>,
     shared: Rc<Shared>,
+    /// When a request last asked for the shared connection.
+    asked: Instant,
 }
 
 struct Idle {
@@ -97,6 +126,19 @@ pub(crate) enum Reuse {
     Young,
     /// A new one.
     No,
+}
+
+/// What a request wants of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// What is spoken.
+    pub(crate) upstream: Upstream,
+    /// The client whose address the endpoint should see.
+    pub(crate) client: Option<IpAddr>,
+    /// Which connections will do.
+    pub(crate) reuse: Reuse,
+    /// How long a new one may take.
+    pub(crate) limit: Duration,
 }
 
 /// The HTTP/2 connections of an endpoint. Whoever finds none makes it while the others wait.
@@ -145,7 +187,7 @@ pub(crate) struct Lease {
     reused: bool,
     pool: Rc<Pool>,
     stats: Arc<EndpointStats>,
-    upstream: Upstream,
+    key: Key,
 }
 
 impl Pool {
@@ -157,23 +199,29 @@ impl Pool {
         }
     }
 
-    /// A connection to the endpoint: an idle one if `reuse` has it, else a new one, for which
-    /// `limit` is the time.
+    /// A connection to the endpoint: an idle one if `wish` has that, else a new one. The endpoint sees
+    /// the client's address if it can be kept.
     pub(crate) async fn lease(
         self: &Rc<Self>,
         endpoint: &Endpoint,
-        upstream: Upstream,
-        reuse: Reuse,
-        limit: Duration,
+        wish: Wish,
     ) -> Result<Lease, ConnectError> {
-        let (sender, stream, reused) = if upstream.is_http2() {
-            let (sender, stream, reused) = self.shared(endpoint, upstream, limit).await?;
+        let Wish {
+            upstream,
+            client,
+            reuse,
+            limit,
+        } = wish;
+        let source = self.connector.source(client, endpoint.addr);
+        let key = Key::new(&endpoint.stats, upstream, source);
+        let (sender, stream, reused) = if upstream.is_http2() && self.has_room(&key) {
+            let (sender, stream, reused) = self.shared(endpoint, key, limit).await?;
             (sender, Some(stream), reused)
         } else {
-            match self.idle(endpoint, upstream, reuse).await {
+            match self.idle(&key, reuse).await {
                 Some(sender) => (Sender::Http1(sender), None, true),
                 None => {
-                    let made = self.make_or_wait(endpoint, upstream, reuse, limit);
+                    let made = self.make_or_wait(endpoint, key, reuse, limit);
                     let (sender, reused) = Box::pin(made).await?;
                     (sender, None, reused)
                 }
@@ -186,35 +234,38 @@ impl Pool {
             reused,
             pool: Rc::clone(self),
             stats: Arc::clone(&endpoint.stats),
-            upstream,
+            key,
         })
     }
 
     /// Drops connections that were idle for too long, and all of those whose endpoint is gone.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
-        self.slots.borrow_mut().retain(|_, slot| {
+        self.slots.borrow_mut().retain(|key, slot| {
             if slot.stats.removed.load(Relaxed) {
                 return false;
             }
             slot.idle.retain(|i| now < i.until && !i.sender.is_closed());
+            let forgotten =
+                key.source.is_some() && now.duration_since(slot.asked) >= key.patience();
             let shared = slot.shared.senders.try_lock().map_or(true, |mut senders| {
-                senders.retain(|shared| !shared.sender.is_closed());
+                senders.retain(|shared| !forgotten && !shared.sender.is_closed());
                 !senders.is_empty()
             });
             shared || !slot.idle.is_empty()
         });
     }
 
+    /// Connections for this may be kept.
+    fn has_room(&self, key: &Key) -> bool {
+        let slots = self.slots.borrow();
+        key.source.is_none() || slots.len() < MAX_SOURCES || slots.contains_key(key)
+    }
+
     /// The youngest idle HTTP/1.1 connection that is still good.
-    async fn idle(
-        &self,
-        endpoint: &Endpoint,
-        upstream: Upstream,
-        reuse: Reuse,
-    ) -> Option<http1::SendRequest<Body>> {
+    async fn idle(&self, key: &Key, reuse: Reuse) -> Option<http1::SendRequest<Body>> {
         loop {
-            let found = self.youngest(endpoint, upstream, reuse)?;
+            let found = self.youngest(key, reuse)?;
             if found.since.elapsed() >= YOUNG {
                 // Lets the connection hear of an end that has come meanwhile.
                 tokio::task::yield_now().await;
@@ -225,12 +276,12 @@ impl Pool {
         }
     }
 
-    fn youngest(&self, endpoint: &Endpoint, upstream: Upstream, reuse: Reuse) -> Option<Idle> {
+    fn youngest(&self, key: &Key, reuse: Reuse) -> Option<Idle> {
         if reuse == Reuse::No {
             return None;
         }
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(&Key::new(&endpoint.stats, upstream))?;
+        let slot = slots.get_mut(key)?;
         let now = Instant::now();
         slot.idle.retain(|i| !i.sender.is_closed() && now < i.until);
         // One whose last request is still being sent (its answer came early) is not ready yet.
@@ -244,14 +295,17 @@ impl Pool {
     async fn make_or_wait(
         &self,
         endpoint: &Endpoint,
-        upstream: Upstream,
+        key: Key,
         reuse: Reuse,
         limit: Duration,
     ) -> Result<(Sender, bool), ConnectError> {
+        if !self.has_room(&key) {
+            return Ok((self.connect(endpoint, key, limit).await?, false));
+        }
         let connecting = {
             let mut slots = self.slots.borrow_mut();
             let slot = slots
-                .entry(Key::new(&endpoint.stats, upstream))
+                .entry(key)
                 .or_insert_with(|| Slot::new(&endpoint.stats));
             Rc::clone(&slot.connecting)
         };
@@ -261,28 +315,29 @@ impl Pool {
                 let making = timeout(limit, connecting.acquire()).await;
                 let making = making.map_err(|_elapsed| too_late())?;
                 let making = making.expect("it is never closed");
-                if let Some(sender) = self.idle(endpoint, upstream, reuse).await {
+                if let Some(sender) = self.idle(&key, reuse).await {
                     return Ok((Sender::Http1(sender), true));
                 }
                 making
             }
         };
-        let sender = self.connect(endpoint, upstream, limit).await?;
+        let sender = self.connect(endpoint, key, limit).await?;
         Ok((sender, false))
     }
 
     async fn shared(
         &self,
         endpoint: &Endpoint,
-        upstream: Upstream,
+        key: Key,
         limit: Duration,
     ) -> Result<(Sender, Stream, bool), ConnectError> {
         let asked = Instant::now();
         let shared = {
             let mut slots = self.slots.borrow_mut();
             let slot = slots
-                .entry(Key::new(&endpoint.stats, upstream))
+                .entry(key)
                 .or_insert_with(|| Slot::new(&endpoint.stats));
+            slot.asked = asked;
             Rc::clone(&slot.shared)
         };
         let mut senders = shared.senders.lock().await;
@@ -302,7 +357,7 @@ impl Pool {
         {
             return Err(error.clone());
         }
-        let sender = Box::pin(self.connect(endpoint, upstream, limit))
+        let sender = Box::pin(self.connect(endpoint, key, limit))
             .await
             .inspect_err(|error| {
                 *shared.failed.borrow_mut() = Some((Instant::now(), error.clone()));
@@ -323,11 +378,12 @@ impl Pool {
     async fn connect(
         &self,
         endpoint: &Endpoint,
-        upstream: Upstream,
+        key: Key,
         limit: Duration,
     ) -> Result<Sender, ConnectError> {
-        let stream = self.connector.connect(endpoint.addr, limit).await?;
-        match upstream {
+        let addr = endpoint.addr;
+        let stream = self.connector.connect_from(key.source, addr, limit).await?;
+        match key.upstream {
             Upstream::Http1 => connection::http1(stream).await,
             Upstream::Http2 => connection::http2(stream).await,
             Upstream::Http1Tls => {
@@ -343,13 +399,14 @@ impl Pool {
         &self,
         sender: http1::SendRequest<Body>,
         stats: &Arc<EndpointStats>,
-        upstream: Upstream,
+        key: Key,
         keep: Duration,
     ) {
+        if !self.has_room(&key) {
+            return;
+        }
         let mut slots = self.slots.borrow_mut();
-        let slot = slots
-            .entry(Key::new(stats, upstream))
-            .or_insert_with(|| Slot::new(stats));
+        let slot = slots.entry(key).or_insert_with(|| Slot::new(stats));
         if slot.idle.len() >= MAX_IDLE {
             slot.idle.remove(0);
         }
@@ -369,6 +426,7 @@ impl Slot {
             idle: Vec::new(),
             connecting: Rc::new(Semaphore::new(CONNECTING)),
             shared: Rc::default(),
+            asked: Instant::now(),
         }
     }
 }
@@ -397,8 +455,8 @@ impl Lease {
             && !self.keep.is_zero()
             && !self.stats.removed.load(Relaxed)
         {
-            self.pool
-                .put_back(sender, &self.stats, self.upstream, self.keep);
+            let keep = self.keep.min(self.key.patience());
+            self.pool.put_back(sender, &self.stats, self.key, keep);
         }
     }
 }

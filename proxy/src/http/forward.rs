@@ -23,7 +23,7 @@ use super::services::Admission;
 use super::upgrade::{self, Wanted};
 use super::{gate, headers, heads, patience};
 use crate::balance::Flight;
-use crate::pool::{Lease, Reuse};
+use crate::pool::{Lease, Reuse, Wish};
 use crate::{Error, ErrorKind};
 
 /// One attempt: what is sent, and where.
@@ -179,7 +179,6 @@ impl Inner {
             deadline,
         } = attempt;
         let policy = &target.port.http;
-        let connect = policy.timeouts.connect;
         let reuse = if fresh {
             Reuse::No
         } else if original.is_repeatable() {
@@ -187,7 +186,13 @@ impl Inner {
         } else {
             Reuse::Young
         };
-        let lease = self.pool.lease(endpoint, upstream, reuse, connect).await;
+        let wanted = Wish {
+            upstream,
+            client: target.source,
+            reuse,
+            limit: policy.timeouts.connect,
+        };
+        let lease = self.pool.lease(endpoint, wanted).await;
         let mut lease = lease.map_err(|error| failure::not_connected(&error))?;
         let request = heads::rebuild(parts, body, endpoint, upstream);
         let started = Instant::now();

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -69,6 +70,8 @@ impl From<Gone> for Broken {
 /// A connection to an endpoint.
 struct Upstream {
     stream: TcpStream,
+    /// The client whose address the endpoint sees.
+    source: Option<IpAddr>,
     /// It was idle before, so that its peer may have closed it.
     reused: bool,
 }
@@ -176,7 +179,8 @@ impl<R: Route> Exchange<'_, R> {
         I: ClientStream,
     {
         let timeouts = &target.port.http.timeouts;
-        let mut upstream = self.connect(endpoint, fresh, timeouts.connect).await?;
+        let connecting = self.connect(endpoint, target.source, fresh, timeouts.connect);
+        let mut upstream = connecting.await?;
         let begun = clock::now();
         let deadline = match clock::nanos(timeouts.response) {
             0 => u64::MAX,
@@ -196,21 +200,26 @@ impl<R: Route> Exchange<'_, R> {
     async fn connect(
         &self,
         endpoint: &Endpoint,
+        client: Option<IpAddr>,
         fresh: bool,
         limit: Duration,
     ) -> Result<Upstream, Broken> {
         let connections = &self.engine.relayed;
-        let idle = (!fresh).then(|| connections.idle(endpoint)).flatten();
+        let source = connections.source(client, endpoint);
+        let idle = (!fresh).then(|| connections.idle(endpoint, source));
+        let idle = idle.flatten();
         if let Some(stream) = idle {
             return Ok(Upstream {
                 stream,
+                source,
                 reused: true,
             });
         }
         // Boxed, because connecting is rare and its future is many times the size of a request's.
-        match Box::pin(connections.connect(endpoint, limit)).await {
+        match Box::pin(connections.connect(endpoint, source, limit)).await {
             Ok(stream) => Ok(Upstream {
                 stream,
+                source,
                 reused: false,
             }),
             Err(error) => Err(Broken::Endpoint(failure::not_connected(&error.into()))),
@@ -322,7 +331,7 @@ impl<R: Route> Exchange<'_, R> {
             drop(flight);
             if answer.keep && !extra {
                 let connections = &self.engine.relayed;
-                connections.give_back(upstream.stream, &endpoint.stats);
+                connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
             }
             client.send(self.stall).await?;
             return Ok(!self.close.get());
@@ -352,7 +361,7 @@ impl<R: Route> Exchange<'_, R> {
         }
         if answer.keep && !extra {
             let connections = &self.engine.relayed;
-            connections.give_back(upstream.stream, &endpoint.stats);
+            connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
         }
         Ok(!self.close.get())
     }
