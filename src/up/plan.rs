@@ -11,8 +11,8 @@ use sealane_config::sockets::HostSockets;
 use sealane_dns::DnsSettings;
 use sealane_ingress::{GatewayOptions, tls};
 use sealane_proxy::connect::Connector;
-use sealane_proxy::http::ServerOptions;
-use sealane_proxy::intercept::{InterceptOptions, Method};
+use sealane_proxy::http::{Hop, ServerOptions};
+use sealane_proxy::intercept::InterceptOptions;
 use sealane_proxy::node::Capture;
 
 use super::settings::{Addresses, Settings};
@@ -57,7 +57,10 @@ pub(super) fn work(
         gateway: Some(GatewayOptions {
             tls: tls::server_config(reader.clone(), fallback).context("cannot set up TLS")?,
             https_port: https.port(),
-            server: ServerOptions::default(),
+            server: ServerOptions {
+                hop: Hop::Gateway,
+                ..ServerOptions::default()
+            },
             access_log: false,
         }),
         dns: Some(Dns {
@@ -76,13 +79,13 @@ pub(super) fn work(
 
 fn intercept(addresses: &Addresses) -> InterceptOptions {
     InterceptOptions {
-        method: Method::Transparent,
         port: INTERCEPT_PORT,
         mark: INTERCEPT_MARK,
-        node_ips: vec![addresses.node.into()],
+        node_ips: vec![addresses.node.into()].into(),
         local_addresses: vec![addresses.dns],
         pod_cidrs: vec![addresses.pods.into()],
         service_cidrs: vec![addresses.services.into()],
         egress: true,
+        ..InterceptOptions::default()
     }
 }

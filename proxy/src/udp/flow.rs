@@ -6,36 +6,47 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sealane_config::Snapshot;
-use sealane_config::model::{ClientAddr, Endpoint, EndpointAddr, Scope, ServicePort, VipAddr};
+use sealane_config::model::{ClientAddr, Endpoint, EndpointAddr, Scope, ServicePort};
 use tokio::time::Instant;
 
 use super::budget::Room;
+use super::destination::{self, Destination};
 use super::front::Front;
 use super::metrics::{Lost, Open, ServiceMetrics};
 use super::pick::{Seed, pick};
 use super::table::FlowKey;
-use super::{UdpOptions, destination, socket, undelivered};
+use super::{UdpOptions, socket, undelivered};
 use crate::balance::Flight;
+use crate::node::Places;
+
+/// Endpoints that refused which a flow remembers.
+const REMEMBERED: usize = 8;
 
 /// The endpoint that a new flow gets.
 pub(super) struct Choice {
     pub(super) port: Arc<ServicePort>,
     scope: Scope,
+    /// The client's address, if endpoints may see it.
+    source: Option<IpAddr>,
     endpoint: Arc<Endpoint>,
     /// The snapshot that says so.
     generation: u64,
 }
 
-/// Chooses an endpoint; not `avoid`, if there is another one.
+/// Chooses an endpoint; none of `avoid`, if there are others.
 pub(super) fn choose(
     options: &UdpOptions,
     key: FlowKey,
-    avoid: Option<EndpointAddr>,
+    avoid: &[EndpointAddr],
 ) -> Result<Choice, Lost> {
     let snapshot = options.reader.load();
-    let found = destination::find(&snapshot, key.vip, &options.node_ips);
-    let (port, scope) = found.ok_or(Lost::NoService)?;
     let client = key.client.0;
+    let found = destination::find(&snapshot, client.ip(), key.vip, &options.places);
+    let Destination {
+        port,
+        scope,
+        source,
+    } = found.ok_or(Lost::NoService)?;
     let seed = match port.policy.affinity {
         Some(_) => {
             let service = &port.service;
@@ -44,13 +55,13 @@ pub(super) fn choose(
         None => Seed::of_flow(client, key.vip.0),
     };
     let endpoints = port.within(scope);
-    let picked = options.engine.balancer().stay_or(
-        Some(client.ip()),
-        &port,
-        endpoints,
-        avoid.as_slice(),
-        || pick(endpoints, seed, avoid),
-    );
+    let picked =
+        options
+            .engine
+            .balancer()
+            .stay_or(Some(client.ip()), &port, endpoints, avoid, || {
+                pick(endpoints, seed, avoid)
+            });
     let endpoint = picked.cloned().ok_or(if port.endpoints.is_empty() {
         Lost::NoEndpoints
     } else {
@@ -59,6 +70,7 @@ pub(super) fn choose(
     Ok(Choice {
         port,
         scope,
+        source,
         endpoint,
         generation: snapshot.generation,
     })
@@ -78,7 +90,7 @@ impl Choice {
 
     async fn open(&self, options: &UdpOptions, client: ClientAddr) -> io::Result<UdpSocket> {
         let endpoint = self.endpoint.addr;
-        if options.flows.keeps_source(client, endpoint) {
+        if options.connector.source(self.source, endpoint).is_some() {
             let socket = socket::from_client(client, endpoint);
             // The client's address may have no free port left; the node's own has.
             if !socket
@@ -106,6 +118,8 @@ pub(super) struct Flow {
     began: Instant,
     is_answered: bool,
     is_refused: bool,
+    /// Endpoints that have refused since one answered.
+    refusing: Vec<EndpointAddr>,
     /// Bytes of the last datagram that went to the endpoint.
     pub(super) last_length: usize,
     /// How often that one was sent again.
@@ -122,6 +136,7 @@ impl Flow {
         front: Rc<Front>,
         room: Room,
         open: Open,
+        refusing: Vec<EndpointAddr>,
         now: Instant,
     ) -> Self {
         Self {
@@ -135,6 +150,7 @@ impl Flow {
             began: now,
             is_answered: false,
             is_refused: false,
+            refusing,
             last_length: 0,
             resent: 0,
             open,
@@ -143,21 +159,18 @@ impl Flow {
     }
 
     /// Whether its endpoint still serves the Service port that was dialled.
-    pub(super) fn may_stay(
-        &mut self,
-        snapshot: &Snapshot,
-        vip: VipAddr,
-        node_ips: &[IpAddr],
-    ) -> bool {
+    pub(super) fn may_stay(&mut self, snapshot: &Snapshot, key: FlowKey, places: &Places) -> bool {
         if self.is_refused {
             return false;
         }
         if self.generation == snapshot.generation {
             return true;
         }
-        let Some((port, scope)) = destination::find(snapshot, vip, node_ips) else {
+        let client = key.client.0.ip();
+        let Some(found) = destination::find(snapshot, client, key.vip, places) else {
             return false;
         };
+        let Destination { port, scope, .. } = found;
         let is_same = Arc::ptr_eq(&port, &self.port) && scope == self.scope;
         // Another Service may have the address now.
         let stays = is_same
@@ -174,6 +187,7 @@ impl Flow {
     pub(super) fn answered(&mut self, now: Instant) {
         if !self.is_answered {
             self.is_answered = true;
+            self.refusing = Vec::new();
             self.flight.succeeded(now - self.began);
         }
     }
@@ -188,9 +202,24 @@ impl Flow {
         balancer.not_connected(Some(client.0.ip()), &self.port, &self.endpoint);
     }
 
-    /// The endpoint that refused.
-    pub(super) fn refused(&self) -> Option<EndpointAddr> {
-        self.is_refused.then_some(self.endpoint.addr)
+    /// Whether its endpoint is one that has refused: there is no other.
+    pub(super) fn is_last_resort(&self) -> bool {
+        self.refusing.contains(&self.endpoint.addr)
+    }
+
+    /// Endpoints that its successor should not have.
+    pub(super) fn into_refusing(mut self) -> Vec<EndpointAddr> {
+        if self.is_refused {
+            // All have refused: it is tried with one after the other again.
+            if self.is_last_resort() {
+                self.refusing.clear();
+            }
+            if self.refusing.len() == REMEMBERED {
+                self.refusing.remove(0);
+            }
+            self.refusing.push(self.endpoint.addr);
+        }
+        self.refusing
     }
 
     pub(super) fn metrics(&self) -> &ServiceMetrics {
