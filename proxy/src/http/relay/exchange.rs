@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -63,6 +64,8 @@ impl From<Gone> for Broken {
 /// A connection to an endpoint.
 struct Upstream {
     stream: TcpStream,
+    /// The client whose address the endpoint sees.
+    source: Option<IpAddr>,
     /// It was idle before, so that its peer may have closed it.
     reused: bool,
 }
@@ -155,7 +158,7 @@ impl<R: Route> Exchange<'_, R> {
     where
         I: ClientStream,
     {
-        let mut upstream = self.connect(endpoint, fresh).await?;
+        let mut upstream = self.connect(endpoint, target.source, fresh).await?;
         let begun = clock::now();
         let deadline = begun.saturating_add(clock::nanos(self.engine.options.response_timeout));
         let answered = self.ask(client, &mut upstream, sent, deadline).await;
@@ -169,19 +172,28 @@ impl<R: Route> Exchange<'_, R> {
         Ok((upstream, answered))
     }
 
-    async fn connect(&self, endpoint: &Endpoint, fresh: bool) -> Result<Upstream, Broken> {
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        client: Option<IpAddr>,
+        fresh: bool,
+    ) -> Result<Upstream, Broken> {
         let connections = &self.engine.relayed;
-        let idle = (!fresh).then(|| connections.idle(endpoint)).flatten();
+        let source = connections.source(client, endpoint);
+        let idle = (!fresh).then(|| connections.idle(endpoint, source));
+        let idle = idle.flatten();
         if let Some(stream) = idle {
             return Ok(Upstream {
                 stream,
+                source,
                 reused: true,
             });
         }
         // Boxed, because connecting is rare and its future is many times the size of a request's.
-        match Box::pin(connections.connect(endpoint)).await {
+        match Box::pin(connections.connect(endpoint, source)).await {
             Ok(stream) => Ok(Upstream {
                 stream,
+                source,
                 reused: false,
             }),
             Err(error) => Err(Broken::Endpoint(failure::not_connected(&error.into()))),
@@ -293,7 +305,7 @@ impl<R: Route> Exchange<'_, R> {
             drop(flight);
             if answer.keep && !extra {
                 let connections = &self.engine.relayed;
-                connections.give_back(upstream.stream, &endpoint.stats);
+                connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
             }
             client.send(self.stall).await?;
             return Ok(!self.close.get());
@@ -322,7 +334,7 @@ impl<R: Route> Exchange<'_, R> {
         }
         if answer.keep && !extra {
             let connections = &self.engine.relayed;
-            connections.give_back(upstream.stream, &endpoint.stats);
+            connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
         }
         Ok(!self.close.get())
     }
