@@ -61,6 +61,8 @@ pub enum ErrorKind {
     ExpectationFailed,
     /// A transfer coding other than `chunked` (501, and the connection is closed).
     UnknownCoding,
+    /// The request's body comes too slowly (408, and the connection is closed).
+    SlowBody,
     /// No rule takes the request (404).
     NoRoute,
     /// The rule that takes the request cannot be served as it is written (503).
@@ -71,6 +73,8 @@ pub enum ErrorKind {
     NoPort,
     /// The Service has no endpoint that is ready (503).
     NoEndpoints,
+    /// We have no port or address left to connect to an endpoint from (503).
+    NoLocalPorts,
     /// No endpoint could be connected to (502).
     ConnectFailed,
     /// No endpoint accepted a connection in time (504).
@@ -94,11 +98,13 @@ impl ErrorKind {
             Self::TargetTooLong => "target_too_long",
             Self::ExpectationFailed => "expectation_failed",
             Self::UnknownCoding => "unknown_coding",
+            Self::SlowBody => "slow_body",
             Self::NoRoute => "no_route",
             Self::InvalidRoute => "invalid_route",
             Self::NoService => "no_service",
             Self::NoPort => "no_port",
             Self::NoEndpoints => "no_endpoints",
+            Self::NoLocalPorts => "no_local_ports",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamReset => "upstream_reset",
@@ -116,10 +122,13 @@ impl ErrorKind {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::InvalidRoute | Self::NoService | Self::NoPort | Self::NoEndpoints => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::InvalidRoute
+            | Self::NoService
+            | Self::NoPort
+            | Self::NoEndpoints
+            | Self::NoLocalPorts => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed | Self::UpstreamReset | Self::BadResponse => {
                 StatusCode::BAD_GATEWAY
             }
@@ -132,7 +141,11 @@ impl ErrorKind {
     pub(crate) fn closes(self) -> bool {
         matches!(
             self,
-            Self::BadRequest | Self::UnknownCoding | Self::ExpectationFailed | Self::TargetTooLong
+            Self::BadRequest
+                | Self::SlowBody
+                | Self::UnknownCoding
+                | Self::ExpectationFailed
+                | Self::TargetTooLong
         )
     }
 }

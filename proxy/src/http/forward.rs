@@ -102,10 +102,9 @@ impl Inner {
                 }
                 Err(failure) => failure,
             };
-            if original.is_broken() {
+            if let Some(error) = original.broken() {
                 // The endpoint only saw the consequences.
-                let detail = "the request's body is malformed or cut short";
-                return Err(Error::new(ErrorKind::BadRequest, detail));
+                return Err(error);
             }
             if failure.is_connect() {
                 let (client, port) = (current.client, &current.port);

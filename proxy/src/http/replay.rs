@@ -14,6 +14,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::body::{Body, BodyError};
+use super::pace::TooSlow;
+use crate::{Error, ErrorKind};
 
 /// The longest body that is kept, bytes.
 const LIMIT: usize = 64 * 1024;
@@ -35,7 +37,7 @@ pub(super) struct State {
     /// Something was read and not kept.
     lost: bool,
     /// The client did not send all of it, or sent it malformed.
-    broken: bool,
+    broken: Option<ErrorKind>,
     /// When the last of it was read.
     ended: Option<Instant>,
     /// Which [`Replay`] may read: the latest. An abandoned connection may still hold an older one.
@@ -62,7 +64,7 @@ impl Original {
             kept_bytes: 0,
             keep,
             lost: false,
-            broken: false,
+            broken: None,
             ended: None,
             reader: 0,
         })))
@@ -96,12 +98,18 @@ impl Original {
         }
     }
 
-    /// The client failed to deliver it.
-    pub(super) fn is_broken(&self) -> bool {
-        match self {
-            Self::Empty => false,
+    /// How the client failed to deliver it, if it did.
+    pub(super) fn broken(&self) -> Option<Error> {
+        let kind = match self {
+            Self::Empty => None,
             Self::Shared(shared) => shared.borrow().broken,
-        }
+        }?;
+        let detail = if kind == ErrorKind::SlowBody {
+            "the request's body comes too slowly"
+        } else {
+            "the request's body is malformed or cut short"
+        };
+        Some(Error::new(kind, detail))
     }
 
     /// Nothing of the body was sent to anybody.
@@ -163,9 +171,13 @@ impl Replay {
                     self.next += 1;
                 }
             }
-            Some(Err(_)) => {
+            Some(Err(error)) => {
                 state.lost = true;
-                state.broken = true;
+                state.broken = Some(if error.is::<TooSlow>() {
+                    ErrorKind::SlowBody
+                } else {
+                    ErrorKind::BadRequest
+                });
             }
             None => {}
         }

@@ -76,7 +76,7 @@ fn grpc(kind: ErrorKind, message: &'static str) -> Response<Body> {
 /// gRPC's code for a kind: 14 unavailable, 12 unimplemented, 4 deadline exceeded, 13 internal.
 fn grpc_status(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::ResponseTimeout | ErrorKind::ConnectTimeout => "4",
+        ErrorKind::ResponseTimeout | ErrorKind::ConnectTimeout | ErrorKind::SlowBody => "4",
         ErrorKind::NoRoute | ErrorKind::MethodNotAllowed => "12",
         ErrorKind::BadRequest
         | ErrorKind::TargetTooLong
@@ -86,6 +86,7 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::NoService
         | ErrorKind::NoPort
         | ErrorKind::NoEndpoints
+        | ErrorKind::NoLocalPorts
         | ErrorKind::ConnectFailed
         | ErrorKind::UpstreamReset
         | ErrorKind::BadResponse

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::io::{Activity, Busy, Deadline, Spoken, Watched};
-use super::{gate, respond};
+use super::{gate, pace, respond};
 use crate::clock;
 
 /// The longest head of a request, bytes.
@@ -142,7 +142,7 @@ where
 {
     let mut request = request.map(Body::incoming);
     match gate::admit(&mut request) {
-        Ok(()) => handler(request).await,
+        Ok(()) => handler(pace::keep(request)).await,
         Err(error) => {
             let asked = respond::Asked::new(request.version(), request.headers());
             respond::error(&error, asked)
