@@ -20,12 +20,14 @@ use sealane_config::Reader;
 use sealane_config::sockets::HostSockets;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connect::Connector;
 use crate::http::Engine;
 use crate::intercept::{self, InterceptOptions, Method};
+use crate::live::UPKEEP;
 use crate::sidecar::{Direction, PodOptions};
 use crate::tcp::{Flows, Metrics};
 
@@ -146,7 +148,17 @@ impl NodeProxy {
             let listening = listeners.follow(Rc::clone(&worker));
             worker.connections.spawn_local(listening);
         }
-        shutdown.cancelled().await;
+        let measured = Rc::clone(&worker);
+        let upkeep = async move {
+            loop {
+                sleep(UPKEEP).await;
+                measured.metrics.upkeep();
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = upkeep => {}
+        }
         worker.shutdown.cancel();
         worker.connections.close();
         worker.connections.wait().await;

@@ -18,8 +18,10 @@ use super::body::Body;
 use super::metrics::Metrics;
 use super::respond;
 use super::retry::Budget;
+use crate::admission::{Connections, Limits};
 use crate::balance::{Affinity, Balancer};
 use crate::connect::Connector;
+use crate::live::UPKEEP;
 use crate::pool::Pool;
 use crate::sidecar::Direction;
 
@@ -86,6 +88,8 @@ pub struct EngineOptions {
     pub response_timeout: Duration,
     /// Clients that stay with their endpoint; one table for all workers.
     pub affinity: Affinity,
+    /// The connections of clients; one count for all workers.
+    pub connections: Connections,
     /// Which way requests go, for metrics.
     pub direction: Direction,
 }
@@ -95,6 +99,7 @@ impl Default for EngineOptions {
         Self {
             response_timeout: Duration::from_secs(60),
             affinity: Affinity::default(),
+            connections: Connections::new(Limits::none()),
             direction: Direction::Outbound,
         }
     }
@@ -133,6 +138,11 @@ impl Engine {
         }
     }
 
+    /// The connections of clients, for listeners to admit them.
+    pub fn connections(&self) -> &Connections {
+        &self.inner.options.connections
+    }
+
     /// The worker's balancer.
     pub fn balancer(&self) -> &Balancer {
         &self.inner.balancer
@@ -145,10 +155,12 @@ impl Engine {
         *self.inner.reader.borrow_mut() = Some(reader.clone());
         let mut tick = interval(SWEEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut upkeep = interval(UPKEEP);
         let mut published = true;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
+                _ = upkeep.tick() => self.inner.metrics.upkeep(),
                 _ = tick.tick() => {}
                 change = reader.changed(), if published => published = change.is_some(),
             }

@@ -1,8 +1,6 @@
 //! What is counted about requests to Services. Labels are the Service and a class of statuses:
 //! nothing that a client chooses.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,6 +9,7 @@ use metrics::{
 };
 use sealane_config::model::ServiceKey;
 
+use crate::live::{Cache, Series};
 use crate::sidecar::Direction;
 
 const REQUESTS: &str = "sealane_requests_total";
@@ -20,7 +19,7 @@ const RETRIES: &str = "sealane_retries_total";
 /// The handles of one worker, resolved once for each Service.
 pub(super) struct Metrics {
     direction: Direction,
-    services: RefCell<HashMap<ServiceKey, Rc<ServiceMetrics>>>,
+    services: Cache<ServiceKey, ServiceMetrics>,
 }
 
 /// The handles of one Service.
@@ -34,19 +33,26 @@ impl Metrics {
     pub(super) fn new(direction: Direction) -> Self {
         Self {
             direction,
-            services: RefCell::default(),
+            services: Cache::default(),
         }
     }
 
     pub(super) fn service(&self, key: &ServiceKey) -> Rc<ServiceMetrics> {
-        if let Some(known) = self.services.borrow().get(key) {
-            return Rc::clone(known);
+        let new = || ServiceMetrics::new(key, self.direction);
+        self.services.get(key, new)
+    }
+
+    /// To be called every [`UPKEEP`](crate::live::UPKEEP).
+    pub(super) fn upkeep(&self) {
+        self.services.upkeep();
+    }
+}
+
+impl Series for ServiceMetrics {
+    fn keep(&self) {
+        for counter in self.requests.iter().chain([&self.retries]) {
+            counter.increment(0);
         }
-        let new = Rc::new(ServiceMetrics::new(key, self.direction));
-        self.services
-            .borrow_mut()
-            .insert(key.clone(), Rc::clone(&new));
-        new
     }
 }
 
