@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sealane_config::Reader;
 use sealane_proxy::admission::Place;
-use sealane_proxy::http::{Engine, ServerOptions, serve};
+use sealane_proxy::http::{Engine, ServerOptions, serve_relayed};
 use sealane_proxy::live::UPKEEP;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +18,7 @@ use crate::filters::forwarded::Peer;
 use crate::handle;
 use crate::listen::accept_loop;
 use crate::metrics::Metrics;
+use crate::plain::Plain;
 use crate::tls;
 
 /// What is configured for the gateway and is not in the snapshot.
@@ -153,10 +154,16 @@ async fn serve_connection<I>(
 {
     let peer = Rc::new(peer);
     let gateway = Rc::clone(&inner);
+    let plain = Plain {
+        gateway: Rc::clone(&inner),
+        peer: Rc::clone(&peer),
+        place: Rc::clone(&place),
+    };
     let end = place.end().clone();
     let handler = move |request| {
         place.used();
         handle::handle(Rc::clone(&gateway), Rc::clone(&peer), request)
     };
-    serve(stream, &server, handler, end).await;
+    let relayed = (&inner.engine, &plain);
+    serve_relayed(stream, &server, relayed, handler, end).await;
 }

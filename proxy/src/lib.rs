@@ -16,9 +16,12 @@ pub mod intercept;
 pub mod live;
 pub mod node;
 mod pool;
+mod scratch;
 pub mod sidecar;
 mod tcp;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
+mod udp;
 
 pub use error::{Error, ErrorKind};
+pub use udp::FlowBudget;

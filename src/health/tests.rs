@@ -181,12 +181,13 @@ async fn free() -> u16 {
 async fn proxy_s15_listeners_follow_services_and_a_taken_port_is_an_event() {
     let (mut publisher, reader) = snapshot::channel();
     let health = Health::new(reader);
-    let (told, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let (told, mut events) = tokio::sync::mpsc::channel(16);
     let api = tower::service_fn(move |request: Request<kube::client::Body>| {
         let told = told.clone();
         async move {
             let body = request.into_body().collect_bytes().await.unwrap();
-            let _ = told.send(serde_json::from_slice::<Value>(&body).unwrap());
+            let event = serde_json::from_slice::<Value>(&body).unwrap();
+            let _ = told.try_send(event);
             Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(
                 body.to_vec(),
             )))

@@ -13,6 +13,7 @@ use sealane_config::Reader;
 use sealane_config::sockets::{HostSockets, tcp_listener};
 use sealane_dns::{DnsServer, DnsSettings};
 use sealane_ingress::{Gateway, GatewayOptions};
+use sealane_proxy::FlowBudget;
 use sealane_proxy::admission::Connections;
 use sealane_proxy::balance::Affinity;
 use sealane_proxy::connect::Connector;
@@ -126,12 +127,14 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
     let (bound, started) = std_mpsc::sync_channel(sets.len());
     let (failed, failures) = mpsc::channel(1);
     let affinity = Affinity::default();
+    let flows = FlowBudget::default();
     let mut threads = Vec::with_capacity(sets.len());
     for (index, set) in sets.into_iter().enumerate() {
         let worker = Worker {
             work: work.clone(),
             index,
             affinity: affinity.clone(),
+            flows: flows.clone(),
             drain: drain.clone(),
             failed: failed.clone(),
         };
@@ -197,6 +200,7 @@ struct Worker {
     work: Work,
     index: usize,
     affinity: Affinity,
+    flows: FlowBudget,
     drain: CancellationToken,
     failed: mpsc::Sender<String>,
 }
@@ -331,7 +335,8 @@ impl Worker {
             connector,
             host,
         )
-        .context("cannot intercept connections to Services")?;
+        .context("cannot intercept connections to Services")?
+        .with_flow_budget(self.flows.clone());
         parts.push(node.run(drain.clone()).map(Ok).boxed_local());
         if let Capture::Transparent(options) = capture
             && self.index == 0

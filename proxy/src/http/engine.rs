@@ -16,9 +16,10 @@ use tokio_util::task::TaskTracker;
 
 use super::body::Body;
 use super::metrics::Metrics;
+use super::relay::Connections;
 use super::respond;
 use super::retry::Budget;
-use crate::admission::{Connections, Limits};
+use crate::admission::{self, Limits};
 use crate::balance::{Affinity, Balancer};
 use crate::connect::Connector;
 use crate::live::UPKEEP;
@@ -89,7 +90,7 @@ pub struct EngineOptions {
     /// Clients that stay with their endpoint; one table for all workers.
     pub affinity: Affinity,
     /// The connections of clients; one count for all workers.
-    pub connections: Connections,
+    pub connections: admission::Connections,
     /// Which way requests go, for metrics.
     pub direction: Direction,
 }
@@ -99,7 +100,7 @@ impl Default for EngineOptions {
         Self {
             response_timeout: Duration::from_secs(60),
             affinity: Affinity::default(),
-            connections: Connections::new(Limits::none()),
+            connections: admission::Connections::new(Limits::none()),
             direction: Direction::Outbound,
         }
     }
@@ -114,6 +115,8 @@ pub struct Engine {
 pub(super) struct Inner {
     pub(super) balancer: Balancer,
     pub(super) pool: Rc<Pool>,
+    /// Connections of the relay.
+    pub(super) relayed: Connections,
     pub(super) budget: Budget,
     pub(super) metrics: Metrics,
     pub(super) tunnels: TaskTracker,
@@ -128,6 +131,7 @@ impl Engine {
         Self {
             inner: Rc::new(Inner {
                 balancer: Balancer::sharing(options.affinity.clone()),
+                relayed: Connections::new(connector.clone()),
                 pool: Rc::new(Pool::new(connector)),
                 budget: Budget::new(),
                 metrics: Metrics::new(options.direction),
@@ -139,8 +143,12 @@ impl Engine {
     }
 
     /// The connections of clients, for listeners to admit them.
-    pub fn connections(&self) -> &Connections {
+    pub fn connections(&self) -> &admission::Connections {
         &self.inner.options.connections
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// The worker's balancer.
@@ -165,6 +173,7 @@ impl Engine {
                 change = reader.changed(), if published => published = change.is_some(),
             }
             self.inner.pool.sweep();
+            self.inner.relayed.sweep();
         }
     }
 
