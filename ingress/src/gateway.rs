@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use sealane_config::Reader;
 use sealane_proxy::admission::Place;
-use sealane_proxy::http::{Engine, ServerOptions, serve_relayed};
+use sealane_proxy::http::{ClientStream, Engine, ServerOptions, serve_relayed};
 use sealane_proxy::live::UPKEEP;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -150,7 +149,7 @@ async fn serve_connection<I>(
     server: ServerOptions,
     place: Rc<Place>,
 ) where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: ClientStream + Send + 'static,
 {
     let peer = Rc::new(peer);
     let gateway = Rc::clone(&inner);

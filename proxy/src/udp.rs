@@ -37,13 +37,13 @@ mod table;
 mod undelivered;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
 use sealane_config::Reader;
-use sealane_config::model::{ClientAddr, VipAddr};
+use sealane_config::model::{ClientAddr, Protocol, VipAddr};
 use sealane_config::sockets::HostSockets;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
@@ -53,8 +53,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connect::Connector;
 use crate::http::Engine;
 use crate::intercept::Method;
-use crate::node::Capture;
-use crate::tcp::Flows;
+use crate::node::{Capture, Places};
 
 use batch::{Batch, Kind};
 use flow::Flow;
@@ -115,13 +114,11 @@ pub(crate) struct UdpOptions {
     pub(crate) reader: Reader,
     /// How datagrams arrive.
     pub(crate) arrival: Arrival,
-    /// Addresses on which node ports are served.
-    pub(crate) node_ips: Vec<IpAddr>,
+    /// Knows where addresses are.
+    pub(crate) places: Places,
     /// Knows which clients stay with their endpoint.
     pub(crate) engine: Engine,
-    /// Knows from which clients' addresses endpoints are reached.
-    pub(crate) flows: Flows,
-    /// Reaches the others.
+    /// Reaches endpoints.
     pub(crate) connector: Connector,
     /// Makes the listeners of node ports.
     pub(crate) host: HostSockets,
@@ -188,7 +185,7 @@ impl UdpProxy {
         let (changes, mut changed) = mpsc::channel(CHANGES);
         let listeners = Listeners {
             arrival: self.options.arrival,
-            node_ips: self.options.node_ips.clone(),
+            places: self.options.places.clone(),
             reader: self.options.reader.clone(),
             host: self.options.host.clone(),
             changes,
@@ -257,11 +254,9 @@ impl UdpProxy {
             return;
         }
         self.swept = snapshot.generation;
-        let node_ips = &self.options.node_ips;
-        let is_served = |addr: &SocketAddr| {
-            let found = destination::find(&snapshot, VipAddr(*addr), node_ips);
-            found.is_some_and(|(port, _)| !port.endpoints.is_empty())
-        };
+        let places = &self.options.places;
+        let is_served =
+            |addr: &SocketAddr| destination::is_served(&snapshot, VipAddr(*addr), places);
         let answering = self.fronts.answering();
         let gone: Vec<SocketAddr> = answering.filter(|addr| !is_served(addr)).collect();
         self.metrics
@@ -430,9 +425,9 @@ impl UdpProxy {
         let mut avoid = None;
         if let Some(id) = self.table.find(&key) {
             let snapshot = self.options.reader.load();
-            let node_ips = &self.options.node_ips;
+            let places = &self.options.places;
             if let Some(flow) = self.table.get_mut(id)
-                && flow.may_stay(&snapshot, key.vip, node_ips)
+                && flow.may_stay(&snapshot, key, places)
             {
                 return Ok(id);
             }
@@ -488,8 +483,9 @@ impl UdpProxy {
             self.refuser.refuse(key.client, key.vip);
         }
         let snapshot = self.options.reader.load();
-        let found = destination::find(&snapshot, key.vip, &self.options.node_ips);
-        let service = found.as_ref().map(|(port, _)| &port.service);
+        let places = &self.options.places;
+        let found = places.find(&snapshot, key.vip.0, Protocol::Udp);
+        let service = found.as_ref().map(|found| &found.port.service);
         self.metrics.of(service).dropped(reason, datagrams);
     }
 }

@@ -17,5 +17,6 @@ mod kubectl;
 mod leader;
 mod lifecycle;
 mod modes;
+mod nodes;
 mod rootless;
 mod udp;
