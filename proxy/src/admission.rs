@@ -69,6 +69,13 @@ pub enum Refusal {
     Source,
 }
 
+/// Without limits.
+impl Default for Connections {
+    fn default() -> Self {
+        Self::new(Limits::none())
+    }
+}
+
 /// The connections of a process; clones share them.
 #[derive(Clone, Debug)]
 pub struct Connections(Arc<Shared>);

@@ -63,6 +63,16 @@ impl<K: Clone + Eq + Hash, V: Series> Cache<K, V> {
         handles
     }
 
+    /// What there are handles for.
+    pub fn keys(&self) -> Vec<K> {
+        self.known.borrow().keys().cloned().collect()
+    }
+
+    /// Drops the handles for what is none of these.
+    pub fn retain(&self, is_there: impl Fn(&K) -> bool) {
+        self.known.borrow_mut().retain(|key, _| is_there(key));
+    }
+
     /// Drops what was not asked for for a while and nobody holds, and keeps the rest alive.
     pub fn upkeep(&self) {
         let now = self.now.get().wrapping_add(1);
@@ -95,7 +105,7 @@ mod tests {
     fn proxy_o4_handles_that_nobody_uses_are_dropped_and_the_others_kept() {
         let cache: Cache<&'static str, Kept> = Cache::default();
         let known = |cache: &Cache<&'static str, Kept>| -> Vec<&'static str> {
-            let mut known: Vec<&str> = cache.known.borrow().keys().copied().collect();
+            let mut known = cache.keys();
             known.sort_unstable();
             known
         };
