@@ -183,7 +183,6 @@ impl Net {
 
     /// Who has an address.
     pub(super) fn name_of(&self, ip: IpAddr) -> String {
-        let ip = ip.to_canonical();
         let mut places = self.places.iter();
         let found = places.find(|(_, place)| place.v4 == ip || place.v6 == ip);
         found.map_or_else(|| ip.to_string(), |(name, _)| (*name).to_owned())

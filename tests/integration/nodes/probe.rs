@@ -39,7 +39,7 @@ pub(super) struct Said {
     /// Its port.
     pub(super) port: u16,
     /// The client as the pod sees it.
-    pub(super) client: IpAddr,
+    pub(super) client: SocketAddr,
 }
 
 impl Said {
