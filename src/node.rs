@@ -154,7 +154,7 @@ impl NodeOptions {
 /// How connections are intercepted.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 enum MethodOption {
-    /// tproxy, unless a bridge between pods would lose its packets
+    /// tproxy, unless there is a bridge between pods
     #[default]
     Auto,
     /// TPROXY: clients' addresses are kept
@@ -168,14 +168,13 @@ impl MethodOption {
         match self {
             Self::Tproxy => Method::Transparent,
             Self::Redirect => Method::Redirect,
-            Self::Auto => match intercept::lossy_bridge(pods) {
+            Self::Auto => match intercept::bridge_between_pods(pods) {
                 None => Method::Transparent,
                 Some(bridge) => {
                     tracing::warn!(
                         bridge,
                         "intercepting by redirection, so that endpoints see the node's address: \
-                         net.bridge.bridge-nf-call-iptables is on, which loses transparently \
-                         intercepted packets of pods behind this bridge"
+                         transparent interception does not work for pods behind a bridge"
                     );
                     Method::Redirect
                 }
