@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 
 use super::exchange::Exchange;
 use super::io::Busy;
+use super::pace::Paced;
 use super::replay::Replay;
 
 /// Why a body ended early. Sources keep an HTTP/2 reset code, so that it is passed on.
@@ -26,6 +27,8 @@ enum Kind {
     Empty,
     Full(Bytes),
     Incoming(Incoming),
+    /// A request body that must not come too slowly.
+    Paced(Box<Paced>),
     /// A request body that can be sent again.
     Replay(Replay),
     /// A response body whose end is the end of an exchange with an endpoint.
@@ -54,6 +57,14 @@ impl Body {
         Kind::Incoming(incoming).into()
     }
 
+    /// The same, if it is sent by a client, with an eye on how fast.
+    pub(super) fn paced(mut self) -> Self {
+        if let Kind::Incoming(incoming) = self.kind {
+            self.kind = Kind::Paced(Box::new(Paced::new(incoming)));
+        }
+        self
+    }
+
     pub(super) fn replay(replay: Replay) -> Self {
         Kind::Replay(replay).into()
     }
@@ -71,7 +82,11 @@ impl Body {
     pub(super) fn into_full(self) -> Bytes {
         match self.kind {
             Kind::Full(bytes) => bytes,
-            Kind::Empty | Kind::Incoming(_) | Kind::Replay(_) | Kind::Exchange(..) => Bytes::new(),
+            Kind::Empty
+            | Kind::Incoming(_)
+            | Kind::Paced(_)
+            | Kind::Replay(_)
+            | Kind::Exchange(..) => Bytes::new(),
         }
     }
 
@@ -93,6 +108,7 @@ impl fmt::Debug for Body {
             Kind::Empty => "empty",
             Kind::Full(_) => "full",
             Kind::Incoming(_) => "incoming",
+            Kind::Paced(_) => "paced",
             Kind::Replay(_) => "replay",
             Kind::Exchange(..) => "exchange",
         };
@@ -116,9 +132,28 @@ impl HttpBody for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Kind::Incoming(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Kind::Paced(paced) => paced.poll_frame(cx),
             Kind::Replay(replay) => replay.poll_frame(cx),
             Kind::Exchange(incoming, exchange) => {
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending => {
+                        if exchange.as_mut().is_some_and(|it| it.is_overdue(cx))
+                            && let Some(exchange) = exchange.take()
+                        {
+                            exchange.broke("UT");
+                            let late = "the endpoint took too long with its answer";
+                            return Poll::Ready(Some(Err(late.into())));
+                        }
+                        return Poll::Pending;
+                    }
+                };
+                if let (Some(Ok(frame)), Some(exchange)) = (&frame, exchange.as_mut()) {
+                    exchange.moved();
+                    if let Some(trailers) = frame.trailers_ref() {
+                        exchange.trailers(trailers);
+                    }
+                }
                 match &frame {
                     Some(Ok(_)) if !incoming.is_end_stream() => {}
                     // The endpoint's connection is free before the client has read the rest.
@@ -129,7 +164,7 @@ impl HttpBody for Body {
                     }
                     Some(Err(_)) => {
                         if let Some(exchange) = exchange.take() {
-                            exchange.broke();
+                            exchange.broke("UC");
                         }
                     }
                 }
@@ -143,6 +178,7 @@ impl HttpBody for Body {
             Kind::Empty => true,
             Kind::Full(_) => false,
             Kind::Incoming(incoming) | Kind::Exchange(incoming, _) => incoming.is_end_stream(),
+            Kind::Paced(paced) => paced.inner.is_end_stream(),
             Kind::Replay(replay) => replay.is_end_stream(),
         }
     }
@@ -152,6 +188,7 @@ impl HttpBody for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Incoming(incoming) | Kind::Exchange(incoming, _) => incoming.size_hint(),
+            Kind::Paced(paced) => paced.inner.size_hint(),
             Kind::Replay(replay) => replay.size_hint(),
         }
     }

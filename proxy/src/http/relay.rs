@@ -102,7 +102,12 @@ where
         client.output = scratch::take();
         let exchange = exchange::Exchange {
             engine: engine.inner(),
+            state: engine
+                .inner()
+                .services
+                .get(&plain.route.target().port.service),
             route: &plain.route,
+            hop: options.hop,
             is_head: plain.is_head,
             idempotent: plain.idempotent,
             has_body: plain.has_body,
@@ -120,9 +125,12 @@ where
         }
         wait = options.idle_timeout;
     }
-    let shut = std::future::poll_fn(|cx| Pin::new(&mut client.stream).poll_shutdown(cx));
-    // The client may be gone already.
-    let _ = shut.await;
+    // Closing a socket says all that there is to say; a session has an end of its own.
+    if client.stream.socket().is_none() {
+        let shut = std::future::poll_fn(|cx| Pin::new(&mut client.stream).poll_shutdown(cx));
+        // The client may be gone already.
+        let _ = shut.await;
+    }
     None
 }
 
