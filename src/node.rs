@@ -14,13 +14,17 @@ use ipnet::IpNet;
 use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::WatchOptions;
+use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::intercept::{self, InterceptOptions, Method, NodeAddresses};
 use sealane_proxy::node::Capture;
 
+use tokio::sync::watch;
+
 use crate::admin::PrometheusHandle;
 use crate::dns::NameOptions;
 use crate::exit::Failure;
+use crate::health::HealthOptions;
 use crate::mode::{self, Mode, ModeOptions};
 use crate::serve::bind::Binder;
 use crate::serve::workers::{Dns, Work, distribute};
@@ -70,6 +74,8 @@ pub(crate) struct NodeOptions {
     #[command(flatten)]
     names: NameOptions,
     #[command(flatten)]
+    health: HealthOptions,
+    #[command(flatten)]
     mode: ModeOptions,
 }
 
@@ -98,6 +104,8 @@ pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(),
         network: None,
         sockets: HostSockets::here(),
         connector: Connector::Direct,
+        connections: Connections::new(Limits::none()),
+        applied: watch::Sender::default(),
         gateway: None,
         dns,
         services: Some(Capture::Transparent(options.intercept()?)),
@@ -114,6 +122,7 @@ pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(),
         admin,
         metrics,
         watch,
+        health: Some(options.health),
         publisher,
         work,
         addresses: BTreeMap::from_iter(addresses),
