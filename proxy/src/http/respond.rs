@@ -110,12 +110,14 @@ fn grpc(kind: ErrorKind, message: &'static str) -> Response<Body> {
 }
 
 /// gRPC's code for a kind: 14 unavailable, 12 unimplemented, 4 deadline exceeded, 8 resource
-/// exhausted, 13 internal.
+/// exhausted, 10 aborted, 13 internal. A call that nothing takes is unimplemented, as gRPC's own
+/// servers say.
 fn grpc_status(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::ResponseTimeout | ErrorKind::RequestTimeout | ErrorKind::ConnectTimeout => "4",
         ErrorKind::HeadersTooLarge | ErrorKind::BodyTooLarge => "8",
         ErrorKind::NoRoute | ErrorKind::MethodNotAllowed => "12",
+        ErrorKind::Loop => "10",
         ErrorKind::BadRequest
         | ErrorKind::TargetTooLong
         | ErrorKind::ExpectationFailed
@@ -128,7 +130,6 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::RetryBudget
         | ErrorKind::ConnectFailed
         | ErrorKind::UpstreamReset
-        | ErrorKind::BadResponse
-        | ErrorKind::Loop => "14",
+        | ErrorKind::BadResponse => "14",
     }
 }

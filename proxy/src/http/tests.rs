@@ -4,6 +4,7 @@ mod connections;
 mod messages;
 mod policies;
 mod retries;
+mod treatment;
 mod versions;
 
 use std::net::{Ipv4Addr, SocketAddr};
