@@ -114,7 +114,10 @@ fn grpc(kind: ErrorKind, message: &'static str) -> Response<Body> {
 /// servers say.
 fn grpc_status(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::ResponseTimeout | ErrorKind::RequestTimeout | ErrorKind::ConnectTimeout => "4",
+        ErrorKind::ResponseTimeout
+        | ErrorKind::RequestTimeout
+        | ErrorKind::ConnectTimeout
+        | ErrorKind::SlowBody => "4",
         ErrorKind::HeadersTooLarge | ErrorKind::BodyTooLarge => "8",
         ErrorKind::NoRoute | ErrorKind::MethodNotAllowed => "12",
         ErrorKind::Loop => "10",
@@ -126,6 +129,7 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::NoService
         | ErrorKind::NoPort
         | ErrorKind::NoEndpoints
+        | ErrorKind::NoLocalPorts
         | ErrorKind::Overloaded
         | ErrorKind::RetryBudget
         | ErrorKind::ConnectFailed
