@@ -223,7 +223,7 @@ fn what_listens_on_the_node_itself_is_left_alone() {
 }
 
 #[test]
-fn ten_thousand_services_are_written_in_parts() {
+fn proxy_i9_ten_thousand_services_are_written_in_batches() {
     let Some(world) = World::new() else { return };
     let pod = world.pod("client");
     let mut interceptor = interceptor(&world);

@@ -9,6 +9,7 @@
 //! ```
 
 mod bridge;
+mod families;
 mod life;
 mod own;
 mod policies;
