@@ -84,6 +84,7 @@ pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(),
         connector: Connector::Direct,
         gateway: None,
         dns,
+        pod: None,
         services: Some(Capture::Transparent(options.intercept()?)),
     };
     let watch = WatchOptions {
@@ -131,7 +132,7 @@ impl NodeOptions {
 }
 
 /// Addresses of this namespace's devices that others can reach.
-fn own_addresses() -> nix::Result<Vec<IpAddr>> {
+pub(crate) fn own_addresses() -> nix::Result<Vec<IpAddr>> {
     let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|device| {
         let address = device.address?;
         let v4 = address.as_sockaddr_in().map(|addr| IpAddr::V4(addr.ip()));

@@ -141,7 +141,7 @@ impl SidecarProxy {
     ) -> io::Result<Self> {
         let bind = |direction, engine| {
             let capture = Capture::Pod(Arc::new(options.clone()), direction);
-            let connector = Connector::all_from(sockets.clone());
+            let connector = Connector::from_sockets(sockets.clone());
             NodeProxy::bind(capture, reader.clone(), engine, connector, sockets.clone())
         };
         Ok(Self {
