@@ -18,6 +18,10 @@ const QUEUE: usize = 256;
 /// Backlog of the listeners made here; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// Room of a UDP socket for datagrams that arrive while a worker is busy, bytes; the kernel caps it
+/// at `net.core.rmem_max`.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
 /// What kind of socket is wanted.
 #[derive(Clone, Copy, Debug)]
 enum Wanted {
@@ -27,6 +31,8 @@ enum Wanted {
     Udp(SocketAddr),
     /// A TCP listener with `SO_REUSEPORT`.
     TcpListener(SocketAddr),
+    /// A UDP socket bound to this address, with `SO_REUSEPORT`.
+    UdpListener(SocketAddr),
 }
 
 struct Request {
@@ -109,6 +115,15 @@ impl HostSockets {
         self.get(Wanted::TcpListener(addr)).await.map(Into::into)
     }
 
+    /// A non-blocking UDP socket on this address with `SO_REUSEPORT`, so that each worker can have its
+    /// own.
+    ///
+    /// # Errors
+    /// As for [`Self::tcp_listener`].
+    pub async fn udp_listener(&self, addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
+        self.get(Wanted::UdpListener(addr)).await.map(Into::into)
+    }
+
     async fn get(&self, wanted: Wanted) -> io::Result<Socket> {
         let Some(thread) = &self.thread else {
             return make(wanted, self.mark);
@@ -148,6 +163,17 @@ fn make(wanted: Wanted, mark: Option<u32>) -> io::Result<Socket> {
             Ok(socket)
         }
         Wanted::TcpListener(addr) => tcp_listener(addr),
+        Wanted::UdpListener(addr) => {
+            let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+            socket.set_nonblocking(true)?;
+            socket.set_reuse_port(true)?;
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+            if addr.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.bind(&SockAddr::from(addr))?;
+            Ok(socket)
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{Request, Response};
 use sealane_config::Snapshot;
-use sealane_config::model::{BackendProtocol, RouteRule, Scope, ServicePort, WeightedBackend};
+use sealane_config::model::{
+    BackendProtocol, Filters, RouteRule, Scope, ServicePort, WeightedBackend,
+};
 use sealane_proxy::balance::Balancer;
 use sealane_proxy::http::path::CanonicalPath;
 use sealane_proxy::http::{Body, Target, Upstream};
@@ -109,6 +111,37 @@ pub fn decide<B>(
         rule: matched.rule,
         next,
     })
+}
+
+/// The same for a request that needs nothing but a backend: its path is canonical, and its rule
+/// neither redirects nor changes anything. `None` for every other request, errors included.
+pub(crate) fn decide_plain(
+    snapshot: &Snapshot,
+    host: &str,
+    path: &str,
+    secure: bool,
+    balancer: &Balancer,
+) -> Option<(Arc<RouteRule>, Target)> {
+    let path = CanonicalPath::parse(path).ok()?;
+    if rewrite::Path::of(&path).is_some() {
+        return None;
+    }
+    let host = matching::host_name(host);
+    let matched = matching::find(&snapshot.routes, &host, path.matched()).ok()?;
+    // A filter that is added has to be thought of here.
+    let Filters {
+        rewrite,
+        ssl_redirect: _,
+        force_ssl_redirect: _,
+        backend_protocol: _,
+    } = &matched.rule.filters;
+    let filters = &matched.rule.filters;
+    let redirected = !secure && redirect::wanted(filters, matched.has_certificate, path.matched());
+    if rewrite.is_some() || redirected {
+        return None;
+    }
+    let target = draw(snapshot, &matched.rule, balancer).ok()?;
+    Some((matched.rule, target))
 }
 
 /// The Service port that takes the request, drawn by weight.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sealane_config::Reader;
-use sealane_proxy::http::{Engine, ServerOptions, serve};
+use sealane_proxy::http::{Engine, ServerOptions, serve_relayed};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -15,6 +15,7 @@ use crate::filters::forwarded::Peer;
 use crate::handle;
 use crate::listen::accept_loop;
 use crate::metrics::Metrics;
+use crate::plain::Plain;
 use crate::tls;
 
 /// What is configured for the gateway and is not in the snapshot.
@@ -115,6 +116,11 @@ async fn serve_connection<I>(
 {
     let peer = Rc::new(peer);
     let gateway = Rc::clone(&inner);
+    let plain = Plain {
+        gateway: Rc::clone(&inner),
+        peer: Rc::clone(&peer),
+    };
     let handler = move |request| handle::handle(Rc::clone(&gateway), Rc::clone(&peer), request);
-    serve(stream, &server, handler, shutdown).await;
+    let relayed = (&inner.engine, &plain);
+    serve_relayed(stream, &server, relayed, handler, shutdown).await;
 }

@@ -11,6 +11,7 @@ mod handle;
 mod listen;
 pub mod matching;
 mod metrics;
+mod plain;
 pub mod tls;
 
 pub use gateway::{Gateway, GatewayOptions};

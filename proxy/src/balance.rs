@@ -146,6 +146,18 @@ impl Balancer {
         avoid: &[EndpointAddr],
     ) -> Option<&'a Arc<Endpoint>> {
         let pick = || self.pick(endpoints, avoid, &port.http.balancing);
+        self.stay_or(client, port, endpoints, avoid, pick)
+    }
+
+    /// As [`Self::pick_for`], with another way to choose where affinity does not say.
+    pub(crate) fn stay_or<'a>(
+        &self,
+        client: Option<IpAddr>,
+        port: &ServicePort,
+        endpoints: &'a [Arc<Endpoint>],
+        avoid: &[EndpointAddr],
+        pick: impl FnOnce() -> Option<&'a Arc<Endpoint>>,
+    ) -> Option<&'a Arc<Endpoint>> {
         let (Some(client), Some(timeout)) = (client, port.policy.affinity) else {
             return pick();
         };
@@ -354,7 +366,7 @@ impl Drop for Flight {
     }
 }
 
-fn mix(mut x: u64) -> u64 {
+pub(crate) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

@@ -57,6 +57,24 @@ impl Connector {
         Ok(stream)
     }
 
+    /// A UDP socket that is connected to the endpoint.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub(crate) async fn udp(&self, endpoint: EndpointAddr) -> io::Result<std::net::UdpSocket> {
+        let host = match self {
+            Self::Split { cluster, host }
+                if !cluster.iter().any(|c| c.contains(&endpoint.0.ip())) =>
+            {
+                host.clone()
+            }
+            Self::Direct | Self::Split { .. } => HostSockets::here(),
+        };
+        let socket = host.udp(endpoint.0).await?;
+        socket.connect(endpoint.0)?;
+        Ok(socket)
+    }
+
     async fn open(&self, endpoint: EndpointAddr) -> io::Result<TcpStream> {
         match self {
             Self::Split { cluster, host }

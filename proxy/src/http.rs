@@ -17,6 +17,7 @@ mod io;
 mod metrics;
 pub mod path;
 mod patience;
+mod relay;
 mod replay;
 pub mod respond;
 mod retry;
@@ -26,8 +27,9 @@ mod upgrade;
 
 pub use body::{Body, BodyError};
 pub use engine::{Engine, EngineOptions, Target, Upstream};
+pub use relay::{Front, PlainHead, Route, is_default, write_field};
 pub(crate) use serve::LocalExecutor;
-pub use serve::{ServerOptions, serve};
+pub use serve::{ServerOptions, serve, serve_relayed};
 pub use service::ServiceTarget;
 pub(crate) use service::refuse;
 

@@ -13,9 +13,12 @@ pub mod http;
 pub mod intercept;
 pub mod node;
 mod pool;
+mod scratch;
 pub mod sidecar;
 mod tcp;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
+mod udp;
 
 pub use error::{Error, ErrorKind};
+pub use udp::FlowBudget;

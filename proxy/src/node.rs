@@ -1,4 +1,5 @@
-//! The node proxy: takes connections to Services, and out of the cluster, on one worker.
+//! The node proxy: takes connections and datagrams to Services, and connections out of the cluster,
+//! on one worker.
 //!
 //! Connections come in on intercepted listeners, whose local address is what the client dialled, on
 //! listeners of node ports in the host's namespace and, where nothing can be intercepted, on a
@@ -28,6 +29,7 @@ use crate::http::Engine;
 use crate::intercept::{self, InterceptOptions, Method};
 use crate::sidecar::{Direction, PodOptions};
 use crate::tcp::{Flows, Metrics};
+use crate::udp::{Arrival, FlowBudget, UdpOptions, UdpProxy};
 
 use listeners::Listeners;
 use pod::OwnPorts;
@@ -52,6 +54,8 @@ pub struct NodeProxy {
     intercepted: Vec<TcpListener>,
     /// None in a pod.
     listeners: Option<Listeners>,
+    /// None in a pod, where datagrams go their own way.
+    udp: Option<UdpProxy>,
 }
 
 /// What every connection of a worker needs.
@@ -111,10 +115,25 @@ impl NodeProxy {
             node_ips.clear();
             listeners = None;
         }
+        let flows = Flows::new(connector.clone(), pods, own);
+        let arrival = Arrival::of(&capture);
+        let udp = arrival.map(|arrival| {
+            UdpProxy::bind(UdpOptions {
+                arrival,
+                reader: reader.clone(),
+                node_ips: node_ips.clone(),
+                engine: engine.clone(),
+                flows: flows.clone(),
+                connector,
+                host: host.clone(),
+                budget: FlowBudget::default(),
+            })
+        });
+        let udp = udp.transpose()?;
         let worker = Worker {
             reader,
             engine,
-            flows: Flows::new(connector, pods, own),
+            flows,
             host,
             capture,
             node_ips,
@@ -128,7 +147,17 @@ impl NodeProxy {
             worker: Rc::new(worker),
             intercepted,
             listeners,
+            udp,
         })
+    }
+
+    /// Shares a bound on UDP flows with other workers; without this the worker has one of its own.
+    #[must_use]
+    pub fn with_flow_budget(mut self, budget: FlowBudget) -> Self {
+        if let Some(udp) = &mut self.udp {
+            udp.set_budget(budget);
+        }
+        self
     }
 
     /// Serves until `shutdown`, then takes no more connections and returns when those that are open
@@ -145,6 +174,10 @@ impl NodeProxy {
         if let Some(listeners) = self.listeners {
             let listening = listeners.follow(Rc::clone(&worker));
             worker.connections.spawn_local(listening);
+        }
+        if let Some(udp) = self.udp {
+            let datagrams = udp.run(worker.shutdown.clone());
+            worker.connections.spawn_local(datagrams);
         }
         shutdown.cancelled().await;
         worker.shutdown.cancel();

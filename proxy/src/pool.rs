@@ -27,10 +27,10 @@ use crate::connect::Connector;
 use crate::http::{Body, Upstream};
 
 /// How long an idle connection is kept. Servers commonly close after 60 s and more.
-const IDLE: Duration = Duration::from_secs(60);
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
 /// Idle HTTP/1.1 connections that are kept for one endpoint by one worker.
-const MAX_IDLE: usize = 256;
+pub(crate) const MAX_IDLE: usize = 256;
 
 /// The pool of one worker.
 pub(crate) struct Pool {

@@ -13,6 +13,7 @@ use sealane_config::Reader;
 use sealane_config::sockets::{HostSockets, tcp_listener};
 use sealane_dns::{DnsServer, DnsSettings};
 use sealane_ingress::{Gateway, GatewayOptions};
+use sealane_proxy::FlowBudget;
 use sealane_proxy::balance::Affinity;
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions};
@@ -136,12 +137,14 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
     let (bound, started) = std_mpsc::sync_channel(sets.len());
     let (failed, failures) = mpsc::channel(1);
     let affinity = Affinity::default();
+    let flows = FlowBudget::default();
     let mut threads = Vec::with_capacity(sets.len());
     for (index, set) in sets.into_iter().enumerate() {
         let worker = Worker {
             work: work.clone(),
             index,
             affinity: affinity.clone(),
+            flows: flows.clone(),
             drain: drain.clone(),
             inbound: inbound.clone(),
             failed: failed.clone(),
@@ -214,6 +217,7 @@ struct Worker {
     work: Work,
     index: usize,
     affinity: Affinity,
+    flows: FlowBudget,
     drain: CancellationToken,
     inbound: CancellationToken,
     failed: mpsc::Sender<String>,
@@ -366,7 +370,8 @@ impl Worker {
             connector,
             host,
         )
-        .context("cannot intercept connections to Services")?;
+        .context("cannot intercept connections to Services")?
+        .with_flow_budget(self.flows.clone());
         parts.push(node.run(drain.clone()).map(Ok).boxed_local());
         if let Capture::Transparent(options) = capture
             && self.index == 0

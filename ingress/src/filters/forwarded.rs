@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use http::header::{FORWARDED, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sealane_proxy::http::{PlainHead, write_field};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -29,6 +30,8 @@ pub(crate) struct Peer {
     address: HeaderValue,
     port: HeaderValue,
     scheme: HeaderValue,
+    /// The fields that are the same for all requests, as they are sent over HTTP/1.1.
+    lines: Vec<u8>,
     /// The connection came over TLS.
     pub(crate) secure: bool,
 }
@@ -37,12 +40,68 @@ impl Peer {
     /// A client at `address` that came to our `port`.
     pub(crate) fn new(address: IpAddr, port: u16, secure: bool) -> Self {
         let address = address.to_canonical().to_string();
+        let scheme = if secure { "https" } else { "http" };
+        let mut lines = Vec::with_capacity(192);
+        write_field(FORWARDED_FOR.as_str(), address.as_bytes(), &mut lines);
+        write_field(REAL_IP.as_str(), address.as_bytes(), &mut lines);
+        write_field(
+            FORWARDED_PORT.as_str(),
+            port.to_string().as_bytes(),
+            &mut lines,
+        );
+        for name in [FORWARDED_PROTO, FORWARDED_SCHEME, SCHEME] {
+            write_field(name.as_str(), scheme.as_bytes(), &mut lines);
+        }
         Self {
             address: HeaderValue::try_from(address)
                 .expect("an address is written in digits, letters, dots and colons"),
             port: HeaderValue::from(port),
-            scheme: HeaderValue::from_static(if secure { "https" } else { "http" }),
+            scheme: HeaderValue::from_static(scheme),
+            lines,
             secure,
+        }
+    }
+
+    /// Whether a field, by its name as it came, is not passed on because it is written here or is a
+    /// claim. `X-Request-Id` is: [`Self::write_plain`] writes it.
+    pub(crate) fn owns(name: &str) -> bool {
+        let begins = |prefix: &str| {
+            let begin = name.get(..prefix.len());
+            begin.is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
+        };
+        match name.as_bytes().first() {
+            Some(b'x' | b'X') => {
+                begins("x-forwarded-")
+                    || [REAL_IP, REQUEST_ID, SCHEME, ORIGINAL_FOR, ORIGINAL_HOST]
+                        .iter()
+                        .any(|own| name.eq_ignore_ascii_case(own.as_str()))
+            }
+            Some(b'f' | b'F') => name.eq_ignore_ascii_case(FORWARDED.as_str()),
+            Some(b's' | b'S') => begins("ssl-client-"),
+            _ => false,
+        }
+    }
+
+    /// As [`Self::write`], for a request that is relayed.
+    pub(crate) fn write_plain(
+        &self,
+        head: &PlainHead<'_>,
+        random: impl FnOnce() -> [u64; 2],
+        out: &mut Vec<u8>,
+    ) {
+        out.extend_from_slice(&self.lines);
+        write_field(FORWARDED_HOST.as_str(), head.host.as_bytes(), out);
+        for (claimed, kept) in [
+            (FORWARDED_FOR, ORIGINAL_FOR),
+            (FORWARDED_HOST, ORIGINAL_HOST),
+        ] {
+            if let Some(value) = head.field(claimed.as_str()) {
+                write_field(kept.as_str(), value, out);
+            }
+        }
+        match head.field(REQUEST_ID.as_str()) {
+            Some(id) if is_request_id(id) => write_field(REQUEST_ID.as_str(), id, out),
+            _ => write_field(REQUEST_ID.as_str(), &hexadecimal(random()), out),
         }
     }
 
@@ -66,11 +125,12 @@ impl Peer {
         if let Some(host) = headers.get(HOST).cloned() {
             headers.insert(FORWARDED_HOST, host);
         }
-        if !headers.get(REQUEST_ID).is_some_and(is_request_id) {
-            let [high, low] = random();
-            if let Ok(id) = HeaderValue::try_from(format!("{high:016x}{low:016x}")) {
-                headers.insert(REQUEST_ID, id);
-            }
+        if !headers
+            .get(REQUEST_ID)
+            .is_some_and(|id| is_request_id(id.as_bytes()))
+            && let Ok(id) = HeaderValue::from_bytes(&hexadecimal(random()))
+        {
+            headers.insert(REQUEST_ID, id);
         }
     }
 }
@@ -93,8 +153,20 @@ fn remove_claims(headers: &mut HeaderMap) {
     }
 }
 
-fn is_request_id(value: &HeaderValue) -> bool {
-    let bytes = value.as_bytes();
+/// 32 digits.
+fn hexadecimal(numbers: [u64; 2]) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [0; 32];
+    for (half, number) in digits.chunks_mut(16).zip(numbers) {
+        for (at, digit) in half.iter_mut().rev().enumerate() {
+            let nibble = (number >> (4 * at)) & 0xf;
+            *digit = DIGITS[nibble as usize];
+        }
+    }
+    digits
+}
+
+fn is_request_id(bytes: &[u8]) -> bool {
     (1..=MAX_REQUEST_ID).contains(&bytes.len())
         && bytes
             .iter()

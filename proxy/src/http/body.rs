@@ -67,6 +67,14 @@ impl Body {
         Kind::Exchange(incoming, Some(Box::new(exchange))).into()
     }
 
+    /// What a body of our own says; nothing for every other body.
+    pub(super) fn into_full(self) -> Bytes {
+        match self.kind {
+            Kind::Full(bytes) => bytes,
+            Kind::Empty | Kind::Incoming(_) | Kind::Replay(_) | Kind::Exchange(..) => Bytes::new(),
+        }
+    }
+
     pub(super) fn busy(mut self, busy: Busy) -> Self {
         self.busy = Some(busy);
         self

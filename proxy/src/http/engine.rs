@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::Body;
 use super::metrics::Metrics;
+use super::relay::Connections;
 use super::respond;
 use super::retry::Budget;
 use crate::balance::{Affinity, Balancer};
@@ -109,6 +110,8 @@ pub struct Engine {
 pub(super) struct Inner {
     pub(super) balancer: Balancer,
     pub(super) pool: Rc<Pool>,
+    /// Connections of the relay.
+    pub(super) relayed: Connections,
     pub(super) budget: Budget,
     pub(super) metrics: Metrics,
     pub(super) tunnels: TaskTracker,
@@ -123,6 +126,7 @@ impl Engine {
         Self {
             inner: Rc::new(Inner {
                 balancer: Balancer::sharing(options.affinity.clone()),
+                relayed: Connections::new(connector.clone()),
                 pool: Rc::new(Pool::new(connector)),
                 budget: Budget::new(),
                 metrics: Metrics::new(options.direction),
@@ -131,6 +135,10 @@ impl Engine {
                 reader: RefCell::new(None),
             }),
         }
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// The worker's balancer.
@@ -153,6 +161,7 @@ impl Engine {
                 change = reader.changed(), if published => published = change.is_some(),
             }
             self.inner.pool.sweep();
+            self.inner.relayed.sweep();
         }
     }
 

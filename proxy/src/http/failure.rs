@@ -28,6 +28,17 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// There is nobody to try, or to try again.
+    pub(super) fn last(error: Error) -> Self {
+        Self {
+            error,
+            retry: Retry::Never,
+            blame: false,
+        }
+    }
+}
+
 /// There is no connection.
 pub(super) fn not_connected(error: &ConnectError) -> Failure {
     let error = if error.is_timeout() {
@@ -56,6 +67,26 @@ pub(super) fn timed_out() -> Failure {
         error: Error::new(ErrorKind::ResponseTimeout, detail),
         retry: Retry::Never,
         blame: true,
+    }
+}
+
+/// The answer breaks HTTP's rules.
+pub(super) fn malformed() -> Failure {
+    Failure {
+        error: Error::new(ErrorKind::BadResponse, "the endpoint's answer is malformed"),
+        retry: Retry::Never,
+        blame: true,
+    }
+}
+
+/// A connection ended before any byte of an answer.
+pub(super) fn closed(retry: Retry) -> Failure {
+    let detail = "the endpoint closed the connection before it answered";
+    Failure {
+        error: Error::new(ErrorKind::UpstreamReset, detail),
+        retry,
+        // An idle connection that was closed says nothing about the endpoint.
+        blame: retry != Retry::Stale,
     }
 }
 
@@ -112,14 +143,17 @@ fn is_unprocessed(error: &hyper::Error) -> bool {
 /// Answers that count against an endpoint: server errors, except those that say that the request
 /// asks for something nobody has, and "slow down".
 pub(super) fn is_failure(response: &Response<Incoming>) -> bool {
-    let status = response.status();
-    let server_error = status.is_server_error()
-        && status != StatusCode::NOT_IMPLEMENTED
-        && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED;
-    server_error
-        || status == StatusCode::TOO_MANY_REQUESTS
+    is_failing(response.status())
         || response
             .headers()
             .get("grpc-status")
             .is_some_and(|code| matches!(code.as_bytes(), b"4" | b"13" | b"14" | b"15"))
+}
+
+/// The same by status alone.
+pub(super) fn is_failing(status: StatusCode) -> bool {
+    let server_error = status.is_server_error()
+        && status != StatusCode::NOT_IMPLEMENTED
+        && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+    server_error || status == StatusCode::TOO_MANY_REQUESTS
 }

@@ -27,7 +27,7 @@ use crate::{Error, ErrorKind};
 const MAX_ATTEMPTS: usize = 5;
 
 /// What decides whether a request is tried again.
-struct Attempts {
+pub(super) struct Attempts {
     idempotent: bool,
     /// Endpoints that it need not be tried on again.
     tried: Vec<EndpointAddr>,
@@ -38,6 +38,25 @@ struct Attempts {
 }
 
 impl Attempts {
+    pub(super) fn new(idempotent: bool) -> Self {
+        Self {
+            idempotent,
+            tried: Vec::new(),
+            fresh: false,
+            repeated: false,
+        }
+    }
+
+    /// Endpoints that it need not be tried on again.
+    pub(super) fn tried(&self) -> &[EndpointAddr] {
+        &self.tried
+    }
+
+    /// The next attempt takes a new connection.
+    pub(super) fn fresh(&self) -> bool {
+        self.fresh
+    }
+
     /// There is an endpoint to try it on.
     fn untried(&self, target: &Target) -> bool {
         let mut endpoints = target.endpoints().iter();
@@ -68,12 +87,7 @@ impl Inner {
             Wanted::take(&mut parts)
         };
         heads::write_request(&mut parts, target.upstream, wanted.as_ref())?;
-        let mut attempts = Attempts {
-            idempotent: is_idempotent(&parts.method),
-            tried: Vec::new(),
-            fresh: false,
-            repeated: false,
-        };
+        let mut attempts = Attempts::new(is_idempotent(&parts.method));
         let original = Original::new(body, attempts.idempotent);
         let mut latest = None;
         loop {
@@ -107,16 +121,11 @@ impl Inner {
                 let detail = "the request's body is malformed or cut short";
                 return Err(Error::new(ErrorKind::BadRequest, detail));
             }
-            if failure.is_connect() {
-                let (client, port) = (current.client, &current.port);
-                self.balancer.not_connected(client, port, endpoint);
-            }
-            if failure.blame {
-                flight.failed(current.endpoints(), &current.port.http.balancing);
-            }
+            self.blame(&failure, &flight, current, endpoint);
             let newer = self.latest(current);
             let choice = newer.as_ref().unwrap_or(current);
-            let again = self.again(&failure, &mut attempts, &original, endpoint, choice);
+            let untouched = original.untouched();
+            let again = self.again(&failure, &mut attempts, untouched, endpoint, choice);
             if !again || original.start_over().is_none() {
                 return Err(failure.error);
             }
@@ -128,7 +137,24 @@ impl Inner {
         }
     }
 
-    fn pick<'a>(
+    /// Counts a failure against the endpoint.
+    pub(super) fn blame(
+        &self,
+        failure: &Failure,
+        flight: &Flight,
+        target: &Target,
+        endpoint: &Endpoint,
+    ) {
+        if failure.is_connect() {
+            let (client, port) = (target.client, &target.port);
+            self.balancer.not_connected(client, port, endpoint);
+        }
+        if failure.blame {
+            flight.failed(target.endpoints(), &target.port.http.balancing);
+        }
+    }
+
+    pub(super) fn pick<'a>(
         &self,
         target: &'a Target,
         tried: &[EndpointAddr],
@@ -148,7 +174,7 @@ impl Inner {
     }
 
     /// The target as it is now, with the endpoints that have appeared meanwhile.
-    fn latest(&self, target: &Target) -> Option<Target> {
+    pub(super) fn latest(&self, target: &Target) -> Option<Target> {
         let reader = self.reader.borrow();
         let snapshot = reader.as_ref()?.load();
         let service = snapshot.services.get(&target.port.service)?;
@@ -159,12 +185,13 @@ impl Inner {
         })
     }
 
-    /// Whether the request is tried once more; the rules are in [`super::retry`].
-    fn again(
+    /// Whether the request is tried once more; the rules are in [`super::retry`]. `untouched` says that
+    /// nothing of its body was sent.
+    pub(super) fn again(
         &self,
         failure: &Failure,
         attempts: &mut Attempts,
-        original: &Original,
+        untouched: bool,
         endpoint: &Endpoint,
         target: &Target,
     ) -> bool {
@@ -175,7 +202,7 @@ impl Inner {
             }
             // The same endpoint will do: it is the connection that was old.
             Retry::Stale => {
-                let safe = attempts.idempotent || original.untouched();
+                let safe = attempts.idempotent || untouched;
                 safe && !std::mem::replace(&mut attempts.fresh, true)
             }
             Retry::Broken => {

@@ -198,7 +198,7 @@ fn drop_impostors(headers: &mut HeaderMap) {
 }
 
 /// A host name, IPv4 address or bracketed IPv6 address and perhaps a port; or nothing at all.
-fn is_authority(text: &[u8]) -> bool {
+pub(super) fn is_authority(text: &[u8]) -> bool {
     let (host, port) = if text.starts_with(b"[") {
         let Some(end) = text.iter().position(|&b| b == b']') else {
             return false;

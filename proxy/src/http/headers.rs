@@ -53,6 +53,11 @@ fn is_protected(name: &HeaderName) -> bool {
         || matches!(name.as_str(), "x-real-ip" | "x-request-id" | "x-scheme")
 }
 
+/// The same for a name as it came.
+pub(super) fn is_protected_name(name: &str) -> bool {
+    HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| is_protected(&name))
+}
+
 /// Whether a comma-separated field has this token, in any case.
 pub(super) fn has_token(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
     list(headers, name).any(|t| t.eq_ignore_ascii_case(token.as_bytes()))

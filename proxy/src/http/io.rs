@@ -113,15 +113,15 @@ pub(super) struct Watched<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
-    /// Reads until it is clear what the client speaks, which is known if it is `http2_only`. `None`
-    /// if it says nothing.
+    /// Reads until it is clear what the client speaks, which is known if it is `http2_only`; `prefix`
+    /// was read already. `None` if it says nothing.
     pub(super) async fn open(
         mut stream: I,
+        mut prefix: BytesMut,
         http2_only: bool,
     ) -> io::Result<Option<(Self, Spoken)>> {
-        let mut prefix = BytesMut::with_capacity(1024);
         loop {
-            if stream.read_buf(&mut prefix).await? == 0 {
+            if prefix.is_empty() && stream.read_buf(&mut prefix).await? == 0 {
                 return Ok(None);
             }
             let seen = prefix.len().min(PREFACE.len());
@@ -131,6 +131,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
                 Spoken::Http1
             } else if seen == PREFACE.len() {
                 Spoken::Http2
+            } else if stream.read_buf(&mut prefix).await? == 0 {
+                return Ok(None);
             } else {
                 continue;
             };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -18,7 +19,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
+use super::engine::Engine;
 use super::io::{Activity, Busy, Deadline, Spoken, Watched};
+use super::relay::{Front, relay};
 use super::{gate, respond};
 use crate::clock;
 
@@ -102,8 +105,51 @@ pub async fn serve<I, H, F>(
     H: Fn(Request<Body>) -> F + 'static,
     F: Future<Output = Response<Body>> + 'static,
 {
+    serve_from(stream, BytesMut::new(), options, handler, shutdown).await;
+}
+
+/// As [`serve()`], but plain requests are relayed to where `front` says, and `handler` gets only what
+/// is left. Once it has got one it gets all that follow on the connection.
+pub async fn serve_relayed<I, R, H, F>(
+    stream: I,
+    options: &ServerOptions,
+    (engine, front): (&Engine, &R),
+    handler: H,
+    shutdown: CancellationToken,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    R: Front,
+    H: Fn(Request<Body>) -> F + 'static,
+    F: Future<Output = Response<Body>> + 'static,
+{
+    let left = if options.http2_only {
+        Some((stream, BytesMut::new()))
+    } else {
+        relay(stream, engine, front, options, &shutdown).await
+    };
+    if let Some((stream, read)) = left {
+        // Boxed, because it is large, and most connections never need it.
+        Box::pin(serve_from(stream, read, options, handler, shutdown)).await;
+    }
+}
+
+/// Serves a connection of which `read` was read already.
+async fn serve_from<I, H, F>(
+    stream: I,
+    read: BytesMut,
+    options: &ServerOptions,
+    handler: H,
+    shutdown: CancellationToken,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Body>) -> F + 'static,
+    F: Future<Output = Response<Body>> + 'static,
+{
     let opened = tokio::select! {
-        opened = timeout(options.head_timeout, Watched::open(stream, options.http2_only)) => opened,
+        opened = timeout(
+            options.head_timeout,
+            Watched::open(stream, read, options.http2_only),
+        ) => opened,
         () = shutdown.cancelled() => return,
     };
     let Ok(Ok(Some((stream, spoken)))) = opened else {

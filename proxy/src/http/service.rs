@@ -1,17 +1,20 @@
 //! Connections to one Service port: what the node proxy serves.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use sealane_config::Reader;
 use sealane_config::model::{Backend, ClientAddr, Scope, ServicePort};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::engine::{Engine, Target, Upstream};
+use super::relay::{Front, PlainHead, Route, is_default};
 use super::respond;
-use super::serve::{ServerOptions, serve};
+use super::serve::{ServerOptions, serve, serve_relayed};
 use crate::{Error, ErrorKind};
 
 /// A Service port by name, looked up again for every request: a connection outlives many snapshots.
@@ -95,7 +98,7 @@ where
 
 impl Engine {
     /// Serves a connection whose every request goes to one Service port, each to an endpoint of its
-    /// own. Endpoints are spoken to in the client's version of HTTP. Ends as [`serve()`] does.
+    /// own. Endpoints are spoken to in the client's version of HTTP. Ends as [`super::serve()`] does.
     pub async fn serve_service<I>(
         &self,
         stream: I,
@@ -107,13 +110,19 @@ impl Engine {
     {
         tracing::trace!(%client, service = %target.backend.service, "HTTP connection");
         let engine = self.clone();
+        let front = ServiceFront {
+            client: client.0.ip(),
+            target: target.clone(),
+        };
         let target = std::rc::Rc::new(target);
         let handler = move |request: Request<Body>| {
             let engine = engine.clone();
             let target = std::rc::Rc::clone(&target);
             async move { engine.forward_to_service(request, client, &target).await }
         };
-        serve(stream, &ServerOptions::default(), handler, shutdown).await;
+        let options = ServerOptions::default();
+        let relayed = (self, &front);
+        serve_relayed(stream, &options, relayed, handler, shutdown).await;
     }
 
     async fn forward_to_service(
@@ -138,4 +147,34 @@ impl Engine {
             }
         }
     }
+}
+
+/// The relay's view of a connection to one Service port.
+struct ServiceFront {
+    client: IpAddr,
+    target: ServiceTarget,
+}
+
+impl Front for ServiceFront {
+    type Route = Target;
+
+    fn route(&self, _: &PlainHead<'_>) -> Option<Target> {
+        let mut target = self.target.resolve(Upstream::Http1).ok()?;
+        target.client = Some(self.client);
+        is_default(&target).then_some(target)
+    }
+
+    fn passes(&self, _: &str) -> bool {
+        true
+    }
+
+    fn write_fields(&self, _: &PlainHead<'_>, _: &mut Vec<u8>) {}
+}
+
+impl Route for Target {
+    fn target(&self) -> &Target {
+        self
+    }
+
+    fn answered(&self, _: StatusCode, _: Instant) {}
 }

@@ -96,6 +96,22 @@ impl Rule {
             .equals(&[libc::IPPROTO_TCP as u8])
     }
 
+    /// Only UDP.
+    pub(super) fn udp(self) -> Self {
+        self.load_meta(libc::NFT_META_L4PROTO, FIRST)
+            .equals(&[libc::IPPROTO_UDP as u8])
+    }
+
+    /// Only the family's ICMP.
+    pub(super) fn icmp(self, family: Family) -> Self {
+        let protocol = match family {
+            Family::V4 => libc::IPPROTO_ICMP,
+            Family::V6 => libc::IPPROTO_ICMPV6,
+        };
+        self.load_meta(libc::NFT_META_L4PROTO, FIRST)
+            .equals(&[protocol as u8])
+    }
+
     /// Only packets to these ports; the packet has to be TCP or UDP.
     pub(super) fn destination_port_in(self, ports: &RangeInclusive<u16>) -> Self {
         self.load_payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, FIRST)
@@ -124,7 +140,8 @@ impl Rule {
     }
 
     /// Only packets for a transparent socket that is bound or connected to one address: replies to
-    /// connections made from a client's address, and later packets of intercepted ones.
+    /// connections made from a client's address, and later packets of intercepted ones. An ICMP
+    /// error is for the socket that it is about.
     pub(super) fn for_transparent_socket(self) -> Self {
         const TRANSPARENT: u32 = 0;
         const WILDCARD: u32 = 2;

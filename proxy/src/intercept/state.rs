@@ -5,7 +5,7 @@
 //! endpoints, not on which.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use sealane_config::Snapshot;
 use sealane_config::model::{Protocol, ServicePort};
@@ -69,11 +69,11 @@ pub(super) type Elements = HashMap<Element, Set>;
 /// Calls `visit` once with each element that a snapshot asks for.
 fn desired(snapshot: &Snapshot, options: &InterceptOptions, mut visit: impl FnMut(Element, Set)) {
     for (&(ip, protocol, number), port) in &snapshot.vips {
-        let Some(set) = set_for(port, Family::of(ip)) else {
-            continue;
-        };
         // The cluster DNS listens on its Service's address itself, endpoints or not.
-        if matches!(set, Set::Capture(_)) || !is_node_address(ip, options) {
+        let is_own = is_node_address(ip, options);
+        let is_here = port.endpoints.is_empty() || is_served_here(port, number, options);
+        if !is_own || !is_here {
+            let set = set_for(port, Family::of(ip));
             visit(Element::Service(ip, protocol, number), set);
         }
     }
@@ -89,9 +89,8 @@ fn desired(snapshot: &Snapshot, options: &InterceptOptions, mut visit: impl FnMu
             if snapshot.vips.contains_key(&(ip, protocol, number)) {
                 continue;
             }
-            if let Some(set) = set_for(port, Family::of(ip)) {
-                visit(Element::Service(ip, protocol, number), set);
-            }
+            let set = set_for(port, Family::of(ip));
+            visit(Element::Service(ip, protocol, number), set);
         }
     }
     for &ip in options.node_ips.iter().chain(&options.local_addresses) {
@@ -103,15 +102,18 @@ fn is_node_address(ip: IpAddr, options: &InterceptOptions) -> bool {
     options.node_ips.contains(&ip) || options.local_addresses.contains(&ip)
 }
 
-/// UDP ports with endpoints are in no set, because datagrams are not proxied yet: on a Service's
-/// address they are refused like every port that nobody serves.
-fn set_for(port: &ServicePort, family: Family) -> Option<Set> {
+/// Datagrams to an own address whose endpoints are own addresses with the same port need no proxy:
+/// that is the cluster DNS, which every query would otherwise cost a flow.
+fn is_served_here(port: &ServicePort, number: u16, options: &InterceptOptions) -> bool {
+    let own = |addr: SocketAddr| addr.port() == number && is_node_address(addr.ip(), options);
+    port.protocol == Protocol::Udp && port.endpoints.iter().all(|e| own(e.addr.0))
+}
+
+fn set_for(port: &ServicePort, family: Family) -> Set {
     if port.endpoints.is_empty() {
-        return Some(Set::Refuse(family));
-    }
-    match port.protocol {
-        Protocol::Tcp => Some(Set::Capture(family)),
-        Protocol::Udp => None,
+        Set::Refuse(family)
+    } else {
+        Set::Capture(family)
     }
 }
 

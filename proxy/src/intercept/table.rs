@@ -3,15 +3,17 @@
 //! What happens to a packet from a pod, in this order:
 //!
 //! 1. it came in through `lo`: passes, so that our own connections are never caught
-//! 2. it is for a transparent socket of ours: delivered. Connections go on whatever became of the
-//!    Service in the meantime (S19), and replies to connections that were made from a client's
+//! 2. it is TCP for a transparent socket of ours: delivered. Connections go on whatever became of
+//!    the Service in the meantime (S19), and replies to connections that were made from a client's
 //!    address come back (S23)
 //! 3. it is for a Service port with endpoints: delivered to the proxy
 //! 4. it is for a Service port without: refused at once (S4)
 //! 5. it is for an address of this node: passes
 //! 6. it is for another port of a Service's address: refused; for an address of the Service CIDR
 //!    that no Service has: lost (S1)
-//! 7. it is for a pod: passes
+//! 7. it is for a pod: passes, unless it is a datagram for a transparent socket of ours, or an ICMP
+//!    error about one: delivered. Only endpoints' answers come here: what clients send to a Service
+//!    was dealt with above, so that a Service that is gone takes no more datagrams of old flows (S18)
 //! 8. it is TCP to an address that is no destination outside, such as loopback or link-local:
 //!    refused
 //! 9. other TCP: delivered to the proxy, which is the way out
@@ -278,6 +280,12 @@ fn add_rules(batch: &mut Batch, table: &str, options: &InterceptOptions) {
         }
         let pods: Vec<_> = of(&options.pod_cidrs, family).collect();
         for cidr in &pods {
+            if options.method == Method::Transparent {
+                for answer in [of_family().udp(), of_family().icmp(family)] {
+                    let answer = within(answer, cidr).for_transparent_socket();
+                    add(ENTRY, deliver(answer));
+                }
+            }
             add(ENTRY, within(of_family(), cidr).accept());
         }
         if pods.is_empty() || !options.egress {

@@ -83,9 +83,10 @@ fn proxy_s1_s4_a_port_is_captured_refused_or_left_alone() {
         ("endpoints", (VIP, Tcp, 80, 2), Some(Set::Capture(v4))),
         ("no endpoints", (VIP, Tcp, 80, 0), Some(Set::Refuse(v4))),
         ("UDP without", (VIP, Udp, 53, 0), Some(Set::Refuse(v4))),
-        ("UDP with: not proxied", (VIP, Udp, 53, 1), None),
+        ("UDP with", (VIP, Udp, 53, 1), Some(Set::Capture(v4))),
         ("the DNS's own address", (DNS, Tcp, 53, 0), None),
         ("DNS over TCP", (DNS, Tcp, 53, 1), Some(Set::Capture(v4))),
+        ("DNS of pods", (DNS, Udp, 53, 1), Some(Set::Capture(v4))),
     ] {
         let (ip, protocol, number, _) = vip;
         let elements = elements(&[vip]);
@@ -210,4 +211,28 @@ fn an_external_ip_of_the_node_goes_before_a_node_port() {
     let (elements, _) = after(&[snapshot]);
     let element = Element::Service(NODE, Protocol::Tcp, 30080);
     assert_eq!(elements[&element], Set::Capture(Family::V4));
+}
+
+#[test]
+fn proxy_s1_datagrams_to_our_own_dns_are_left_to_it_unless_pods_serve_them() {
+    let element = Element::Service(DNS, Protocol::Udp, 53);
+    let pod: SocketAddr = (Ipv4Addr::new(10, 244, 0, 9), 53).into();
+    for (name, addrs, expected) in [
+        ("our own", vec![(NODE, 53).into()], None),
+        ("a pod's", vec![pod], Some(Set::Capture(Family::V4))),
+        (
+            "both",
+            vec![(NODE, 53).into(), pod],
+            Some(Set::Capture(Family::V4)),
+        ),
+    ] {
+        let mut port = ServicePort::clone(&port(Protocol::Udp, 53, 0));
+        let endpoint = |addr| Arc::new(Endpoint::at(addr));
+        port.endpoints = addrs.into_iter().map(endpoint).collect();
+        let mut snapshot = snapshot(&[]);
+        let key = (DNS, Protocol::Udp, 53);
+        snapshot.vips.insert_mut(key, Arc::new(port));
+        let (elements, _) = after(&[snapshot]);
+        assert_eq!(elements.get(&element).copied(), expected, "{name}");
+    }
 }

@@ -112,7 +112,7 @@ impl Flows {
     }
 
     /// An endpoint that is the client itself would take a packet from its own address for a forgery.
-    fn keeps_source(&self, client: ClientAddr, endpoint: EndpointAddr) -> bool {
+    pub(crate) fn keeps_source(&self, client: ClientAddr, endpoint: EndpointAddr) -> bool {
         let is_pod = |ip: IpAddr| {
             self.pods.iter().any(|cidr| cidr.contains(&ip)) && !self.node.contains(&ip)
         };

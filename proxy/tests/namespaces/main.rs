@@ -4,10 +4,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+mod datagrams;
 mod intercept;
 mod loopback;
 mod node;
 mod pod;
 mod redirect;
 mod sidecar;
+mod udp;
 mod world;

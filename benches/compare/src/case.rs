@@ -1,0 +1,196 @@
+//! What is measured. A new case is a variant here, its load in [`crate::load`], and a word in the
+//! peers' configurations if they need one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::load::{self, Served};
+use crate::peers::Running;
+use crate::report::Sample;
+use crate::stage::Stage;
+
+/// A case of `spec`: what kind of traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Case {
+    /// HTTP/1.1, 64 connections that are kept, small answers, 1,000 hosts
+    Http1,
+    /// HTTP/1.1, 8 connections, answers of 1 MiB
+    Body,
+    /// TCP, 64 connections, 100 bytes there and back
+    TcpPingPong,
+    /// TCP, 8 connections, as much as goes through from server to client; one request is 1 MiB
+    TcpBulk,
+    /// HTTP/1.1, a connection for each request
+    Connections,
+    /// Memory: idle, and with 10,000 client connections that had one request each
+    IdleMemory,
+    /// As `http1`, with 10 and with 20,000 hosts
+    ScalingHosts,
+    /// As `http1`, with 10 and with 10,000 endpoints
+    ScalingEndpoints,
+    /// As `http1`, with one worker and with two (that share CPUs with the load)
+    ScalingWorkers,
+}
+
+/// What is configured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Variant {
+    pub(crate) name: &'static str,
+    pub(crate) hosts: usize,
+    pub(crate) endpoints: usize,
+    pub(crate) workers: usize,
+}
+
+const USUAL: Variant = Variant {
+    name: "",
+    hosts: 1000,
+    endpoints: 3,
+    workers: 1,
+};
+
+const ONE_HOST: Variant = Variant { hosts: 1, ..USUAL };
+
+/// Client connections that are held open.
+const IDLE: usize = 10_000;
+
+impl Case {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Http1,
+        Self::Body,
+        Self::TcpPingPong,
+        Self::TcpBulk,
+        Self::Connections,
+        Self::IdleMemory,
+        Self::ScalingHosts,
+        Self::ScalingEndpoints,
+        Self::ScalingWorkers,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Body => "body",
+            Self::TcpPingPong => "tcp-ping-pong",
+            Self::TcpBulk => "tcp-bulk",
+            Self::Connections => "connections",
+            Self::IdleMemory => "idle-memory",
+            Self::ScalingHosts => "scaling-hosts",
+            Self::ScalingEndpoints => "scaling-endpoints",
+            Self::ScalingWorkers => "scaling-workers",
+        }
+    }
+
+    /// What is compared within the case.
+    pub(crate) fn variants(self) -> &'static [Variant] {
+        match self {
+            Self::Http1 => &[USUAL],
+            Self::Body
+            | Self::TcpPingPong
+            | Self::TcpBulk
+            | Self::Connections
+            | Self::IdleMemory => &[ONE_HOST],
+            Self::ScalingHosts => &[
+                Variant {
+                    name: "10 hosts",
+                    hosts: 10,
+                    ..USUAL
+                },
+                Variant {
+                    name: "20,000 hosts",
+                    hosts: 20_000,
+                    ..USUAL
+                },
+            ],
+            Self::ScalingEndpoints => &[
+                Variant {
+                    name: "10 endpoints",
+                    endpoints: 10,
+                    ..ONE_HOST
+                },
+                Variant {
+                    name: "10,000 endpoints",
+                    endpoints: 10_000,
+                    ..ONE_HOST
+                },
+            ],
+            Self::ScalingWorkers => &[
+                Variant {
+                    name: "1 worker",
+                    ..USUAL
+                },
+                Variant {
+                    name: "2 workers",
+                    workers: 2,
+                    ..USUAL
+                },
+            ],
+        }
+    }
+
+    /// The backends' port, if it is not about HTTP.
+    pub(crate) fn tcp_port(self) -> Option<u16> {
+        match self {
+            Self::TcpPingPong => Some(crate::backend::ECHO),
+            Self::TcpBulk => Some(crate::backend::STREAM),
+            Self::Http1
+            | Self::Body
+            | Self::Connections
+            | Self::IdleMemory
+            | Self::ScalingHosts
+            | Self::ScalingEndpoints
+            | Self::ScalingWorkers => None,
+        }
+    }
+
+    /// Load is repeated in rounds; memory is looked at once.
+    pub(crate) fn needs_warm_up(self) -> bool {
+        self != Self::IdleMemory
+    }
+
+    /// Puts load on an address.
+    ///
+    /// # Errors
+    /// The generator failed, or an answer was not a good one.
+    pub(crate) fn load(
+        self,
+        stage: &Stage,
+        variant: &Variant,
+        addr: SocketAddr,
+        time: Duration,
+    ) -> anyhow::Result<Served> {
+        match self {
+            Self::Http1 | Self::ScalingHosts | Self::ScalingEndpoints | Self::ScalingWorkers => {
+                load::wrk(stage, addr, 64, "/", variant.hosts, time)
+            }
+            Self::Body => load::wrk(stage, addr, 8, "/1mib", variant.hosts, time),
+            Self::TcpPingPong => load::ping_pong(addr, 64, time),
+            Self::TcpBulk => load::bulk(addr, 8, time),
+            Self::Connections | Self::IdleMemory => load::connections(addr, 16, time),
+        }
+    }
+
+    /// One measurement of a running proxy.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub(crate) fn sample(
+        self,
+        stage: &Stage,
+        variant: &Variant,
+        proxy: &Running,
+        time: Duration,
+    ) -> anyhow::Result<Sample> {
+        let before = proxy.program.usage()?;
+        if self == Self::IdleMemory {
+            let held = load::hold(proxy.addr, IDLE)?;
+            let after = proxy.program.usage()?;
+            drop(held);
+            return Ok(Sample::memory(before.resident, after.resident, IDLE));
+        }
+        let served = self.load(stage, variant, proxy.addr, time)?;
+        let after = proxy.program.usage()?;
+        Ok(Sample::load(before, after, served))
+    }
+}

@@ -1,0 +1,47 @@
+//! Load: wrk for HTTP on connections that are kept, generators of our own for everything else.
+
+mod connections;
+mod tcp;
+mod wrk;
+
+use std::time::Duration;
+
+pub(crate) use connections::{answers, connections, hold};
+pub(crate) use tcp::{bulk, ping_pong};
+pub(crate) use wrk::wrk;
+
+/// What was served, as the client saw it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Served {
+    /// Requests, or what stands for one.
+    pub(crate) requests: u64,
+    /// For so long.
+    pub(crate) time: Duration,
+    /// Median time of a request.
+    pub(crate) p50: Option<Duration>,
+    /// 99th percentile.
+    pub(crate) p99: Option<Duration>,
+}
+
+impl Served {
+    /// From the time that each request took.
+    fn of(mut taken: Vec<Duration>, time: Duration) -> Self {
+        taken.sort_unstable();
+        let at = |share: usize| taken.get(taken.len() * share / 100).copied();
+        Self {
+            requests: taken.len() as u64,
+            time,
+            p50: at(50),
+            p99: at(99),
+        }
+    }
+}
+
+/// Runs something on this thread, local tasks included.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a process that may open sockets may make a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, future)
+}

@@ -1,0 +1,115 @@
+//! Sealane with all that it has on by default. For HTTP it is `sealane gateway`, whose API server is
+//! a `sealane up` beside it; for TCP it is `sealane up` itself, reached by a node port. Endpoints
+//! are hand-written EndpointSlices of a Service without a selector.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use super::{Running, cpus, endpoints, hosts};
+use crate::case::{Case, Variant};
+use crate::load;
+use crate::process::Program;
+use crate::stage::{LOAD_CPU, Stage, write};
+
+/// Endpoints that one EndpointSlice may have.
+const SLICE: usize = 1000;
+
+/// Rules of one Ingress.
+const RULES: usize = 100;
+
+/// The node port of TCP cases.
+const NODE_PORT: u16 = 30_900;
+
+pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Result<Running> {
+    let dir = stage.dir("sealane")?;
+    write(&dir, "manifests.yaml", &manifests(case, variant))?;
+    if case.tcp_port().is_some() {
+        let mut program = up(stage, &dir, &cpus(variant), variant.workers)?;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, NODE_PORT));
+        program.listens(addr)?;
+        return Ok(Running {
+            addr,
+            program,
+            _helper: None,
+        });
+    }
+    let mut api = up(stage, &dir, &LOAD_CPU.to_string(), 1)?;
+    let kubeconfig = dir.join("data/kubeconfig");
+    api.until(|| kubeconfig.exists())?;
+    let addr = stage.listen();
+    let mut arguments = vec![
+        "gateway".to_owned(),
+        "--watch-ingress-without-class".to_owned(),
+    ];
+    let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+    option("kubeconfig", kubeconfig.display().to_string());
+    option("http", addr.to_string());
+    option("https", stage.listen().to_string());
+    option("admin", stage.listen().to_string());
+    option("workers", variant.workers.to_string());
+    let path = std::path::absolute(&stage.sealane)?;
+    let mut program = Program::start(&cpus(variant), &dir, &path, arguments)?;
+    program.listens(addr)?;
+    program.until(|| load::answers(addr, variant.hosts - 1))?;
+    Ok(Running {
+        addr,
+        program,
+        _helper: Some(api),
+    })
+}
+
+fn up(stage: &Stage, dir: &Path, cpus: &str, workers: usize) -> anyhow::Result<Program> {
+    let mut arguments: Vec<String> = ["up", "--quiet", "--ephemeral", "--pod-network", "loopback"]
+        .map(str::to_owned)
+        .into();
+    let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+    option("filename", dir.join("manifests.yaml").display().to_string());
+    option("data-dir", dir.join("data").display().to_string());
+    for name in ["http", "https", "dns", "api", "admin"] {
+        option(name, stage.listen().to_string());
+    }
+    option("workers", workers.to_string());
+    let path = std::path::absolute(&stage.sealane)?;
+    Program::start(cpus, dir, &path, arguments)
+}
+
+fn manifests(case: Case, variant: &Variant) -> String {
+    let ends = endpoints(case, variant);
+    let port = ends.first().map_or(0, SocketAddr::port);
+    let (kind, protocol) = match case.tcp_port() {
+        Some(_) => (
+            format!("type: NodePort\n  ports: [{{port: 80, nodePort: {NODE_PORT}"),
+            "kubernetes.io/tcp",
+        ),
+        None => ("ports: [{port: 80".to_owned(), "http"),
+    };
+    let mut text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: backend}}\nspec:\n  {kind}, appProtocol: {protocol}, targetPort: {port}}}]\n"
+    );
+    for (index, ends) in ends.chunks(SLICE).enumerate() {
+        let _ = write!(
+            text,
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: backend-{index}\n  \
+             labels: {{kubernetes.io/service-name: backend}}\naddressType: IPv4\n\
+             ports: [{{port: {port}, appProtocol: {protocol}}}]\nendpoints:\n"
+        );
+        for end in ends {
+            let _ = writeln!(text, "  - {{addresses: [{}]}}", end.ip());
+        }
+    }
+    let hosts: Vec<String> = hosts(variant).collect();
+    for (index, hosts) in hosts.chunks(RULES).enumerate() {
+        let _ = write!(
+            text,
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: backend-{index}}}\nspec:\n  rules:\n"
+        );
+        for host in hosts {
+            let _ = writeln!(
+                text,
+                "  - {{host: {host}, http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: backend, port: {{number: 80}}}}}}}}]}}}}"
+            );
+        }
+    }
+    text
+}

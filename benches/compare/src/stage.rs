@@ -1,0 +1,137 @@
+//! Where the comparison takes place: namespace, addresses, limits, CPUs, programs, files.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::Options;
+
+/// The CPU of the proxies.
+pub(crate) const PROXY_CPU: usize = 0;
+
+/// The CPU of the load generator and the backend.
+pub(crate) const LOAD_CPU: usize = 1;
+
+/// Where backends listen; every address of 10.200.0.0/16 is local.
+pub(crate) const BACKENDS: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(10, 200, 0, 2),
+    Ipv4Addr::new(10, 200, 0, 3),
+    Ipv4Addr::new(10, 200, 0, 4),
+];
+
+/// Descriptors that every process may have.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Runs this program again in a network namespace of its own.
+///
+/// # Errors
+/// Only errors return: `unshare` is missing or not allowed.
+pub(crate) fn enter_namespace(marker: &str) -> anyhow::Result<()> {
+    let mut command = Command::new("unshare");
+    command.arg("--net");
+    if !geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    let program = std::env::current_exe().context("cannot find this program")?;
+    command
+        .arg("--")
+        .arg(program)
+        .args(std::env::args_os().skip(1));
+    let error = command.env(marker, "1").exec();
+    Err(error).context("cannot run `unshare` (util-linux)")
+}
+
+/// The place, set once.
+pub(crate) struct Stage {
+    /// Configurations, logs and data of everything that is started.
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) sealane: PathBuf,
+    pub(crate) envoy: PathBuf,
+    pub(crate) pingora: PathBuf,
+    next_port: AtomicU16,
+}
+
+impl Stage {
+    /// Sets network, limits and this process's CPU.
+    pub(crate) fn set(options: &Options) -> anyhow::Result<Self> {
+        ip(&["link", "set", "lo", "up"])?;
+        ip(&["address", "add", "10.200.0.2/16", "dev", "lo"])?;
+        // New connections need many ports; they all come from one address.
+        for (key, value) in [
+            ("ip_local_port_range", "10240 65000"),
+            ("tcp_tw_reuse", "1"),
+            ("tcp_max_syn_backlog", "16384"),
+        ] {
+            let path = format!("/proc/sys/net/ipv4/{key}");
+            std::fs::write(&path, value).with_context(|| format!("cannot write {path}"))?;
+        }
+        let most = getrlimit(Resource::Nofile).maximum;
+        let limit = most.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(limit),
+                maximum: most,
+            },
+        )
+        .context("cannot raise the limit of open files")?;
+        let mut cpus = CpuSet::new();
+        cpus.set(LOAD_CPU);
+        sched_setaffinity(None, &cpus).context("two CPUs are needed: 0 and 1")?;
+        let sealane = match &options.sealane {
+            Some(path) => path.clone(),
+            None => built()?,
+        };
+        Ok(Self {
+            dir: tempfile::tempdir().context("no temporary directory")?,
+            sealane,
+            envoy: options.envoy.clone(),
+            pingora: options.pingora.clone(),
+            next_port: AtomicU16::new(7000),
+        })
+    }
+
+    /// A port that nobody in this namespace uses. Below the range of outgoing connections.
+    pub(crate) fn port(&self) -> u16 {
+        self.next_port.fetch_add(1, Relaxed)
+    }
+
+    /// A free address to listen on.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port()).into()
+    }
+
+    /// A new directory for one process.
+    pub(crate) fn dir(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let dir = self.dir.path().join(format!("{name}-{}", self.port()));
+        std::fs::create_dir(&dir)?;
+        Ok(dir)
+    }
+}
+
+/// Writes a file and returns its path.
+pub(crate) fn write(dir: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let path = dir.join(name);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+fn built() -> anyhow::Result<PathBuf> {
+    let candidates = ["target/release/sealane", "target/bench-fast/sealane"].map(PathBuf::from);
+    let found = candidates.into_iter().find(|path| path.exists());
+    found.context("build it first: cargo build --release, or name it with --sealane")
+}
+
+fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+    let status = Command::new("ip").args(arguments).status();
+    if !status.context("cannot run `ip` (iproute2)")?.success() {
+        bail!("`ip {}` failed", arguments.join(" "));
+    }
+    Ok(())
+}

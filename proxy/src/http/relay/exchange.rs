@@ -1,0 +1,406 @@
+//! One request that was read: to an endpoint, and the answer back.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::StatusCode;
+use http::header::{CONNECTION, DATE};
+use sealane_config::model::Endpoint;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::super::engine::{Inner, Target};
+use super::super::failure::{self, Failure};
+use super::super::forward::Attempts;
+use super::super::respond;
+use super::super::retry::Retry;
+use super::Route;
+use super::client::{Client, Gone};
+use super::framing::Framing;
+use super::request::{write_field, write_length};
+use super::response::{self, Answer, Malformed};
+use crate::balance::Flight;
+use crate::{Error, clock, scratch};
+
+/// How long an endpoint may be silent in the middle of an answer, nanoseconds.
+const SILENCE: u64 = 3600 * 1_000_000_000;
+
+/// A request, and what is known of it.
+pub(super) struct Exchange<'a, R> {
+    pub(super) engine: &'a Inner,
+    pub(super) route: &'a R,
+    pub(super) is_head: bool,
+    pub(super) idempotent: bool,
+    pub(super) has_body: bool,
+    /// The client's connection ends with the answer.
+    pub(super) close: bool,
+    /// How long the client may take no byte, nanoseconds.
+    pub(super) stall: u64,
+}
+
+/// Why there is no answer to an attempt.
+enum Broken {
+    /// The endpoint's connection.
+    Endpoint(Failure),
+    /// The client went away.
+    Client(Gone),
+}
+
+impl From<Gone> for Broken {
+    fn from(gone: Gone) -> Self {
+        Self::Client(gone)
+    }
+}
+
+/// A connection to an endpoint.
+struct Upstream {
+    stream: TcpStream,
+    /// It was idle before, so that its peer may have closed it.
+    reused: bool,
+}
+
+/// An answer whose head is in the client's output.
+struct Begun {
+    answer: Answer,
+    /// Read behind the head, and not used.
+    extra: bool,
+    /// The body breaks HTTP's rules already.
+    malformed: bool,
+}
+
+impl<R: Route> Exchange<'_, R> {
+    /// Sends the request and relays the answer. Says whether the client's connection goes on.
+    pub(super) async fn run<I>(self, client: &mut Client<I>, sent: Vec<u8>) -> Result<bool, Gone>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let started = Instant::now();
+        self.engine.budget.earn();
+        match self.forward(client, &sent, started).await {
+            Ok(alive) => Ok(alive),
+            Err(Broken::Client(gone)) => Err(gone),
+            Err(Broken::Endpoint(failure)) => {
+                let (service, error) = (&self.route.target().port.service, &failure.error);
+                tracing::debug!(%service, ?error, "request failed");
+                let close = self.refuse(error, &mut client.output, started);
+                client.send(self.stall).await?;
+                Ok(!close)
+            }
+        }
+    }
+
+    async fn forward<I>(
+        &self,
+        client: &mut Client<I>,
+        sent: &[u8],
+        started: Instant,
+    ) -> Result<bool, Broken>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let target = self.route.target();
+        let mut attempts = Attempts::new(self.idempotent);
+        let mut latest = None;
+        loop {
+            let current = latest.as_ref().unwrap_or(target);
+            let endpoint = self.engine.pick(current, attempts.tried());
+            let endpoint = endpoint.map_err(|error| Broken::Endpoint(Failure::last(error)))?;
+            let flight = Flight::start(endpoint);
+            let attempt = self.attempt(client, sent, endpoint, &flight, current, attempts.fresh());
+            let failure = match attempt.await {
+                Ok((upstream, begun)) => {
+                    self.answered(begun.answer.status, started);
+                    return self
+                        .finish(client, upstream, begun, flight, endpoint, current)
+                        .await
+                        .map_err(Broken::Client);
+                }
+                Err(Broken::Endpoint(failure)) => failure,
+                Err(gone) => return Err(gone),
+            };
+            self.engine.blame(&failure, &flight, current, endpoint);
+            let newer = self.engine.latest(current);
+            let choice = newer.as_ref().unwrap_or(current);
+            let untouched = !self.has_body;
+            if !self
+                .engine
+                .again(&failure, &mut attempts, untouched, endpoint, choice)
+            {
+                return Err(Broken::Endpoint(failure));
+            }
+            latest = newer.or(latest);
+            let metrics = self.engine.metrics.service(&target.port.service);
+            metrics.retries.increment(1);
+        }
+    }
+
+    /// One attempt on one endpoint, up to the head of its answer.
+    async fn attempt<I>(
+        &self,
+        client: &mut Client<I>,
+        sent: &[u8],
+        endpoint: &Arc<Endpoint>,
+        flight: &Flight,
+        target: &Target,
+        fresh: bool,
+    ) -> Result<(Upstream, Begun), Broken>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut upstream = self.connect(endpoint, fresh).await?;
+        let begun = clock::now();
+        let deadline = begun.saturating_add(clock::nanos(self.engine.options.response_timeout));
+        let answered = self.ask(client, &mut upstream, sent, deadline).await;
+        let answered = answered.inspect_err(|_| client.output.clear())?;
+        if answered.answer.is_failure() {
+            flight.failed(target.endpoints(), &target.port.http.balancing);
+        } else {
+            let elapsed = std::time::Duration::from_nanos(clock::now() - begun);
+            flight.succeeded(elapsed);
+        }
+        Ok((upstream, answered))
+    }
+
+    async fn connect(&self, endpoint: &Endpoint, fresh: bool) -> Result<Upstream, Broken> {
+        let connections = &self.engine.relayed;
+        let idle = (!fresh).then(|| connections.idle(endpoint)).flatten();
+        if let Some(stream) = idle {
+            return Ok(Upstream {
+                stream,
+                reused: true,
+            });
+        }
+        // Boxed, because connecting is rare and its future is many times the size of a request's.
+        match Box::pin(connections.connect(endpoint)).await {
+            Ok(stream) => Ok(Upstream {
+                stream,
+                reused: false,
+            }),
+            Err(error) => Err(Broken::Endpoint(failure::not_connected(&error.into()))),
+        }
+    }
+
+    /// Sends the request and reads the head of the answer, and what comes with it.
+    async fn ask<I>(
+        &self,
+        client: &mut Client<I>,
+        upstream: &mut Upstream,
+        sent: &[u8],
+        deadline: u64,
+    ) -> Result<Begun, Broken>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut left = sent;
+        let mut head = Vec::new();
+        std::future::poll_fn(|cx| {
+            let sending = poll_write_all(&mut upstream.stream, cx, &mut left);
+            // An endpoint may answer, and close, before it has taken everything.
+            loop {
+                let read = scratch::poll_read(&mut upstream.stream, cx, |_, bytes| {
+                    if bytes.is_empty() {
+                        return Err(());
+                    }
+                    Ok(self.look(bytes, &mut head, &mut client.output))
+                });
+                let failure = match read {
+                    Poll::Ready(Ok(Ok(Ok(None)))) => continue,
+                    Poll::Ready(Ok(Ok(Ok(Some(mut begun))))) => {
+                        // A connection in the middle of a request cannot be used again.
+                        begun.answer.keep &= left.is_empty();
+                        return Poll::Ready(Ok(begun));
+                    }
+                    Poll::Ready(Ok(Ok(Err(Malformed)))) => failure::malformed(),
+                    Poll::Ready(Ok(Err(_)) | Err(_)) => broke(upstream.reused, &head),
+                    Poll::Pending if matches!(sending, Poll::Ready(Err(_))) => {
+                        broke(upstream.reused, &head)
+                    }
+                    Poll::Pending => break,
+                };
+                return Poll::Ready(Err(Broken::Endpoint(failure)));
+            }
+            if let Poll::Ready(gone) = client.poll_gone(cx) {
+                return Poll::Ready(Err(gone.into()));
+            }
+            ready!(client.timer.poll(cx, deadline));
+            Poll::Ready(Err(Broken::Endpoint(failure::timed_out())))
+        })
+        .await
+    }
+
+    /// Looks at what came of an answer's head, of which `head` came before.
+    fn look(
+        &self,
+        bytes: &[u8],
+        head: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Begun>, Malformed> {
+        let mut bytes = if head.is_empty() {
+            bytes
+        } else {
+            head.extend_from_slice(bytes);
+            head.as_slice()
+        };
+        loop {
+            match response::read(bytes, self.is_head, self.close, out)? {
+                response::Read::Interim(length) => bytes = &bytes[length..],
+                response::Read::Partial => {
+                    *head = bytes.to_vec();
+                    return Ok(None);
+                }
+                response::Read::Final(mut answer) => {
+                    let body = &bytes[answer.length..];
+                    let taken = answer.framing.take(body, out);
+                    return Ok(Some(Begun {
+                        extra: taken.is_ok_and(|taken| taken < body.len()),
+                        malformed: taken.is_err(),
+                        answer,
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Relays the rest of an answer, and keeps the endpoint's connection if it can be used again.
+    async fn finish<I>(
+        &self,
+        client: &mut Client<I>,
+        mut upstream: Upstream,
+        begun: Begun,
+        flight: Flight,
+        endpoint: &Endpoint,
+        target: &Target,
+    ) -> Result<bool, Gone>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Begun {
+            answer,
+            extra,
+            malformed,
+        } = begun;
+        let mut framing = answer.framing;
+        if framing.is_done() {
+            // The endpoint's connection is free before the client has read the rest.
+            drop(flight);
+            if answer.keep && !extra {
+                let connections = &self.engine.relayed;
+                connections.give_back(upstream.stream, &endpoint.stats);
+            }
+            client.send(self.stall).await?;
+            return Ok(!self.close);
+        }
+        let mut broken = malformed;
+        let mut extra = extra;
+        while !framing.is_done() && !broken {
+            client.send(self.stall).await?;
+            let read = self.more(client, &mut upstream, &mut framing).await?;
+            match read {
+                Ok(more) => extra = more,
+                Err(Malformed) => broken = true,
+            }
+        }
+        client.send(self.stall).await?;
+        if broken {
+            flight.failed(target.endpoints(), &target.port.http.balancing);
+            // What the client got is not all, and the end of the connection says so.
+            return Err(Gone);
+        }
+        if answer.keep && !extra {
+            let connections = &self.engine.relayed;
+            connections.give_back(upstream.stream, &endpoint.stats);
+        }
+        Ok(!self.close)
+    }
+
+    /// Reads more of a body into the client's output. Says whether something came behind its end.
+    async fn more<I>(
+        &self,
+        client: &mut Client<I>,
+        upstream: &mut Upstream,
+        framing: &mut Framing,
+    ) -> Result<Result<bool, Malformed>, Gone>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let deadline = clock::now().saturating_add(SILENCE);
+        std::future::poll_fn(|cx| {
+            let output = &mut client.output;
+            let read = scratch::poll_read(&mut upstream.stream, cx, |_, bytes| {
+                if bytes.is_empty() {
+                    return framing.end(output).map(|()| false);
+                }
+                let taken = framing.take(bytes, output)?;
+                Ok(taken < bytes.len())
+            });
+            match read {
+                Poll::Ready(Ok(read)) => return Poll::Ready(Ok(read)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(Err(Malformed))),
+                Poll::Pending => {}
+            }
+            if client.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Gone));
+            }
+            ready!(client.timer.poll(cx, deadline));
+            Poll::Ready(Ok(Err(Malformed)))
+        })
+        .await
+    }
+
+    /// Writes the answer to a request that failed. Says whether the connection ends with it.
+    fn refuse(&self, error: &Error, out: &mut Vec<u8>, started: Instant) -> bool {
+        let asked = respond::Asked {
+            grpc: false,
+            http2: false,
+        };
+        let answer = respond::error(error, asked);
+        let (parts, body) = answer.into_parts();
+        let close = self.close || parts.headers.contains_key(CONNECTION);
+        self.answered(parts.status, started);
+        response::write_status(parts.status, out);
+        for (name, value) in &parts.headers {
+            if *name != CONNECTION {
+                write_field(name.as_str(), value.as_bytes(), out);
+            }
+        }
+        let body = body.into_full();
+        write_length(body.len() as u64, out);
+        response::finish_head(parts.headers.contains_key(DATE), close, out);
+        if !self.is_head {
+            out.extend_from_slice(&body);
+        }
+        close
+    }
+
+    fn answered(&self, status: StatusCode, started: Instant) {
+        let metrics = self
+            .engine
+            .metrics
+            .service(&self.route.target().port.service);
+        metrics.answered(status, started.elapsed());
+        self.route.answered(status, started);
+    }
+}
+
+/// The connection broke before the head of the answer was there.
+fn broke(reused: bool, head: &[u8]) -> Failure {
+    if !head.is_empty() {
+        return failure::malformed();
+    }
+    failure::closed(if reused { Retry::Stale } else { Retry::Broken })
+}
+
+fn poll_write_all(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    left: &mut &[u8],
+) -> Poll<io::Result<()>> {
+    while !left.is_empty() {
+        let written = ready!(Pin::new(&mut *stream).poll_write(cx, left))?;
+        *left = &left[written..];
+    }
+    Poll::Ready(Ok(()))
+}

@@ -1,0 +1,227 @@
+//! The head of an endpoint's answer, and what the client gets of it.
+
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+use std::time::SystemTime;
+
+use http::StatusCode;
+use httparse::{Header, Status};
+
+use super::framing::Framing;
+use super::request::{decimal, is, write_field, write_length};
+use crate::clock;
+
+/// The longest head of an answer, bytes.
+pub(super) const HEAD: usize = 64 * 1024;
+
+/// Most fields of an answer.
+const FIELDS: usize = 256;
+
+/// The answer breaks HTTP's rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// What comes of the bytes read so far.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// The head is not complete.
+    Partial,
+    /// An interim answer of so many bytes (RFC 9110, 15.2), which is dropped.
+    Interim(usize),
+    /// The answer's head.
+    Final(Answer),
+}
+
+/// The head of an answer, after it was written for the client.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// Bytes of the head.
+    pub(super) length: usize,
+    /// How the body ends.
+    pub(super) framing: Framing,
+    /// The endpoint keeps the connection.
+    pub(super) keep: bool,
+}
+
+/// What the fields come to.
+#[derive(Default)]
+struct Seen<'a> {
+    length: Option<u64>,
+    chunked: bool,
+    keep: bool,
+    dated: bool,
+    /// `Connection` fields that name others.
+    named: Option<&'a [u8]>,
+}
+
+/// Reads the head of an answer, and writes the client's to `out`. `close` says that the client's
+/// connection ends with it.
+pub(super) fn read(
+    bytes: &[u8],
+    is_head: bool,
+    close: bool,
+    out: &mut Vec<u8>,
+) -> Result<Read, Malformed> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        bytes,
+        &mut fields,
+    );
+    let length = match parsed {
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) if bytes.len() < HEAD => return Ok(Read::Partial),
+        Ok(Status::Partial) | Err(_) => return Err(Malformed),
+    };
+    let is_11 = response.version == Some(1);
+    let status = response
+        .code
+        .and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(Malformed)?;
+    if status.is_informational() {
+        // Nobody asked for an upgrade.
+        return if status == StatusCode::SWITCHING_PROTOCOLS {
+            Err(Malformed)
+        } else {
+            Ok(Read::Interim(length))
+        };
+    }
+    let seen = look(response.headers, is_11)?;
+    let nothing = is_head || matches!(status.as_u16(), 204 | 304);
+    let framing = match (nothing, seen.chunked, seen.length) {
+        (true, _, _) => Framing::Nothing,
+        (false, true, _) => Framing::chunked(),
+        (false, false, Some(length)) => Framing::Length(length),
+        (false, false, None) => Framing::End,
+    };
+    write_status(status, out);
+    for field in response.headers.iter() {
+        if passes(field, &seen) {
+            write_field(field.name, field.value, out);
+        }
+    }
+    match (&framing, seen.length) {
+        (Framing::Nothing, Some(length)) if status != StatusCode::NO_CONTENT && !seen.chunked => {
+            // Of the body that another method or another time would have got.
+            write_length(length, out);
+        }
+        (Framing::Nothing, _) => {}
+        (Framing::Length(length), _) => write_length(*length, out),
+        (Framing::Chunked(_) | Framing::End, _) => {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+    }
+    finish_head(seen.dated, close, out);
+    Ok(Read::Final(Answer {
+        status,
+        length,
+        keep: seen.keep && !matches!(framing, Framing::End),
+        framing,
+    }))
+}
+
+impl Answer {
+    /// It counts against the endpoint.
+    pub(super) fn is_failure(&self) -> bool {
+        super::super::failure::is_failing(self.status)
+    }
+}
+
+/// RFC 9112, 6.3.
+fn look<'a>(fields: &[Header<'a>], is_11: bool) -> Result<Seen<'a>, Malformed> {
+    let mut seen = Seen {
+        keep: is_11,
+        ..Seen::default()
+    };
+    for field in fields {
+        match field.name.len() {
+            4 if is(field.name, "date") => seen.dated = true,
+            10 if is(field.name, "connection") => {
+                let tokens = field
+                    .value
+                    .split(|&byte| byte == b',')
+                    .map(<[u8]>::trim_ascii);
+                for token in tokens {
+                    if token.eq_ignore_ascii_case(b"close") {
+                        seen.keep = false;
+                    } else if !token.eq_ignore_ascii_case(b"keep-alive") {
+                        if seen.named.is_some_and(|named| named != field.value) {
+                            return Err(Malformed);
+                        }
+                        seen.named = Some(field.value);
+                    }
+                }
+            }
+            14 if is(field.name, "content-length") => {
+                let length = decimal(field.value).ok_or(Malformed)?;
+                if seen
+                    .length
+                    .replace(length)
+                    .is_some_and(|other| other != length)
+                {
+                    return Err(Malformed);
+                }
+            }
+            17 if is(field.name, "transfer-encoding") => {
+                let only = !seen.chunked && field.value.eq_ignore_ascii_case(b"chunked");
+                if !only || !is_11 {
+                    return Err(Malformed);
+                }
+                seen.chunked = true;
+            }
+            _ => {}
+        }
+    }
+    Ok(seen)
+}
+
+/// Fields that are about the endpoint's connection, or that are written anew, do not pass.
+fn passes(field: &Header<'_>, seen: &Seen<'_>) -> bool {
+    let own = match field.name.len() {
+        2 => is(field.name, "te"),
+        7 => is(field.name, "upgrade"),
+        10 => is(field.name, "connection") || is(field.name, "keep-alive"),
+        14 => is(field.name, "content-length"),
+        16 => is(field.name, "proxy-connection"),
+        17 => is(field.name, "transfer-encoding"),
+        _ => false,
+    };
+    let named = |list: &[u8]| {
+        let mut tokens = list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        tokens.any(|token| token.eq_ignore_ascii_case(field.name.as_bytes()))
+            && !super::super::headers::is_protected_name(field.name)
+    };
+    !own && !seen.named.is_some_and(named)
+}
+
+/// Writes the first line.
+pub(super) fn write_status(status: StatusCode, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes what is missing of a head: `Date` (RFC 9110, 6.6.1), the end of the connection.
+pub(super) fn finish_head(dated: bool, close: bool, out: &mut Vec<u8>) {
+    thread_local! {
+        static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    if !dated {
+        let second = clock::now() / 1_000_000_000 + 1;
+        DATE.with_borrow_mut(|(since, text)| {
+            if *since != second {
+                *since = second;
+                *text = httpdate::fmt_http_date(SystemTime::now());
+            }
+            write_field("date", text.as_bytes(), out);
+        });
+    }
+    if close {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
