@@ -18,3 +18,4 @@ mod leader;
 mod lifecycle;
 mod modes;
 mod rootless;
+mod sidecar;
