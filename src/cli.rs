@@ -162,6 +162,6 @@ deploy/sidecar.yaml shows it in a pod.";
 
 const ECHO_EXAMPLES: &str = "\
 Examples:
-  sealane echo --port 8000
+  sealane echo --port 8000 --udp 7000
   curl 'http://127.0.0.1:8000/hello?delay=200ms&status=503'
   curl -X PUT http://127.0.0.1:8000/readyz/off      # the readiness probe fails until /readyz/on";

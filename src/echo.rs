@@ -2,7 +2,9 @@
 //!
 //! Answers every request with what it saw and who it is, over HTTP/1.1 and HTTP/2 with prior
 //! knowledge. `/healthz` and `/readyz` answer probes and can be switched off and on over HTTP;
-//! `?status=` and `?delay=` shape any other answer.
+//! `?status=` and `?delay=` shape any other answer. With `--udp` it answers datagrams, too.
+
+mod datagrams;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -38,6 +40,9 @@ pub(crate) struct EchoOptions {
     /// Port to listen on
     #[arg(long, env = "PORT", default_value_t = 8000)]
     port: u16,
+    /// Port on which datagrams are answered, too
+    #[arg(long, env = "UDP_PORT", value_name = "PORT")]
+    udp: Option<u16>,
     /// Address to listen on (POD_IP where pods share the host's network)
     #[arg(long, env = "POD_IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     address: IpAddr,
@@ -54,6 +59,13 @@ struct Workload {
     ready: AtomicBool,
 }
 
+impl Workload {
+    /// The tag of its image.
+    fn tag(&self) -> &str {
+        self.image.rsplit_once(':').map_or("", |(_, tag)| tag)
+    }
+}
+
 /// Runs the workload until SIGTERM or SIGINT, then finishes what is in flight.
 ///
 /// # Errors
@@ -63,6 +75,10 @@ pub(crate) async fn run(options: EchoOptions) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))?;
+    let datagrams = match options.udp {
+        Some(port) => Some(datagrams::bind(SocketAddr::new(options.address, port)).await?),
+        None => None,
+    };
     let workload = Arc::new(Workload {
         pod: host_name(),
         image: std::env::var("SEALANE_IMAGE").unwrap_or_else(|_unset| "sealane/echo".to_owned()),
@@ -77,6 +93,10 @@ pub(crate) async fn run(options: EchoOptions) -> anyhow::Result<()> {
             tokio::time::sleep(after).await;
             workload.ready.store(true, Ordering::Relaxed);
         });
+    }
+    if let Some(datagrams) = datagrams {
+        let workload = Arc::clone(&workload);
+        tokio::spawn(async move { datagrams::serve(datagrams, &workload).await });
     }
     serve(listener, workload).await;
     Ok(())
@@ -191,11 +211,10 @@ async fn echo(workload: &Workload, request: Request<Incoming>) -> Response<Full<
             .or_default()
             .push(String::from_utf8_lossy(value.as_bytes()).into_owned());
     }
-    let tag = workload.image.rsplit_once(':').map_or("", |(_, tag)| tag);
     let seen = json!({
         "pod": workload.pod,
         "image": workload.image,
-        "tag": tag,
+        "tag": workload.tag(),
         "protocol": format!("{:?}", head.version),
         "method": head.method.as_str(),
         "path": head.uri.path(),

@@ -2,7 +2,7 @@
 //!
 //! Works in the network namespace in which it is started: the node's own, for a pod with
 //! `hostNetwork`. Connections of pods to Services, and of others to node ports, are intercepted on
-//! their way in; connections that start on the node itself do not come in and are not intercepted.
+//! their way in, connections that start on the node itself on their way out.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +15,7 @@ use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::WatchOptions;
 use sealane_proxy::connect::Connector;
-use sealane_proxy::intercept::{self, InterceptOptions, Method};
+use sealane_proxy::intercept::{self, InterceptOptions, Method, NodeAddresses};
 use sealane_proxy::node::Capture;
 
 use crate::admin::PrometheusHandle;
@@ -25,9 +25,12 @@ use crate::mode::{self, Mode, ModeOptions};
 use crate::serve::bind::Binder;
 use crate::serve::workers::{Dns, Work, distribute};
 
-/// Mark of intercepted packets; the routing table for them has the same number. "SL", which no
-/// widespread network plug-in uses.
-const MARK: u32 = 0x534c;
+/// Mark of intercepted packets; the routing table for them has the same number. Bits that kube-proxy
+/// gives a meaning to (0x4000, 0x8000) are not in it, nor those of Calico (the upper half).
+const MARK: u32 = 0x134c;
+
+/// Mark of the proxy's own connections, which are not intercepted.
+const OWN_MARK: u32 = 0x134d;
 
 /// Options as given.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,7 +38,7 @@ pub(crate) struct NodeOptions {
     /// Name of the Node that this is
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node_name: String,
-    /// Addresses on which node ports are served (repeatable) [default: those of all devices]
+    /// The node's addresses (repeatable) [default: those of all devices, also as they change]
     #[arg(long, value_name = "IP")]
     node_ip: Vec<IpAddr>,
     /// Where Services get their addresses (repeatable): connections to addresses in there that no
@@ -45,6 +48,19 @@ pub(crate) struct NodeOptions {
     /// Where pods get their addresses (repeatable): between them the client's address is kept
     #[arg(long, value_name = "CIDR")]
     pod_cidr: Vec<IpNet>,
+    /// Serve node ports only on the node's addresses in these ranges (repeatable) [default: on all]
+    #[arg(long, value_name = "CIDR")]
+    nodeport_addresses: Vec<IpNet>,
+    /// Do not serve Services on their externalIPs
+    #[arg(long)]
+    no_external_ips: bool,
+    /// Refuse connections that a Local traffic policy or loadBalancerSourceRanges turn away, instead
+    /// of losing their packets
+    #[arg(long)]
+    refuse_instead_of_drop: bool,
+    /// How connections are intercepted
+    #[arg(long, value_enum, default_value_t, value_name = "METHOD")]
+    intercept_method: MethodOption,
     /// Port for intercepted connections
     #[arg(long, default_value_t = 15001, value_name = "PORT")]
     intercept_port: u16,
@@ -114,39 +130,59 @@ pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(),
 impl NodeOptions {
     fn intercept(&self) -> Result<InterceptOptions, Failure> {
         let node_ips = if self.node_ip.is_empty() {
-            own_addresses().context("cannot list the node's addresses; give them with --node-ip")?
+            NodeAddresses::of_devices()
+                .context("cannot list the node's addresses; give them with --node-ip")?
         } else {
-            self.node_ip.clone()
+            self.node_ip.clone().into()
         };
         Ok(InterceptOptions {
-            method: Method::Transparent,
+            method: self.intercept_method.choose(&self.pod_cidr),
             port: self.intercept_port,
             mark: MARK,
+            own_mark: Some(OWN_MARK),
             node_ips,
+            node_port_cidrs: self.nodeport_addresses.clone(),
             local_addresses: self.dns.map(|addr| addr.ip()).into_iter().collect(),
             pod_cidrs: self.pod_cidr.clone(),
             service_cidrs: self.service_cidr.clone(),
             egress: false,
+            external_ips: !self.no_external_ips,
+            refuse_instead_of_drop: self.refuse_instead_of_drop,
         })
     }
 }
 
-/// Addresses of this namespace's devices that others can reach.
-pub(crate) fn own_addresses() -> nix::Result<Vec<IpAddr>> {
-    let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|device| {
-        let address = device.address?;
-        let v4 = address.as_sockaddr_in().map(|addr| IpAddr::V4(addr.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|addr| IpAddr::V6(addr.ip())))
-    });
-    let mut addresses: Vec<IpAddr> = addresses
-        .filter(|ip| match ip {
-            IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
-            IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
-        })
-        .collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    Ok(addresses)
+/// How connections are intercepted.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum MethodOption {
+    /// tproxy, unless a bridge between pods would lose its packets
+    #[default]
+    Auto,
+    /// TPROXY: clients' addresses are kept
+    Tproxy,
+    /// Address translation: works behind any bridge, endpoints see the node's address
+    Redirect,
+}
+
+impl MethodOption {
+    fn choose(self, pods: &[IpNet]) -> Method {
+        match self {
+            Self::Tproxy => Method::Transparent,
+            Self::Redirect => Method::Redirect,
+            Self::Auto => match intercept::lossy_bridge(pods) {
+                None => Method::Transparent,
+                Some(bridge) => {
+                    tracing::warn!(
+                        bridge,
+                        "intercepting by redirection, so that endpoints see the node's address: \
+                         net.bridge.bridge-nf-call-iptables is on, which loses transparently \
+                         intercepted packets of pods behind this bridge"
+                    );
+                    Method::Redirect
+                }
+            },
+        }
+    }
 }
 
 /// Finds out whether we have the privilege that interception takes, before anything starts.

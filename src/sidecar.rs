@@ -17,6 +17,7 @@ use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::WatchOptions;
 use sealane_proxy::connect::Connector;
+use sealane_proxy::intercept;
 use sealane_proxy::intercept::redirect::{self, Probe, RedirectOptions};
 use sealane_proxy::sidecar::{OPAQUE_PORTS, PodOptions};
 
@@ -25,7 +26,6 @@ use crate::admin::PrometheusHandle;
 use crate::exit::Failure;
 use crate::init::{MARK, PortOptions};
 use crate::mode::{self, Mode, ModeOptions};
-use crate::node::own_addresses;
 use crate::serve::bind::Binder;
 use crate::serve::workers::{Pod, Work, distribute};
 
@@ -111,7 +111,10 @@ pub(crate) fn run(options: SidecarOptions, metrics: PrometheusHandle) -> Result<
 impl SidecarOptions {
     fn pod(&self) -> Result<PodOptions, Failure> {
         let addresses = if self.pod_ip.is_empty() {
-            own_addresses().context("cannot list the pod's addresses; give them with --pod-ip")?
+            let found = intercept::device_addresses();
+            found
+                .context("cannot list the pod's addresses; give them with --pod-ip")?
+                .to_vec()
         } else {
             self.pod_ip.clone()
         };

@@ -63,6 +63,34 @@ impl Snapshot {
             .get(&backend.service)?
             .port(backend.port, Protocol::Tcp)
     }
+
+    /// The same with the endpoints of one family, which a client that dialled an address of this
+    /// family is to get, if the Service has a cluster IP in it.
+    pub fn backend_of_family(&self, backend: &Backend, is_v4: bool) -> Option<&Arc<ServicePort>> {
+        let service = self.services.get(&backend.service)?;
+        let mut ips = service.cluster_ips.iter();
+        let of_family = ips.find(|ip| ip.is_ipv4() == is_v4);
+        of_family
+            .and_then(|ip| self.vips.get(&(*ip, Protocol::Tcp, backend.port)))
+            .filter(|port| port.service == backend.service)
+            .or_else(|| service.port(backend.port, Protocol::Tcp))
+    }
+
+    /// The Service port behind a node port, for the nodes' addresses of one family: each family has
+    /// endpoints of its own, and a Service without a cluster IP in one has no node port there.
+    pub fn node_port(
+        &self,
+        is_v4: bool,
+        protocol: Protocol,
+        number: u16,
+    ) -> Option<&Arc<ServicePort>> {
+        let port = self.node_ports.get(&(protocol, number))?;
+        let service = self.services.get(&port.service)?;
+        let mut ips = service.cluster_ips.iter();
+        let ip = ips.find(|ip| ip.is_ipv4() == is_v4)?;
+        let port = self.vips.get(&(*ip, protocol, port.port))?;
+        (port.service == service.key).then_some(port)
+    }
 }
 
 /// Makes the one writer and the first reader.

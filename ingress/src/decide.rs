@@ -186,6 +186,7 @@ pub fn target(
         upstream: upstream(rule.filters.backend_protocol, port),
         scope: Scope::Cluster,
         client: None,
+        source: None,
     })
 }
 

@@ -5,8 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sealane_config::Reader;
-use sealane_proxy::http::{Engine, ServerOptions, serve_relayed};
-use tokio::io::{AsyncRead, AsyncWrite};
+use sealane_proxy::http::{ClientStream, Engine, ServerOptions, serve_relayed};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -112,7 +111,7 @@ async fn serve_connection<I>(
     server: ServerOptions,
     shutdown: CancellationToken,
 ) where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: ClientStream + Send + 'static,
 {
     let peer = Rc::new(peer);
     let gateway = Rc::clone(&inner);

@@ -2,10 +2,10 @@
 //! their backends are told.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::StatusCode;
 use sealane_proxy::http::{Front, PlainHead, Route, Target, is_default};
-use tokio::time::Instant;
 
 use crate::decide::decide_plain;
 use crate::filters::forwarded::Peer;
@@ -68,7 +68,7 @@ impl Route for PlainRoute {
         &self.target
     }
 
-    fn answered(&self, status: StatusCode, started: Instant) {
-        self.metrics.answered(status, started.elapsed());
+    fn answered(&self, status: StatusCode, elapsed: Duration) {
+        self.metrics.answered(status, elapsed);
     }
 }

@@ -1,14 +1,21 @@
 //! Connections to endpoints, made in the network namespace that leads to them.
 
+mod node;
+
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use sealane_config::model::EndpointAddr;
 use sealane_config::sockets::HostSockets;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
+
+pub use node::NodeConnector;
+
+use crate::intercept::InterceptOptions;
 
 /// How long a connection attempt may take: pods are at most a few milliseconds away, and a second
 /// endpoint is usually at hand.
@@ -32,9 +39,18 @@ pub enum Connector {
         /// Makes the sockets for all other addresses.
         host: HostSockets,
     },
+    /// One of these, as the proxy of a node.
+    Node(Arc<NodeConnector>),
 }
 
 impl Connector {
+    /// As the proxy of a node connects that is intercepted like this: from clients' addresses where
+    /// they can be kept, with its own mark, and not to everything.
+    #[must_use]
+    pub fn of_node(self, options: &InterceptOptions) -> Self {
+        Self::Node(Arc::new(NodeConnector::new(self, options.clone())))
+    }
+
     /// Every connection with a socket that `sockets` makes.
     pub fn from_sockets(sockets: HostSockets) -> Self {
         Self::Split {
@@ -46,9 +62,28 @@ impl Connector {
     /// A connection to the endpoint, with `TCP_NODELAY` and keepalive probes on.
     ///
     /// # Errors
-    /// The system call's error; `TimedOut` after one second.
+    /// The system call's error; `TimedOut` after one second; `PermissionDenied` for an address that
+    /// no endpoint may have.
     pub async fn connect(&self, endpoint: EndpointAddr) -> io::Result<TcpStream> {
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, self.open(endpoint))
+        self.connect_from(None, endpoint).await
+    }
+
+    /// The same from a source that [`Self::source`] gave.
+    ///
+    /// # Errors
+    /// As for [`Self::connect`].
+    pub async fn connect_from(
+        &self,
+        source: Option<IpAddr>,
+        endpoint: EndpointAddr,
+    ) -> io::Result<TcpStream> {
+        let opening = async {
+            match self {
+                Self::Node(node) => Box::pin(node.open(source, endpoint)).await,
+                Self::Direct | Self::Split { .. } => self.open(endpoint, None).await,
+            }
+        };
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, opening)
             .await
             .map_err(|_elapsed| {
                 io::Error::new(io::ErrorKind::TimedOut, "no connection within 1 s")
@@ -63,6 +98,7 @@ impl Connector {
     /// The system call's.
     pub(crate) async fn udp(&self, endpoint: EndpointAddr) -> io::Result<std::net::UdpSocket> {
         let host = match self {
+            Self::Node(node) => return Box::pin(node.udp(endpoint)).await,
             Self::Split { cluster, host }
                 if !cluster.iter().any(|c| c.contains(&endpoint.0.ip())) =>
             {
@@ -75,18 +111,35 @@ impl Connector {
         Ok(socket)
     }
 
-    async fn open(&self, endpoint: EndpointAddr) -> io::Result<TcpStream> {
+    /// The address to connect from to this endpoint for a client whose address is to be kept; `None`
+    /// if it cannot be.
+    pub fn source(&self, client: Option<IpAddr>, endpoint: EndpointAddr) -> Option<IpAddr> {
         match self {
+            Self::Node(node) => node.source(client?, endpoint),
+            Self::Direct | Self::Split { .. } => None,
+        }
+    }
+
+    async fn open(&self, endpoint: EndpointAddr, mark: Option<u32>) -> io::Result<TcpStream> {
+        let socket = match self {
             Self::Split { cluster, host }
                 if !cluster.iter().any(|c| c.contains(&endpoint.0.ip())) =>
             {
-                let socket = host.tcp(endpoint.0).await?;
-                TcpSocket::from_std_stream(socket.into())
-                    .connect(endpoint.0)
-                    .await
+                host.tcp(endpoint.0).await?
             }
-            Self::Direct | Self::Split { .. } => TcpStream::connect(endpoint.0).await,
-        }
+            Self::Direct | Self::Split { .. } | Self::Node(_) => {
+                let domain = Domain::for_address(endpoint.0);
+                let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+                socket.set_nonblocking(true)?;
+                if let Some(mark) = mark {
+                    socket.set_mark(mark)?;
+                }
+                socket
+            }
+        };
+        TcpSocket::from_std_stream(socket.into())
+            .connect(endpoint.0)
+            .await
     }
 }
 

@@ -27,11 +27,11 @@ mod upgrade;
 
 pub use body::{Body, BodyError};
 pub use engine::{Engine, EngineOptions, Target, Upstream};
-pub use relay::{Front, PlainHead, Route, is_default, write_field};
+pub use relay::{ClientStream, Front, PlainHead, Route, is_default, write_field};
 pub(crate) use serve::LocalExecutor;
 pub use serve::{ServerOptions, serve, serve_relayed};
-pub use service::ServiceTarget;
 pub(crate) use service::refuse;
+pub use service::{Dialled, Reach, ServiceTarget};
 
 #[cfg(test)]
 mod tests;

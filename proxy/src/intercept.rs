@@ -6,6 +6,9 @@
 //!
 //! Rules and sets are written over netlink, in transactions; nothing is ever listed.
 
+mod addresses;
+mod bridge;
+mod metrics;
 mod netlink;
 mod original;
 pub mod redirect;
@@ -24,9 +27,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sealane_config::{Reader, Snapshot};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+pub use addresses::{NodeAddresses, device_addresses};
+pub use bridge::lossy_bridge;
 use netlink::NfTables;
 pub use original::original_destination;
 use state::{Elements, difference, record};
@@ -44,6 +49,9 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// The first and the longest pause after a refused transaction.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How often the kernel's counters are read.
+const COUNT: Duration = Duration::from_secs(5);
 
 /// Addresses that are never a destination outside the cluster: "this network", loopback, link-local
 /// (with cloud metadata services), multicast and reserved ones.
@@ -127,6 +135,16 @@ pub enum Method {
     Redirect,
 }
 
+impl Method {
+    /// Its name in metrics and on the command line.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Transparent => "tproxy",
+            Self::Redirect => "redirect",
+        }
+    }
+}
+
 /// Where to intercept.
 #[derive(Clone, Debug)]
 pub struct InterceptOptions {
@@ -136,8 +154,14 @@ pub struct InterceptOptions {
     pub port: u16,
     /// The mark that routes packets to local sockets; a routing rule for it has to exist.
     pub mark: u32,
+    /// The mark of the proxy's own connections. If it is given, connections to Services that start
+    /// on the node itself are intercepted, too, apart from these.
+    pub own_mark: Option<u32>,
     /// The node's addresses, on which node ports are served.
-    pub node_ips: Vec<IpAddr>,
+    pub node_ips: NodeAddresses,
+    /// Serve node ports only on the node's addresses in these (`--nodeport-addresses` of
+    /// kube-proxy); empty: on all of them.
+    pub node_port_cidrs: Vec<IpNet>,
     /// More addresses of the node, such as the cluster DNS's: what is no Service port with
     /// endpoints there is left alone.
     pub local_addresses: Vec<IpAddr>,
@@ -148,6 +172,78 @@ pub struct InterceptOptions {
     /// The proxy is also the way out of the cluster for TCP, of each family that has pods. Not on a
     /// real node, which has a way out and sees connections that are none of ours.
     pub egress: bool,
+    /// Serve Services on their `externalIPs` (KEP-5707).
+    pub external_ips: bool,
+    /// Refuse what a `Local` traffic policy or `loadBalancerSourceRanges` turn away. kube-proxy
+    /// loses it, which makes clients wait.
+    pub refuse_instead_of_drop: bool,
+}
+
+impl Default for InterceptOptions {
+    fn default() -> Self {
+        Self {
+            method: Method::default(),
+            port: 15001,
+            mark: 1,
+            own_mark: None,
+            node_ips: NodeAddresses::from(Vec::new()),
+            node_port_cidrs: Vec::new(),
+            local_addresses: Vec::new(),
+            pod_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            egress: false,
+            external_ips: true,
+            refuse_instead_of_drop: false,
+        }
+    }
+}
+
+impl InterceptOptions {
+    /// Whether node ports are served on an address of the node. Never on loopback ones, for which
+    /// there are listeners.
+    pub(crate) fn serves_node_ports(&self, ip: IpAddr) -> bool {
+        let chosen = &self.node_port_cidrs;
+        let is_chosen = chosen.is_empty() || chosen.iter().any(|cidr| cidr.contains(&ip));
+        is_chosen && !ip.is_loopback()
+    }
+
+    /// Whether this is an address of the node.
+    pub(crate) fn is_own(&self, ip: IpAddr) -> bool {
+        self.node_ips.contains(ip) || self.local_addresses.contains(&ip)
+    }
+
+    /// Whether this is an address of a pod, as opposed to one of the node within the pods' range.
+    pub(crate) fn is_pod(&self, ip: IpAddr) -> bool {
+        self.pod_cidrs.iter().any(|cidr| cidr.contains(&ip)) && !self.is_own(ip)
+    }
+}
+
+/// Packets that the kernel turns away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// `internalTrafficPolicy: Local` without an endpoint on this node.
+    NoLocalInternal,
+    /// `externalTrafficPolicy: Local` without an endpoint on this node.
+    NoLocalExternal,
+    /// Not from within `loadBalancerSourceRanges`.
+    SourceRanges,
+}
+
+impl Lost {
+    const ALL: [Self; 3] = [
+        Self::NoLocalInternal,
+        Self::NoLocalExternal,
+        Self::SourceRanges,
+    ];
+
+    /// The counter's name in the kernel, and the reason in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoLocalInternal => "no-local-endpoints-internal",
+            Self::NoLocalExternal => "no-local-endpoints-external",
+            Self::SourceRanges => "outside-source-ranges",
+        }
+    }
 }
 
 /// Keeps the kernel's table in step with the snapshot.
@@ -215,12 +311,28 @@ impl Interceptor {
         Ok(changes.len())
     }
 
+    /// How many packets the kernel has turned away since the table was written. Reads one counter;
+    /// no rule or set is listed.
+    ///
+    /// # Errors
+    /// There is no table, or the kernel does not tell.
+    pub fn lost(&mut self, what: Lost) -> Result<u64, InterceptError> {
+        table::count(&mut self.kernel, what)
+    }
+
     /// Follows the snapshot until `shutdown` or the end of the publisher. The table stays in force
     /// afterwards.
     pub async fn run(mut self, mut reader: Reader, shutdown: CancellationToken) {
+        let mut metrics = metrics::Metrics::new(self.options.method);
+        let mut addresses = self.options.node_ips.clone();
+        let mut count = interval(COUNT);
         let mut pause = RETRY.0;
         loop {
+            let created = self.written.is_none();
             let applied = self.apply(&reader.load());
+            if created && self.written.is_some() {
+                metrics.start_over();
+            }
             let next = async {
                 match applied {
                     Ok(written) => {
@@ -238,9 +350,20 @@ impl Interceptor {
                     }
                 }
             };
-            tokio::select! {
-                more = next => if !more { return },
-                () = shutdown.cancelled() => return,
+            let mut next = std::pin::pin!(next);
+            loop {
+                tokio::select! {
+                    more = &mut next => if more { break } else { return },
+                    () = addresses.changed() => {
+                        if self.options.method == Method::Redirect {
+                            // The node's address is in a rule.
+                            self.written = None;
+                        }
+                        break;
+                    }
+                    _ = count.tick() => metrics.update(&mut self.kernel, self.written.as_ref()),
+                    () = shutdown.cancelled() => return,
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ pub mod node;
 mod pool;
 mod scratch;
 pub mod sidecar;
+mod splice;
 mod tcp;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;

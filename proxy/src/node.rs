@@ -9,11 +9,12 @@
 
 mod accept;
 mod listeners;
+mod places;
 mod pod;
 mod serve;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,12 +27,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::connect::Connector;
 use crate::http::Engine;
-use crate::intercept::{self, InterceptOptions, Method};
+use crate::intercept::{self, InterceptOptions};
 use crate::sidecar::{Direction, PodOptions};
 use crate::tcp::{Flows, Metrics};
 use crate::udp::{Arrival, FlowBudget, UdpOptions, UdpProxy};
 
 use listeners::Listeners;
+pub(crate) use places::Places;
 use pod::OwnPorts;
 
 /// Connections of one worker at a time. More wait in the kernel's backlog.
@@ -65,8 +67,7 @@ struct Worker {
     flows: Flows,
     host: HostSockets,
     capture: Capture,
-    /// Addresses on which node ports are served.
-    node_ips: Vec<IpAddr>,
+    places: Places,
     /// Ports of the pod that connections to it are for.
     own_ports: OwnPorts,
     metrics: Metrics,
@@ -89,9 +90,7 @@ impl NodeProxy {
         host: HostSockets,
     ) -> io::Result<Self> {
         let mut intercepted = Vec::new();
-        let mut node_ips = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
         let mut direction = Direction::Outbound;
-        let (mut pods, mut own): (Arc<[_]>, Arc<[_]>) = (Arc::new([]), Arc::new([]));
         if let Capture::Transparent(options) = &capture {
             intercepted.push(listen((Ipv4Addr::UNSPECIFIED, options.port).into())?);
             match listen((Ipv6Addr::UNSPECIFIED, options.port).into()) {
@@ -100,30 +99,21 @@ impl NodeProxy {
                 Err(error) if error.raw_os_error() == Some(nix::libc::EAFNOSUPPORT) => {}
                 Err(error) => return Err(error),
             }
-            node_ips.extend(&options.node_ips);
-            if options.method == Method::Transparent {
-                pods = options.pod_cidrs.as_slice().into();
-            }
-            own = [&options.node_ips[..], &options.local_addresses]
-                .concat()
-                .into();
         }
         let mut listeners = Some(Listeners::new(matches!(capture, Capture::Listeners)));
         if let Capture::Pod(pod, of) = &capture {
             direction = *of;
             intercepted = pod.listen(direction)?;
-            node_ips.clear();
             listeners = None;
         }
-        let flows = Flows::new(connector.clone(), pods, own);
+        let flows = Flows::new(connector.clone());
         let arrival = Arrival::of(&capture);
         let udp = arrival.map(|arrival| {
             UdpProxy::bind(UdpOptions {
                 arrival,
                 reader: reader.clone(),
-                node_ips: node_ips.clone(),
+                places: Places::of(&capture),
                 engine: engine.clone(),
-                flows: flows.clone(),
                 connector,
                 host: host.clone(),
                 budget: FlowBudget::default(),
@@ -135,8 +125,8 @@ impl NodeProxy {
             engine,
             flows,
             host,
+            places: Places::of(&capture),
             capture,
-            node_ips,
             own_ports: OwnPorts::default(),
             metrics: Metrics::new(direction),
             connections: TaskTracker::new(),

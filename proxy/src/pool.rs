@@ -5,12 +5,17 @@
 //! HTTP/2 there is one connection per endpoint, shared by all requests. A connection is dropped
 //! when it was idle for a minute, and as soon as its endpoint left the Service: what is in flight
 //! then is finished first.
+//!
+//! A connection that was made from a client's address ([`Connector::source`]) is for that client
+//! only. There can be many of those, so they are kept for a shorter time, for so many pairs of client
+//! and endpoint at most.
 
 mod connection;
 mod tls;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,10 +32,16 @@ use crate::connect::Connector;
 use crate::http::{Body, Upstream};
 
 /// How long an idle connection is kept. Servers commonly close after 60 s and more.
-pub(crate) const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(60);
 
 /// Idle HTTP/1.1 connections that are kept for one endpoint by one worker.
 pub(crate) const MAX_IDLE: usize = 256;
+
+/// How long an idle connection from a client's address is kept.
+const IDLE_OF_CLIENT: Duration = Duration::from_secs(15);
+
+/// Pairs of a client's address and an endpoint for which one worker keeps connections.
+pub(crate) const MAX_SOURCES: usize = 4096;
 
 /// The pool of one worker.
 pub(crate) struct Pool {
@@ -44,14 +55,30 @@ pub(crate) struct Pool {
 struct Key {
     endpoint: usize,
     upstream: Upstream,
+    /// The client whose address the endpoint sees: its connections are nobody else's.
+    source: Option<IpAddr>,
 }
 
 impl Key {
-    fn new(stats: &Arc<EndpointStats>, upstream: Upstream) -> Self {
+    fn new(stats: &Arc<EndpointStats>, upstream: Upstream, source: Option<IpAddr>) -> Self {
         Self {
             endpoint: Arc::as_ptr(stats).addr(),
             upstream,
+            source,
         }
+    }
+
+    fn patience(self) -> Duration {
+        patience(self.source)
+    }
+}
+
+/// How long an idle connection is kept.
+pub(crate) fn patience(source: Option<IpAddr>) -> Duration {
+    if source.is_some() {
+        IDLE_OF_CLIENT
+    } else {
+        IDLE
     }
 }
 
@@ -60,6 +87,8 @@ struct Slot {
     stats: Arc<EndpointStats>,
     idle: Vec<Idle>,
     shared: Rc<Shared>,
+    /// When a request last asked for the shared connection.
+    asked: Instant,
 }
 
 struct Idle {
@@ -82,7 +111,7 @@ pub(crate) struct Lease {
     reused: bool,
     pool: Rc<Pool>,
     stats: Arc<EndpointStats>,
-    upstream: Upstream,
+    key: Key,
 }
 
 impl Pool {
@@ -94,20 +123,24 @@ impl Pool {
         }
     }
 
-    /// A connection to the endpoint: an idle one unless `fresh` asks for a new one.
+    /// A connection to the endpoint: an idle one unless `fresh` asks for a new one. The endpoint sees
+    /// the address of `client` if it can be kept.
     pub(crate) async fn lease(
         self: &Rc<Self>,
         endpoint: &Endpoint,
         upstream: Upstream,
+        client: Option<IpAddr>,
         fresh: bool,
     ) -> Result<Lease, ConnectError> {
-        let (sender, reused) = if upstream.is_http2() {
-            self.shared(endpoint, upstream).await?
+        let source = self.connector.source(client, endpoint.addr);
+        let key = Key::new(&endpoint.stats, upstream, source);
+        let (sender, reused) = if upstream.is_http2() && self.has_room(&key) {
+            self.shared(endpoint, key).await?
         } else {
-            let idle = (!fresh).then(|| self.idle(endpoint, upstream)).flatten();
+            let idle = (!fresh).then(|| self.idle(&key)).flatten();
             match idle {
                 Some(sender) => (Sender::Http1(sender), true),
-                None => (Box::pin(self.connect(endpoint, upstream)).await?, false),
+                None => (Box::pin(self.connect(endpoint, key)).await?, false),
             }
         };
         Ok(Lease {
@@ -115,21 +148,23 @@ impl Pool {
             reused,
             pool: Rc::clone(self),
             stats: Arc::clone(&endpoint.stats),
-            upstream,
+            key,
         })
     }
 
     /// Drops connections that were idle for too long, and all of those whose endpoint is gone.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
-        self.slots.borrow_mut().retain(|_, slot| {
+        self.slots.borrow_mut().retain(|key, slot| {
             if slot.stats.removed.load(Relaxed) {
                 return false;
             }
+            let patience = key.patience();
             slot.idle
-                .retain(|i| now.duration_since(i.since) < IDLE && !i.sender.is_closed());
+                .retain(|i| now.duration_since(i.since) < patience && !i.sender.is_closed());
+            let forgotten = key.source.is_some() && now.duration_since(slot.asked) >= patience;
             let shared = slot.shared.sender.try_lock().map_or(true, |mut sender| {
-                if sender.as_ref().is_some_and(http2::SendRequest::is_closed) {
+                if forgotten || sender.as_ref().is_some_and(http2::SendRequest::is_closed) {
                     *sender = None;
                 }
                 sender.is_some()
@@ -138,29 +173,32 @@ impl Pool {
         });
     }
 
+    /// Connections for this may be kept.
+    fn has_room(&self, key: &Key) -> bool {
+        let slots = self.slots.borrow();
+        key.source.is_none() || slots.len() < MAX_SOURCES || slots.contains_key(key)
+    }
+
     /// The youngest idle HTTP/1.1 connection that is still good.
-    fn idle(&self, endpoint: &Endpoint, upstream: Upstream) -> Option<http1::SendRequest<Body>> {
+    fn idle(&self, key: &Key) -> Option<http1::SendRequest<Body>> {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(&Key::new(&endpoint.stats, upstream))?;
-        let now = Instant::now();
+        let slot = slots.get_mut(key)?;
+        let (now, patience) = (Instant::now(), key.patience());
         slot.idle
-            .retain(|i| !i.sender.is_closed() && now.duration_since(i.since) < IDLE);
+            .retain(|i| !i.sender.is_closed() && now.duration_since(i.since) < patience);
         // One whose last request is still being sent (its answer came early) is not ready yet.
         let youngest = slot.idle.iter().rposition(|i| i.sender.is_ready())?;
         Some(slot.idle.remove(youngest).sender)
     }
 
-    async fn shared(
-        &self,
-        endpoint: &Endpoint,
-        upstream: Upstream,
-    ) -> Result<(Sender, bool), ConnectError> {
+    async fn shared(&self, endpoint: &Endpoint, key: Key) -> Result<(Sender, bool), ConnectError> {
         let asked = Instant::now();
         let shared = {
             let mut slots = self.slots.borrow_mut();
             let slot = slots
-                .entry(Key::new(&endpoint.stats, upstream))
+                .entry(key)
                 .or_insert_with(|| Slot::new(&endpoint.stats));
+            slot.asked = asked;
             Rc::clone(&slot.shared)
         };
         let mut current = shared.sender.lock().await;
@@ -172,7 +210,7 @@ impl Pool {
         {
             return Err(error.clone());
         }
-        let sender = Box::pin(self.connect(endpoint, upstream))
+        let sender = Box::pin(self.connect(endpoint, key))
             .await
             .inspect_err(|error| {
                 *shared.failed.borrow_mut() = Some((Instant::now(), error.clone()));
@@ -184,13 +222,10 @@ impl Pool {
     }
 
     /// Boxed, because connecting is rare and its future is many times the size of a request's.
-    async fn connect(
-        &self,
-        endpoint: &Endpoint,
-        upstream: Upstream,
-    ) -> Result<Sender, ConnectError> {
-        let stream = self.connector.connect(endpoint.addr).await?;
-        match upstream {
+    async fn connect(&self, endpoint: &Endpoint, key: Key) -> Result<Sender, ConnectError> {
+        let connecting = self.connector.connect_from(key.source, endpoint.addr);
+        let stream = connecting.await?;
+        match key.upstream {
             Upstream::Http1 => connection::http1(stream).await,
             Upstream::Http2 => connection::http2(stream).await,
             Upstream::Http1Tls => {
@@ -202,16 +237,12 @@ impl Pool {
         }
     }
 
-    fn put_back(
-        &self,
-        sender: http1::SendRequest<Body>,
-        stats: &Arc<EndpointStats>,
-        upstream: Upstream,
-    ) {
+    fn put_back(&self, sender: http1::SendRequest<Body>, stats: &Arc<EndpointStats>, key: Key) {
+        if !self.has_room(&key) {
+            return;
+        }
         let mut slots = self.slots.borrow_mut();
-        let slot = slots
-            .entry(Key::new(stats, upstream))
-            .or_insert_with(|| Slot::new(stats));
+        let slot = slots.entry(key).or_insert_with(|| Slot::new(stats));
         if slot.idle.len() >= MAX_IDLE {
             slot.idle.remove(0);
         }
@@ -228,6 +259,7 @@ impl Slot {
             stats: Arc::clone(stats),
             idle: Vec::new(),
             shared: Rc::default(),
+            asked: Instant::now(),
         }
     }
 }
@@ -249,7 +281,7 @@ impl Lease {
             && !sender.is_closed()
             && !self.stats.removed.load(Relaxed)
         {
-            self.pool.put_back(sender, &self.stats, self.upstream);
+            self.pool.put_back(sender, &self.stats, self.key);
         }
     }
 }

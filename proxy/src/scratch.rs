@@ -1,4 +1,5 @@
-//! The worker's buffer: what is read lands here first, so that a connection that waits holds none.
+//! The worker's buffers: what is read lands in one of them first, and messages are written into others,
+//! so that a connection that waits holds none.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,7 +11,15 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// Bytes of one read at most.
 pub(crate) const SCRATCH: usize = 64 * 1024;
 
+/// Buffers for messages that are kept, and how large one may be.
+const KEPT: usize = 64;
+const LARGEST: usize = 64 * 1024;
+
+/// What a message is given at first: a usual head.
+const USUAL: usize = 2048;
+
 thread_local! {
+    static MESSAGES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
 }
 
@@ -33,4 +42,22 @@ where
         ready!(Pin::new(stream).poll_read(cx, &mut read))?;
         Poll::Ready(Ok(see(cx, read.filled())))
     })
+}
+
+/// An empty buffer for a message.
+pub(crate) fn take() -> Vec<u8> {
+    let kept = MESSAGES.with_borrow_mut(Vec::pop);
+    kept.unwrap_or_else(|| Vec::with_capacity(USUAL))
+}
+
+/// Keeps a buffer for the next message of any connection.
+pub(crate) fn give_back(mut buffer: Vec<u8>) {
+    if (USUAL..=LARGEST).contains(&buffer.capacity()) {
+        buffer.clear();
+        MESSAGES.with_borrow_mut(|kept| {
+            if kept.len() < KEPT {
+                kept.push(buffer);
+            }
+        });
+    }
 }

@@ -22,7 +22,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use sealane_config::model::{
-    AppProtocol, Backend, Endpoint, Protocol, Service, ServiceKey, ServiceKind, ServicePort,
+    AppProtocol, Backend, Endpoint, HttpPolicy, Protocol, Service, ServiceKey, ServiceKind,
+    ServicePort,
 };
 use sealane_config::{Publisher, Reader, Snapshot, snapshot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,6 +46,9 @@ pub struct World {
     pub reader: Reader,
     /// What [`Self::publish`] publishes.
     pub snapshot: Snapshot,
+    /// The policy of the Services that [`Self::service`] publishes. A policy of its own, even one that
+    /// is equal to the default, keeps plain requests from being relayed.
+    pub http: Arc<HttpPolicy>,
     known: HashMap<(String, SocketAddr), Arc<Endpoint>>,
 }
 
@@ -66,6 +70,7 @@ impl World {
             publisher,
             reader,
             snapshot,
+            http: HttpPolicy::shared(),
             known: HashMap::new(),
         }
     }
@@ -108,7 +113,7 @@ impl World {
             endpoints: sorted.into(),
             local: None,
             policy: Arc::default(),
-            http: Arc::default(),
+            http: Arc::clone(&self.http),
         });
         let service = Service {
             key: key(name),

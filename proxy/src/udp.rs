@@ -31,17 +31,19 @@ mod listen;
 mod metrics;
 mod pick;
 mod poll;
+mod refuse;
 mod socket;
 mod table;
+mod undelivered;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
 use sealane_config::Reader;
-use sealane_config::model::{ClientAddr, VipAddr};
+use sealane_config::model::{ClientAddr, Protocol, VipAddr};
 use sealane_config::sockets::HostSockets;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
@@ -51,8 +53,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connect::Connector;
 use crate::http::Engine;
 use crate::intercept::Method;
-use crate::node::Capture;
-use crate::tcp::Flows;
+use crate::node::{Capture, Places};
 
 use batch::{Batch, Kind};
 use flow::Flow;
@@ -60,6 +61,7 @@ use front::{Front, Fronts};
 use listen::{CHANGES, Change, Listeners};
 use metrics::{Lost, Metrics};
 use poll::{Poller, Token};
+use refuse::Refuser;
 use table::{FlowId, FlowKey, FlowTable};
 
 pub use budget::FlowBudget;
@@ -112,13 +114,11 @@ pub(crate) struct UdpOptions {
     pub(crate) reader: Reader,
     /// How datagrams arrive.
     pub(crate) arrival: Arrival,
-    /// Addresses on which node ports are served.
-    pub(crate) node_ips: Vec<IpAddr>,
+    /// Knows where addresses are.
+    pub(crate) places: Places,
     /// Knows which clients stay with their endpoint.
     pub(crate) engine: Engine,
-    /// Knows from which clients' addresses endpoints are reached.
-    pub(crate) flows: Flows,
-    /// Reaches the others.
+    /// Reaches endpoints.
     pub(crate) connector: Connector,
     /// Makes the listeners of node ports.
     pub(crate) host: HostSockets,
@@ -134,6 +134,7 @@ pub(crate) struct UdpProxy {
     table: FlowTable<Flow>,
     fronts: Fronts,
     metrics: Metrics,
+    refuser: Refuser,
     /// The snapshot that reply sockets were checked against.
     swept: u64,
 }
@@ -157,8 +158,13 @@ impl UdpProxy {
                 Err(error) => return Err(error),
             }
         }
+        let refuser = match options.arrival {
+            Arrival::Intercepted(_) | Arrival::Delivered => Refuser::new(),
+            Arrival::Local => Refuser::none(),
+        };
         Ok(Self {
             options,
+            refuser,
             poller,
             batch: Batch::new(),
             table: FlowTable::new(),
@@ -179,7 +185,7 @@ impl UdpProxy {
         let (changes, mut changed) = mpsc::channel(CHANGES);
         let listeners = Listeners {
             arrival: self.options.arrival,
-            node_ips: self.options.node_ips.clone(),
+            places: self.options.places.clone(),
             reader: self.options.reader.clone(),
             host: self.options.host.clone(),
             changes,
@@ -218,7 +224,7 @@ impl UdpProxy {
         for token in tokens.drain(..) {
             match token {
                 Token::Front(id) => self.serve_clients(id, now).await,
-                Token::Flow(id) => self.serve_endpoint(id, now),
+                Token::Flow(id) => self.serve_endpoint(id, now).await,
             }
         }
     }
@@ -248,11 +254,9 @@ impl UdpProxy {
             return;
         }
         self.swept = snapshot.generation;
-        let node_ips = &self.options.node_ips;
-        let is_served = |addr: &SocketAddr| {
-            let found = destination::find(&snapshot, VipAddr(*addr), node_ips);
-            found.is_some_and(|(port, _)| !port.endpoints.is_empty())
-        };
+        let places = &self.options.places;
+        let is_served =
+            |addr: &SocketAddr| destination::is_served(&snapshot, VipAddr(*addr), places);
         let answering = self.fronts.answering();
         let gone: Vec<SocketAddr> = answering.filter(|addr| !is_served(addr)).collect();
         self.metrics
@@ -307,58 +311,51 @@ impl UdpProxy {
         while attempts < ATTEMPTS && !rest.is_empty() {
             let id = match self.flow(key, front, now).await {
                 Ok(id) => id,
-                Err(lost) => return self.lost(key, lost, rest.len()),
+                Err(lost) => return self.lost(key, front, lost, rest.len()),
             };
             let Some(flow) = self.table.get_mut(id) else {
                 return;
             };
             let (sent, error) = self.batch.send(&flow.upstream, rest.clone(), None);
             let sent_range = rest.start..rest.start + sent;
+            if let Some(last) = self.batch.datagrams()[sent_range.clone()].last() {
+                (flow.last_length, flow.resent) = (last.length, 0);
+            }
             let bytes = self.batch.bytes(sent_range);
             flow.metrics().to_endpoint.count(sent, bytes);
             rest.start += sent;
+            self.table.asked(id, now);
+            let Some(flow) = self.table.get(id).map(|(_, flow)| flow) else {
+                return;
+            };
             match error {
                 None => {}
                 Some(error) if is_backlog(&error) => {
                     flow.metrics().dropped(Lost::Backlog, rest.len());
                     rest.start = rest.end;
                 }
-                Some(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {
-                    flow.metrics().dropped(Lost::TooLarge, 1);
-                    rest.start += 1;
-                }
+                // Mostly of an earlier datagram, which is dealt with first.
                 Some(error) => {
                     attempts += 1;
                     tracing::debug!(client = %key.client, vip = %key.vip, endpoint = %flow.endpoint.addr, %error, "endpoint refuses");
-                    flow.failed(key.client, &self.options);
+                    self.refused(id, is_failure(&error), now).await;
                 }
             }
-            self.table.asked(id, now);
         }
         if !rest.is_empty() {
-            self.lost(key, Lost::Unreachable, rest.len());
+            self.lost(key, front, Lost::Unreachable, rest.len());
         }
     }
 
     /// Relays a batch of an endpoint's datagrams.
-    fn serve_endpoint(&mut self, id: FlowId, now: Instant) {
+    async fn serve_endpoint(&mut self, id: FlowId, now: Instant) {
         let Some((key, flow)) = self.table.get(id) else {
             return;
         };
         let client = key.client;
-        match self
-            .batch
-            .receive(&flow.upstream, Kind::bound(flow.endpoint.addr.0))
-        {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) => {
-                tracing::debug!(%client, vip = %key.vip, endpoint = %flow.endpoint.addr, %error, "endpoint refuses");
-                if let Some(flow) = self.table.get_mut(id) {
-                    flow.failed(client, &self.options);
-                }
-                return;
-            }
+        let kind = Kind::bound(flow.endpoint.addr.0);
+        if let Err(error) = self.batch.receive(&flow.upstream, kind) {
+            return self.refused(id, is_failure(&error), now).await;
         }
         // What came in before the socket was connected can be anybody's, and goes nowhere.
         let endpoint = flow.endpoint.addr.0;
@@ -388,6 +385,36 @@ impl UdpProxy {
         self.table.answered(id, now);
     }
 
+    /// The kernel has something to say about datagrams of a flow. If they were refused, the last one
+    /// is sent to another endpoint; if there is none, the client is told.
+    async fn refused(&mut self, id: FlowId, is_failure: bool, now: Instant) {
+        let Some((&key, flow)) = self.table.get(id) else {
+            return;
+        };
+        let undelivered = undelivered::take(&flow.upstream, flow.last_length);
+        let (refusing, resent) = (flow.endpoint.addr, flow.resent + 1);
+        let front = Rc::clone(&flow.front);
+        if !is_failure && !undelivered.is_failure {
+            return;
+        }
+        tracing::debug!(client = %key.client, vip = %key.vip, endpoint = %refusing, "datagram refused");
+        if let Some(flow) = self.table.get_mut(id) {
+            flow.failed(key.client, &self.options);
+        }
+        if let Some(content) = undelivered.last
+            && resent <= ATTEMPTS
+            && let Ok(id) = self.flow(key, &front, now).await
+            && let Some(flow) = self.table.get_mut(id)
+            && flow.endpoint.addr != refusing
+            && flow.upstream.send(&content).is_ok()
+        {
+            (flow.last_length, flow.resent) = (content.len(), resent);
+            flow.metrics().to_endpoint.count(1, content.len());
+            return;
+        }
+        self.lost(key, &front, Lost::Unreachable, 1);
+    }
+
     /// The flow of a datagram, as it was or with another endpoint if it has to be.
     async fn flow(
         &mut self,
@@ -398,9 +425,9 @@ impl UdpProxy {
         let mut avoid = None;
         if let Some(id) = self.table.find(&key) {
             let snapshot = self.options.reader.load();
-            let node_ips = &self.options.node_ips;
+            let places = &self.options.places;
             if let Some(flow) = self.table.get_mut(id)
-                && flow.may_stay(&snapshot, key.vip, node_ips)
+                && flow.may_stay(&snapshot, key, places)
             {
                 return Ok(id);
             }
@@ -449,11 +476,16 @@ impl UdpProxy {
         })
     }
 
-    fn lost(&self, key: FlowKey, reason: Lost, datagrams: usize) {
+    /// Counts datagrams as dropped and, where the kernel would refuse them, tells the client.
+    fn lost(&self, key: FlowKey, front: &Front, reason: Lost, datagrams: usize) {
         tracing::trace!(client = %key.client, vip = %key.vip, reason = reason.label(), "dropped");
+        if front.is_here() && matches!(reason, Lost::NoEndpoints | Lost::Unreachable) {
+            self.refuser.refuse(key.client, key.vip);
+        }
         let snapshot = self.options.reader.load();
-        let found = destination::find(&snapshot, key.vip, &self.options.node_ips);
-        let service = found.as_ref().map(|(port, _)| &port.service);
+        let places = &self.options.places;
+        let found = places.find(&snapshot, key.vip.0, Protocol::Udp);
+        let service = found.as_ref().map(|found| &found.port.service);
         self.metrics.of(service).dropped(reason, datagrams);
     }
 }
@@ -461,4 +493,10 @@ impl UdpProxy {
 /// The socket's buffer, or the device's queue, is full.
 fn is_backlog(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(nix::libc::ENOBUFS)
+}
+
+/// The endpoint cannot take datagrams: not that there is nothing to receive, nor that the path takes
+/// smaller datagrams only, to which the kernel adapts.
+fn is_failure(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::WouldBlock && error.raw_os_error() != Some(nix::libc::EMSGSIZE)
 }

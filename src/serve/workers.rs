@@ -251,7 +251,7 @@ impl Worker {
             affinity: self.affinity.clone(),
             ..EngineOptions::default()
         };
-        let engine = Engine::new(self.work.connector.clone(), options);
+        let engine = Engine::new(self.connector(), options);
         let parts = match self.parts(set, &engine) {
             Ok(parts) => parts,
             Err(error) => return drop(bound.send(Err(error))),
@@ -270,6 +270,14 @@ impl Worker {
         let maintenance = engine.maintain(self.work.reader.clone(), self.drain.clone());
         tokio::join!(join_all(parts), maintenance);
         engine.drained().await;
+    }
+
+    fn connector(&self) -> Connector {
+        let connector = self.work.connector.clone();
+        match &self.work.services {
+            Some(Capture::Transparent(options)) => connector.of_node(options),
+            Some(Capture::Listeners | Capture::Pod(..)) | None => connector,
+        }
     }
 
     fn parts(&self, set: Sockets, engine: &Engine) -> anyhow::Result<Vec<Part>> {
@@ -362,7 +370,7 @@ impl Worker {
         parts: &mut Vec<Part>,
     ) -> anyhow::Result<()> {
         let (reader, drain) = (self.work.reader.clone(), self.drain.clone());
-        let (connector, host) = (self.work.connector.clone(), self.work.sockets.clone());
+        let (connector, host) = (self.connector(), self.work.sockets.clone());
         let node = NodeProxy::bind(
             capture.clone(),
             reader.clone(),

@@ -12,7 +12,7 @@ use sealane_dns::DnsSettings;
 use sealane_ingress::{GatewayOptions, tls};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::ServerOptions;
-use sealane_proxy::intercept::{InterceptOptions, Method};
+use sealane_proxy::intercept::InterceptOptions;
 use sealane_proxy::node::Capture;
 
 use super::settings::{Addresses, Settings};
@@ -77,13 +77,13 @@ pub(super) fn work(
 
 fn intercept(addresses: &Addresses) -> InterceptOptions {
     InterceptOptions {
-        method: Method::Transparent,
         port: INTERCEPT_PORT,
         mark: INTERCEPT_MARK,
-        node_ips: vec![addresses.node.into()],
+        node_ips: vec![addresses.node.into()].into(),
         local_addresses: vec![addresses.dns],
         pod_cidrs: vec![addresses.pods.into()],
         service_cidrs: vec![addresses.services.into()],
         egress: true,
+        ..InterceptOptions::default()
     }
 }

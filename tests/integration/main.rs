@@ -19,3 +19,4 @@ mod lifecycle;
 mod modes;
 mod rootless;
 mod sidecar;
+mod udp;

@@ -1,20 +1,30 @@
 //! A workload with a sidecar, as `examples/sidecar` has it.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::cluster::{Cluster, Options};
+use crate::support::cluster::{Cluster, ControlPlane, Options};
 use crate::support::http::get;
 use crate::support::load::Load;
-use crate::support::{eventually, has, output};
+use crate::support::mode::{self, Kubernetes, Mode, Node, Pod};
+use crate::support::{eventually, has, output, root};
 
 const HOST: &str = "hello.example.com";
 
 /// The example, all ready.
 async fn start() -> Option<Cluster> {
     if !has("kubectl") || !has("curl") {
+        return None;
+    }
+    if ControlPlane::asked() == ControlPlane::Kubernetes {
+        // The control plane of the tests says that it is at the node's address, where it is not.
+        eprintln!("skipped: pods cannot reach the API server");
         return None;
     }
     let cluster = Options::default()
@@ -158,4 +168,216 @@ async fn a_rolling_restart_is_not_noticed(cluster: &Cluster) {
             .iter()
             .all(|pod| !before.contains(pod))
     );
+}
+
+/// The user whose connections `sealane init` leaves alone.
+const PROXY_USER: u32 = 65532;
+
+/// `sealane` as a user without any privilege, or as ours.
+fn sealane(user: Option<u32>, args: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_sealane");
+    let mut command = match user {
+        None => Command::new(binary),
+        Some(user) => {
+            let mut command = Command::new("setpriv");
+            command
+                .args([&format!("--reuid={user}"), &format!("--regid={user}")])
+                .args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
+                .args(["--no-new-privs", binary]);
+            command
+        }
+    };
+    command
+        .args(args)
+        .current_dir(root())
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs a command in a pod to its end.
+fn run(pod: &Pod, user: Option<u32>, args: &[&str]) -> Output {
+    let mut command = sealane(user, args);
+    pod.run(move || command.output().unwrap())
+}
+
+/// Its JSON, if it went well.
+fn json_of(output: &Output) -> Value {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {errors}", output.status);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxy_i3_init_says_what_it_did_and_fails_where_it_must() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("pod").await;
+    let fails = |user, args: &[&str], code, text: &str| {
+        let output = run(&pod, user, args);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
+        assert!(errors.contains(text), "{args:?}: {errors}");
+    };
+    fails(None, &["init", "--check"], 3, "was not redirected");
+    fails(Some(1000), &["init"], 3, "NET_ADMIN");
+    fails(
+        None,
+        &["init", "--inbound-port", "15001"],
+        2,
+        "two different ports",
+    );
+    fails(
+        None,
+        &["init", "--skip-inbound-ports", "90-80"],
+        2,
+        "a range such as",
+    );
+    let user = nix::unistd::geteuid().to_string();
+    fails(
+        None,
+        &["init", "--proxy-uid", &user],
+        2,
+        "is the user that this runs as",
+    );
+
+    for _ in 0..2 {
+        let said = json_of(&run(&pod, None, &["init", "-o", "json"]));
+        assert_eq!(said["rules"], "written");
+        assert_eq!(
+            (&said["ipv4"], &said["ipv6"]),
+            (&json!("redirected"), &json!("without a route"))
+        );
+        assert_eq!(said["refusesClosedPorts"], true);
+    }
+    assert_eq!(
+        json_of(&run(&pod, None, &["init", "--check", "-o", "json"]))["rules"],
+        "checked"
+    );
+    let taken = pod.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 15001)).unwrap());
+    fails(None, &["init", "--check"], 2, "before the sidecar");
+    assert_eq!(
+        json_of(&run(&pod, None, &["init", "--remove", "-o", "json"]))["rules"],
+        "removed"
+    );
+    drop(taken);
+    fails(None, &["init", "--check"], 3, "was not redirected");
+}
+
+/// Service `shop` of the real control plane, with this endpoint; returns its address.
+fn shop(kubernetes: &Kubernetes, endpoint: Ipv4Addr) -> IpAddr {
+    kubernetes.apply(&[
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "shop", "namespace": "default"},
+            "spec": {"ports": [{"port": 80, "targetPort": 8000}]},
+        }),
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": "shop-1", "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "shop"},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [endpoint], "conditions": {"ready": true}}],
+            "ports": [{"port": 8000, "protocol": "TCP"}],
+        }),
+    ]);
+    let args = ["get", "service", "shop", "-o", "jsonpath={.spec.clusterIP}"];
+    output(&mut kubernetes.kubectl(&args)).parse().unwrap()
+}
+
+/// The credentials of a pod's account, where the sidecar's user can read them.
+async fn credentials(kubernetes: &Kubernetes, pod: &Pod, directory: &Path) -> PathBuf {
+    let files = ["-f", "deploy/namespace.yaml", "-f", "deploy/sidecar.yaml"];
+    output(kubernetes.kubectl(&["apply"]).args(files));
+    output(&mut kubernetes.kubectl(&["create", "serviceaccount", "app", "-n", "sealane"]));
+    let account = kubernetes.plane.account_kubeconfig("sealane", "app").await;
+    let listener = pod.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let within = kubernetes.kubeconfig_through(listener, &account.unwrap());
+    let file = directory.join("kubeconfig");
+    std::fs::copy(within, &file).unwrap();
+    for (path, mode) in [(directory, 0o755), (&*file, 0o644)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxy_i5_o6_o9_a_sidecar_without_privileges_on_a_real_api_server() {
+    let Some(node) = Node::new() else { return };
+    let Some(mut kubernetes) = Kubernetes::start().await else {
+        return;
+    };
+    let (pod, other) = (node.pod("pod").await, node.pod("other").await);
+    let (app, _echo) = (pod.echo(), other.echo());
+    let service = shop(&kubernetes, other.ip);
+    let directory = tempfile::tempdir().unwrap();
+    let kubeconfig = credentials(&kubernetes, &pod, directory.path()).await;
+    json_of(&run(&pod, None, &["init", "-o", "json"]));
+    let file = kubeconfig.to_str().unwrap();
+    let args = [
+        "sidecar",
+        "--kubeconfig",
+        file,
+        "--admin",
+        "127.0.0.1:0",
+        "--output",
+        "json",
+        "--drain-delay",
+        "1",
+        "--workers",
+        "1",
+    ];
+
+    let refused = run(&pod, Some(1000), &args);
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(3), "{errors}");
+    assert!(errors.contains("come back to this process"), "{errors}");
+
+    let mut command = sealane(Some(PROXY_USER), &args);
+    let mut sidecar = Mode::started(pod.run(move || command.spawn().unwrap()));
+    let admin = sidecar.address("admin");
+    let ask = |from: &Pod, ip: IpAddr, port: u16| {
+        from.run(move || mode::get(SocketAddr::new(ip, port), "shop", "/"))
+    };
+    let readyz = || pod.run(move || mode::get(admin, "localhost", "/readyz"));
+    eventually("ready", async || match readyz() {
+        Ok((200, _)) => Ok(()),
+        other => Err(format!("{other:?}\n{}", sidecar.process.log())),
+    })
+    .await;
+    assert_eq!(ask(&pod, service, 80).unwrap().0, 200, "a Service");
+    assert_eq!(ask(&pod, other.ip.into(), 8000).unwrap().0, 200, "a pod");
+    assert_eq!(
+        ask(&other, pod.ip.into(), 8000).unwrap().0,
+        200,
+        "from outside"
+    );
+    assert_eq!(ask(&other, pod.ip.into(), 15006).unwrap().0, 508, "a loop");
+
+    kubernetes.plane.kill_api_server();
+    sidecar.says("watch interrupted").await;
+    assert_eq!(
+        ask(&pod, service, 80).unwrap().0,
+        200,
+        "from the last state"
+    );
+    assert_eq!(readyz().unwrap().0, 200);
+
+    sidecar.process.signal("TERM");
+    eventually("inbound has stopped", async || {
+        match ask(&other, pod.ip.into(), 8000) {
+            Err(error) if error.contains("refused") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(readyz().unwrap().0, 503);
+    // The application is still there, and may use the network.
+    assert_eq!(ask(&pod, service, 80).unwrap().0, 200, "the last words");
+    drop(app);
+    let status = sidecar.process.wait(Duration::from_secs(10));
+    assert!(status.success(), "{status}\n{}", sidecar.process.log());
 }

@@ -9,8 +9,8 @@
 //!   change takes some milliseconds less to reach the traffic, and those who saw one that a crash
 //!   took back must list again, because the versions skip ahead.
 //! - If the disk fails the store refuses all further writes: what is acknowledged is on disk.
-//! - The history holds [`HISTORY_EVENTS`] changes or five minutes, whichever is less. With it a list
-//!   can also be taken as of an older version, by undoing the changes since.
+//! - The history holds [`HISTORY_EVENTS`] changes, 64 MiB or five minutes, whichever is least. With it
+//!   a list can also be taken as of an older version, by undoing the changes since.
 //! - A watcher has a bounded queue. One that falls behind loses its queue and must list again.
 
 mod disk;

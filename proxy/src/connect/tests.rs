@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
 
@@ -33,4 +33,65 @@ async fn reliability_f7_a_refused_connection_fails_at_once() {
     drop(listener);
     let error = Connector::Direct.connect(addr).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn proxy_s22_s23_the_clients_address_is_kept_where_replies_come_back() {
+    let options = InterceptOptions {
+        node_ips: vec!["10.244.0.1".parse().unwrap()].into(),
+        pod_cidrs: vec![
+            "10.244.0.0/16".parse().unwrap(),
+            "fd00::/64".parse().unwrap(),
+        ],
+        ..InterceptOptions::default()
+    };
+    let connector = Connector::Direct.of_node(&options);
+    for (name, client, endpoint, expected) in [
+        ("pod to pod", "10.244.0.5", "10.244.0.6", true),
+        ("outside to pod", "192.0.2.1", "10.244.0.6", true),
+        ("pod to itself", "10.244.0.5", "10.244.0.5", false),
+        ("pod to node", "10.244.0.5", "10.244.0.1", false),
+        ("node to pod", "10.244.0.1", "10.244.0.6", false),
+        ("pod to outside", "10.244.0.5", "192.0.2.1", false),
+        ("the other family", "10.244.0.5", "fd00::1", false),
+    ] {
+        let client = client.parse().unwrap();
+        let endpoint = EndpointAddr(SocketAddr::new(endpoint.parse().unwrap(), 80));
+        let kept = connector.source(Some(client), endpoint);
+        assert_eq!(kept, expected.then_some(client), "{name}");
+        assert_eq!(connector.source(None, endpoint), None, "{name}");
+        assert_eq!(Connector::Direct.source(Some(client), endpoint), None);
+    }
+}
+
+#[tokio::test]
+async fn reliability_b19_addresses_that_are_no_endpoints_are_never_dialled() {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let node: IpAddr = "192.0.2.7".parse().unwrap();
+    let options = InterceptOptions {
+        port: 15001,
+        node_ips: vec![node].into(),
+        ..InterceptOptions::default()
+    };
+    let connector = Connector::Direct.of_node(&options);
+    for (name, ip, port) in [
+        ("loopback", "127.0.0.1", port),
+        ("all of loopback", "127.9.9.9", port),
+        ("IPv4 in an IPv6 coat", "::ffff:127.0.0.1", port),
+        ("IPv6 loopback", "::1", port),
+        ("unspecified", "0.0.0.0", port),
+        ("metadata service", "169.254.169.254", 80),
+        ("IPv6 link-local", "fe80::1", 80),
+        ("multicast", "224.0.0.1", 80),
+        ("proxy_i5_own_listener", "192.0.2.7", 15001),
+    ] {
+        let addr = EndpointAddr(SocketAddr::new(ip.parse().unwrap(), port));
+        let refused = connector.connect(addr).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{name}");
+    }
+    let accepted = tokio::time::timeout(Duration::from_millis(20), listener.accept());
+    assert!(accepted.await.is_err(), "nothing was dialled");
 }

@@ -66,6 +66,9 @@ pub struct Target {
     pub scope: Scope,
     /// The client for which the Service's session affinity holds, where it does.
     pub client: Option<IpAddr>,
+    /// The client whose address endpoints are to see instead of ours, as far as
+    /// [`Connector::source`] allows it.
+    pub source: Option<IpAddr>,
 }
 
 impl Target {

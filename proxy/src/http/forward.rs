@@ -231,7 +231,8 @@ impl Inner {
             upstream,
             fresh,
         } = attempt;
-        let lease = self.pool.lease(endpoint, upstream, fresh).await;
+        let lease = self.pool.lease(endpoint, upstream, target.source, fresh);
+        let lease = lease.await;
         let mut lease = lease.map_err(|error| failure::not_connected(&error))?;
         let request = heads::rebuild(parts, body, endpoint, upstream);
         let started = Instant::now();

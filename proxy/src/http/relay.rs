@@ -18,21 +18,22 @@ mod framing;
 mod request;
 mod response;
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::StatusCode;
 use sealane_config::model::HttpPolicy;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{Engine, Target, Upstream};
 use super::serve::ServerOptions;
 use crate::{clock, scratch};
 
+pub use client::ClientStream;
 use client::{Client, Gone, Timer};
 pub(crate) use connections::Connections;
 pub use request::{PlainHead, write_field};
@@ -58,8 +59,8 @@ pub trait Route {
     /// The Service port.
     fn target(&self) -> &Target;
 
-    /// The head of the answer is there, `started` is when the request was.
-    fn answered(&self, status: StatusCode, started: Instant);
+    /// The head of the answer is there, `elapsed` after that of the request.
+    fn answered(&self, status: StatusCode, elapsed: Duration);
 }
 
 /// The relay can do all that the target asks for: plain HTTP/1.1, and a Service without settings of
@@ -80,7 +81,7 @@ pub(super) async fn relay<I, F>(
     shutdown: &CancellationToken,
 ) -> Option<Left<I>>
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: ClientStream,
     F: Front,
 {
     let mut client = Client {
@@ -98,16 +99,21 @@ where
             Next::Other => return Some((client.stream, client.input)),
             Next::End => break,
         };
+        client.output = scratch::take();
         let exchange = exchange::Exchange {
             engine: engine.inner(),
             route: &plain.route,
             is_head: plain.is_head,
             idempotent: plain.idempotent,
             has_body: plain.has_body,
-            close: plain.close || shutdown.is_cancelled(),
+            close: Cell::new(plain.close),
+            shutdown,
             stall: clock::nanos(options.stall_timeout),
         };
-        match exchange.run(&mut client, sent).await {
+        let relayed = exchange.run(&mut client, &sent).await;
+        scratch::give_back(sent);
+        scratch::give_back(std::mem::take(&mut client.output));
+        match relayed {
             Ok(true) => {}
             Ok(false) => break,
             Err(Gone) => return None,
@@ -136,7 +142,7 @@ async fn next<I, F>(
     shutdown: &CancellationToken,
 ) -> Next<F::Route>
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: ClientStream,
     F: Front,
 {
     if !client.input.is_empty() {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::Body;
 use super::engine::Engine;
 use super::io::{Activity, Busy, Deadline, Spoken, Watched};
-use super::relay::{Front, relay};
+use super::relay::{ClientStream, Front, relay};
 use super::{gate, respond};
 use crate::clock;
 
@@ -117,7 +117,7 @@ pub async fn serve_relayed<I, R, H, F>(
     handler: H,
     shutdown: CancellationToken,
 ) where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: ClientStream + Send + 'static,
     R: Front,
     H: Fn(Request<Body>) -> F + 'static,
     F: Future<Output = Response<Body>> + 'static,

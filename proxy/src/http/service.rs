@@ -2,20 +2,58 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode, Version};
 use sealane_config::Reader;
-use sealane_config::model::{Backend, ClientAddr, Scope, ServicePort};
+use sealane_config::model::{Backend, ClientAddr, Scope, ServicePort, TrafficPolicy};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::engine::{Engine, Target, Upstream};
-use super::relay::{Front, PlainHead, Route, is_default};
+use super::relay::{ClientStream, Front, PlainHead, Route, is_default};
 use super::respond;
 use super::serve::{ServerOptions, serve, serve_relayed};
 use crate::{Error, ErrorKind};
+
+/// By which of a Service's addresses a client came, and from where: the traffic policy follows from
+/// it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// It dialled a cluster IP: `internalTrafficPolicy` holds.
+    #[default]
+    ClusterIp,
+    /// It is outside the cluster and dialled another address: `externalTrafficPolicy` holds.
+    Outside,
+    /// It is a pod or the node itself and dialled another address: no policy holds (proxy S6).
+    Inside,
+}
+
+/// How a client came to a Service port.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Dialled {
+    /// Which traffic policy holds.
+    pub reach: Reach,
+    /// The family of the address, which is that of the endpoints (proxy S21). `None`: the one that
+    /// the Service prefers.
+    pub is_v4: Option<bool>,
+    /// The client's address, if endpoints may see it: replies to it pass this node, provided that
+    /// with [`Reach::Outside`] the endpoint is on this node.
+    pub client: Option<IpAddr>,
+}
+
+impl Dialled {
+    /// Which endpoints may serve the client, and its address if they may see it.
+    pub(crate) fn under(&self, policy: &TrafficPolicy) -> (Scope, Option<IpAddr>) {
+        let (scope, keeps_source) = match self.reach {
+            Reach::ClusterIp => (policy.internal, true),
+            Reach::Outside => (policy.external, policy.external == Scope::Local),
+            Reach::Inside => (Scope::Cluster, false),
+        };
+        (scope, self.client.filter(|_| keeps_source))
+    }
+}
 
 /// A Service port by name, looked up again for every request: a connection outlives many snapshots.
 #[derive(Clone, Debug)]
@@ -24,9 +62,8 @@ pub struct ServiceTarget {
     pub reader: Reader,
     /// Service and port.
     pub backend: Backend,
-    /// The client dialled a cluster IP, for which `internalTrafficPolicy` holds. Pods and the node
-    /// reach the cluster's endpoints by every other address (proxy S6).
-    pub by_cluster_ip: bool,
+    /// How the client came here.
+    pub dialled: Dialled,
     /// A port that is not looked up: one of the pod that the proxy is in.
     pub fixed: Option<Arc<ServicePort>>,
 }
@@ -40,7 +77,10 @@ impl ServiceTarget {
                 service: port.service.clone(),
                 port: port.port,
             },
-            by_cluster_ip: false,
+            dialled: Dialled {
+                reach: Reach::Inside,
+                ..Dialled::default()
+            },
             fixed: Some(port),
         }
     }
@@ -56,20 +96,22 @@ impl ServiceTarget {
                 upstream,
                 scope: Scope::Cluster,
                 client: None,
+                source: None,
             });
         }
         let snapshot = self.reader.load();
-        if let Some(port) = snapshot.backend(&self.backend) {
-            let scope = if self.by_cluster_ip {
-                port.policy.internal
-            } else {
-                Scope::Cluster
-            };
+        let port = match self.dialled.is_v4 {
+            Some(is_v4) => snapshot.backend_of_family(&self.backend, is_v4),
+            None => snapshot.backend(&self.backend),
+        };
+        if let Some(port) = port {
+            let (scope, source) = self.dialled.under(&port.policy);
             return Ok(Target {
                 port: port.clone(),
                 upstream,
                 scope,
                 client: None,
+                source,
             });
         }
         Err(if snapshot.services.contains_key(&self.backend.service) {
@@ -106,7 +148,7 @@ impl Engine {
         target: ServiceTarget,
         shutdown: CancellationToken,
     ) where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        I: ClientStream + Send + 'static,
     {
         tracing::trace!(%client, service = %target.backend.service, "HTTP connection");
         let engine = self.clone();
@@ -176,5 +218,5 @@ impl Route for Target {
         self
     }
 
-    fn answered(&self, _: StatusCode, _: Instant) {}
+    fn answered(&self, _: StatusCode, _: Duration) {}
 }

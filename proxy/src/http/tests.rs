@@ -54,7 +54,7 @@ impl Front {
         let target = ServiceTarget {
             reader: front.world.reader.clone(),
             backend: backend("api"),
-            by_cluster_ip: true,
+            dialled: Dialled::default(),
             fixed: None,
         };
         let (engine, shutdown) = (front.engine.clone(), front.shutdown.clone());

@@ -12,6 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::InterceptError;
 
 const HEADER: usize = 16;
+/// `nfgenmsg`, before the attributes of each message.
+const FAMILY_HEADER: usize = 4;
 const ERROR_HEADER: usize = HEADER + 4;
 /// `res_id` of a begin or end message: which subsystem the batch is for.
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
@@ -176,6 +178,36 @@ impl NfTables {
         self.answers(&batch, last_change)
     }
 
+    /// Asks for one object and returns its attributes, the answer's only message.
+    pub(super) fn get(
+        &mut self,
+        message: i32,
+        fill: impl FnOnce(&mut Attributes),
+    ) -> Result<Vec<u8>, InterceptError> {
+        let mut batch = Batch {
+            bytes: Vec::new(),
+            first: self.next,
+            next: self.next,
+        };
+        batch.push(message, REQUEST, fill);
+        self.next = batch.next;
+        let sent = self.socket.send(&batch.bytes);
+        sent.map_err(InterceptError::Netlink)?;
+        let mut buffer = vec![0; ANSWER];
+        let length = (&self.socket)
+            .read(&mut buffer)
+            .map_err(InterceptError::Netlink)?;
+        buffer.truncate(length);
+        if let Some((_, code)) = Answers(&buffer).next() {
+            let source = io::Error::from_raw_os_error(-code);
+            return Err(InterceptError::Refused { change: 1, source });
+        }
+        if length < HEADER + FAMILY_HEADER {
+            return Err(InterceptError::Unanswered);
+        }
+        Ok(buffer.split_off(HEADER + FAMILY_HEADER))
+    }
+
     /// Reads the answers, which are all there when the send has returned.
     fn answers(&self, batch: &Batch, last_change: u32) -> Result<(), InterceptError> {
         let mut buffer = vec![0; ANSWER];
@@ -205,6 +237,21 @@ impl NfTables {
             None if answered => Ok(()),
             None => Err(InterceptError::Unanswered),
         }
+    }
+}
+
+/// The value of an attribute, in a list of attributes.
+pub(super) fn attribute(mut list: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let number = |at: usize| Some(u16::from_ne_bytes(list.get(at..at + 2)?.try_into().ok()?));
+        let (length, kind) = (usize::from(number(0)?), number(2)?);
+        if kind & !NESTED == wanted {
+            return list.get(4..length);
+        }
+        if length < 4 {
+            return None;
+        }
+        list = list.get(length.next_multiple_of(4)..)?;
     }
 }
 
@@ -257,6 +304,22 @@ mod tests {
             expected.extend_from_slice(part);
         }
         assert_eq!(attributes.0, expected);
+    }
+
+    #[test]
+    fn attributes_are_found_and_garbage_is_none() {
+        let mut attributes = Attributes::default();
+        attributes.string(1, "abc").nest(4, |inner| {
+            inner.number(2, 7);
+        });
+        let list = attributes.0;
+        let nested = attribute(&list, 4).unwrap();
+        assert_eq!(attribute(nested, 2), Some(&[0, 0, 0, 7][..]));
+        assert_eq!(attribute(&list, 3), None);
+        for cut in 0..list.len() {
+            assert_eq!(attribute(&list[..cut], 4), None, "{cut}");
+        }
+        assert_eq!(attribute(&[0; 64], 4), None);
     }
 
     #[test]

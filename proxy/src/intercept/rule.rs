@@ -4,7 +4,6 @@
 //! registers, and a value shorter than its registers is padded with zeros.
 
 use std::net::IpAddr;
-
 use std::ops::RangeInclusive;
 
 use nix::libc;
@@ -21,6 +20,9 @@ const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 
+/// `NFT_OBJECT_COUNTER`.
+pub(super) const OBJECT_COUNTER: u32 = 1;
+
 /// Registers 8 to 23 are the 4-byte ones.
 const FIRST: u32 = libc::NFT_REG32_00 as u32;
 
@@ -32,6 +34,14 @@ pub(super) enum Family {
 }
 
 impl Family {
+    /// Where the source address is in the network header, and how long it is.
+    fn source(self) -> (u32, u32) {
+        match self {
+            Self::V4 => (12, 4),
+            Self::V6 => (8, 16),
+        }
+    }
+
     /// Where the destination address is in the network header, and how long it is.
     fn destination(self) -> (u32, u32) {
         match self {
@@ -119,6 +129,25 @@ impl Rule {
             .compare(libc::NFT_CMP_LTE, &ports.end().to_be_bytes())
     }
 
+    /// Only TCP segments behind a connection's first one.
+    pub(super) fn later_segments(self) -> Self {
+        const FLAGS: u32 = 13;
+        const FIN_SYN_RST_ACK: u8 = 0x17;
+        const SYN: u8 = 0x02;
+        self.tcp()
+            .load_payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, FLAGS, 1, FIRST)
+            .masked(&[FIN_SYN_RST_ACK])
+            .compare(libc::NFT_CMP_NEQ, &[SYN])
+    }
+
+    /// Only packets whose source address is within a prefix.
+    pub(super) fn source_in(self, family: Family, network: &[u8], mask: &[u8]) -> Self {
+        let (offset, length) = family.source();
+        self.load_payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, FIRST)
+            .masked(mask)
+            .equals(network)
+    }
+
     /// Only packets whose destination address is within a prefix.
     pub(super) fn destination_in(self, family: Family, network: &[u8], mask: &[u8]) -> Self {
         self.load_destination(family).masked(mask).equals(network)
@@ -131,12 +160,20 @@ impl Rule {
 
     /// Only packets whose (destination address, protocol, destination port) is in a set.
     pub(super) fn service_in_set(self, family: Family, set: &str) -> Self {
-        let (_, address) = family.destination();
-        let protocol = FIRST + address / 4;
-        self.load_destination(family)
-            .load_meta(libc::NFT_META_L4PROTO, protocol)
-            .load_payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, protocol + 1)
-            .lookup(set)
+        self.load_service(family).lookup(set)
+    }
+
+    /// Only packets whose (destination address, protocol, destination port, source address) is not
+    /// in a set.
+    pub(super) fn service_and_source_not_in_set(self, family: Family, set: &str) -> Self {
+        const INVERT: u32 = 1;
+        let (offset, length) = family.source();
+        let source = FIRST + length / 4 + 2;
+        self.load_service(family)
+            .load_payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, source)
+            .expression("lookup", |data| {
+                data.string(1, set).number(2, FIRST).number(5, INVERT);
+            })
     }
 
     /// Only packets for a transparent socket that is bound or connected to one address: replies to
@@ -217,6 +254,13 @@ impl Rule {
         self.verdict(libc::NF_ACCEPT, None)
     }
 
+    /// Counts the packet with a counter of the table.
+    pub(super) fn count(self, counter: &str) -> Self {
+        self.expression("objref", |data| {
+            data.number(1, OBJECT_COUNTER).string(2, counter);
+        })
+    }
+
     /// Loses the packet.
     pub(super) fn drop(self) -> Self {
         self.verdict(libc::NF_DROP, None)
@@ -239,6 +283,14 @@ impl Rule {
         self.expression("reject", |data| {
             data.number(1, 2).bytes(2, &[1]);
         })
+    }
+
+    fn load_service(self, family: Family) -> Self {
+        let (_, address) = family.destination();
+        let protocol = FIRST + address / 4;
+        self.load_destination(family)
+            .load_meta(libc::NFT_META_L4PROTO, protocol)
+            .load_payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, protocol + 1)
     }
 
     fn load_destination(self, family: Family) -> Self {

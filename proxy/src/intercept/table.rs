@@ -1,79 +1,53 @@
-//! The table `inet sealane`: its sets, chains and rules, and the elements of its sets.
-//!
-//! What happens to a packet from a pod, in this order:
-//!
-//! 1. it came in through `lo`: passes, so that our own connections are never caught
-//! 2. it is TCP for a transparent socket of ours: delivered. Connections go on whatever became of
-//!    the Service in the meantime (S19), and replies to connections that were made from a client's
-//!    address come back (S23)
-//! 3. it is for a Service port with endpoints: delivered to the proxy
-//! 4. it is for a Service port without: refused at once (S4)
-//! 5. it is for an address of this node: passes
-//! 6. it is for another port of a Service's address: refused; for an address of the Service CIDR
-//!    that no Service has: lost (S1)
-//! 7. it is for a pod: passes, unless it is a datagram for a transparent socket of ours, or an ICMP
-//!    error about one: delivered. Only endpoints' answers come here: what clients send to a Service
-//!    was dealt with above, so that a Service that is gone takes no more datagrams of old flows (S18)
-//! 8. it is TCP to an address that is no destination outside, such as loopback or link-local:
-//!    refused
-//! 9. other TCP: delivered to the proxy, which is the way out
-//!
-//! 8 and 9 only with [`InterceptOptions::egress`].
+//! The table `inet sealane`: its sets, counters and chains, and the elements of its sets. What its
+//! rules do is said in [`rules`].
 //!
 //! The sets hold Services, never endpoints, so that endpoints coming and going write nothing.
 
+mod chain;
+mod rules;
+
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use nix::libc;
 use sealane_config::model::Protocol;
 
-use super::netlink::{Attributes, Batch};
-use super::rule::{DATA_VALUE, Family, LIST_ELEMENT, Rule};
-use super::state::{Change, Element, Set};
-use super::{InterceptOptions, Method};
+pub(super) use chain::{LOOPBACK, NAT_PRIORITY, add_rule, base_chain, within};
 
-/// The table's name.
+use super::netlink::{Attributes, Batch, NfTables, attribute};
+use super::rule::{DATA_VALUE, Family, LIST_ELEMENT, OBJECT_COUNTER};
+use super::state::{Change, Element, Set};
+use super::{InterceptError, InterceptOptions, Lost};
+
+/// The name of the node's table.
 pub(super) const TABLE: &str = "sealane";
 const PROBE: &str = "sealane-probe";
-const ENTRY: &str = "prerouting";
-const REDIRECT: &str = "redirect";
-const CAPTURE: &str = "capture";
-const REFUSE: &str = "refuse";
 
-/// `lo` has this index in every namespace.
-pub(super) const LOOPBACK: u32 = 1;
-
-/// `NF_IP_PRI_MANGLE`: before the routing decision, so that the mark counts for it.
-const PRIORITY: i32 = -150;
-
-/// `NF_IP_PRI_NAT_DST`, which `nft` 1.0.6 does not know by name on every hook.
-pub(super) const NAT_PRIORITY: i32 = -100;
-
-/// Set elements in one message: 36 bytes each at most, and an attribute ends at 64 KiB.
-const ELEMENTS_PER_MESSAGE: usize = 1000;
+/// Set elements in one message: 100 bytes each at most, and an attribute ends at 64 KiB.
+const ELEMENTS_PER_MESSAGE: usize = 500;
 
 const TABLE_NAME: u16 = 1;
-const CHAIN_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
-const CHAIN_POLICY: u16 = 5;
-const CHAIN_TYPE: u16 = 7;
-const HOOK_NUMBER: u16 = 1;
-const HOOK_PRIORITY: u16 = 2;
-const RULE_TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
-const RULE_EXPRESSIONS: u16 = 4;
 const SET_TABLE: u16 = 1;
 const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
 const SET_KEY_TYPE: u16 = 4;
 const SET_KEY_LENGTH: u16 = 5;
+const SET_DESCRIPTION: u16 = 9;
 const SET_ID: u16 = 10;
+const DESCRIPTION_FIELDS: u16 = 2;
+const FIELD_LENGTH: u16 = 1;
 const ELEMENTS_TABLE: u16 = 1;
 const ELEMENTS_SET: u16 = 2;
 const ELEMENTS: u16 = 3;
 const ELEMENT_KEY: u16 = 1;
+const ELEMENT_KEY_END: u16 = 10;
+const OBJECT_TABLE: u16 = 1;
+const OBJECT_NAME: u16 = 2;
+const OBJECT_TYPE: u16 = 3;
+const OBJECT_DATA: u16 = 4;
+const COUNTER_PACKETS: u16 = 2;
+
+/// `NFT_SET_INTERVAL | NFT_SET_CONCAT`: ranges in the parts of a concatenated key.
+const RANGES: u32 = 0x4 | 0x80;
 
 /// Types as `nft list` knows them: `ipv4_addr`, `ipv6_addr`, `inet_proto`, `inet_service`; a
 /// concatenation has six bits for each.
@@ -87,16 +61,16 @@ pub(super) fn create(batch: &mut Batch, options: &InterceptOptions) {
     fill(batch, TABLE, options);
 }
 
+/// Creates a table, or leaves one that is there as it is.
+pub(super) fn create_table(batch: &mut Batch, table: &str) {
+    batch.create(libc::NFT_MSG_NEWTABLE, |a| table_name(a, table));
+}
+
 /// Removes a table, if there is one.
 pub(super) fn remove(batch: &mut Batch, table: &str) {
     // Created first, because deleting what does not exist fails.
     create_table(batch, table);
     batch.delete(libc::NFT_MSG_DELTABLE, |a| table_name(a, table));
-}
-
-/// Creates an empty table.
-pub(super) fn create_table(batch: &mut Batch, table: &str) {
-    batch.create(libc::NFT_MSG_NEWTABLE, |a| table_name(a, table));
 }
 
 /// Creates such a table under another name and deletes it again, to see whether the kernel has
@@ -115,52 +89,49 @@ fn fill(batch: &mut Batch, table: &str, options: &InterceptOptions) {
     for (id, set) in Set::ALL.into_iter().enumerate() {
         create_set(batch, table, set, id as u32 + 1);
     }
-    for chain in [CAPTURE, REFUSE] {
-        batch.create(libc::NFT_MSG_NEWCHAIN, |attributes| {
-            attributes.string(CHAIN_TABLE, table);
-            attributes.string(CHAIN_NAME, chain);
+    for lost in Lost::ALL {
+        batch.create(libc::NFT_MSG_NEWOBJ, |attributes| {
+            attributes.string(OBJECT_TABLE, table);
+            attributes.string(OBJECT_NAME, lost.label());
+            attributes.number(OBJECT_TYPE, OBJECT_COUNTER);
+            attributes.nest(OBJECT_DATA, |_zero| {});
         });
     }
-    let hook = libc::NF_INET_PRE_ROUTING;
-    base_chain(batch, table, ENTRY, "filter", (hook, PRIORITY));
-    if options.method == Method::Redirect {
-        base_chain(batch, table, REDIRECT, "nat", (hook, NAT_PRIORITY));
-    }
-    add_rules(batch, table, options);
+    rules::create(batch, table, options);
 }
 
-/// A chain that packets enter at a hook, in the order of priorities.
-pub(super) fn base_chain(
-    batch: &mut Batch,
-    table: &str,
-    name: &str,
-    kind: &str,
-    (hook_number, priority): (i32, i32),
-) {
-    batch.create(libc::NFT_MSG_NEWCHAIN, |attributes| {
-        attributes.string(CHAIN_TABLE, table);
-        attributes.string(CHAIN_NAME, name);
-        attributes.nest(CHAIN_HOOK, |hook| {
-            hook.number(HOOK_NUMBER, hook_number as u32);
-            hook.number(HOOK_PRIORITY, priority as u32);
-        });
-        attributes.number(CHAIN_POLICY, libc::NF_ACCEPT as u32);
-        attributes.string(CHAIN_TYPE, kind);
-    });
+/// How many packets one of the table's counters has seen.
+pub(super) fn count(kernel: &mut NfTables, lost: Lost) -> Result<u64, InterceptError> {
+    let answer = kernel.get(libc::NFT_MSG_GETOBJ, |attributes| {
+        attributes.string(OBJECT_TABLE, TABLE);
+        attributes.string(OBJECT_NAME, lost.label());
+        attributes.number(OBJECT_TYPE, OBJECT_COUNTER);
+    })?;
+    let packets = attribute(&answer, OBJECT_DATA)
+        .and_then(|data| attribute(data, COUNTER_PACKETS))
+        .and_then(|packets| packets.try_into().ok());
+    packets
+        .map(u64::from_be_bytes)
+        .ok_or(InterceptError::Unanswered)
 }
 
 /// Applies changes of the sets' elements: what leaves a set goes before what enters one.
 pub(super) fn change(batch: &mut Batch, changes: &[Change]) {
-    for set in Set::ALL {
-        let of = |add: bool| -> Vec<&Element> {
+    for (message, add) in [
+        (libc::NFT_MSG_DELSETELEM, false),
+        (libc::NFT_MSG_NEWSETELEM, true),
+    ] {
+        for set in Set::ALL {
             let chosen = changes.iter().filter(|c| c.set == set && c.add == add);
-            chosen.map(|c| &c.element).collect()
-        };
-        for part in of(false).chunks(ELEMENTS_PER_MESSAGE) {
-            batch.delete(libc::NFT_MSG_DELSETELEM, |a| elements(a, set, part));
-        }
-        for part in of(true).chunks(ELEMENTS_PER_MESSAGE) {
-            batch.create(libc::NFT_MSG_NEWSETELEM, |a| elements(a, set, part));
+            let chosen: Vec<&Element> = chosen.map(|c| &c.element).collect();
+            for part in chosen.chunks(ELEMENTS_PER_MESSAGE) {
+                let fill = |attributes: &mut Attributes| elements(attributes, set, part);
+                if add {
+                    batch.create(message, fill);
+                } else {
+                    batch.delete(message, fill);
+                }
+            }
         }
     }
 }
@@ -171,6 +142,14 @@ fn set_name(set: Set) -> &'static str {
         Set::Capture(Family::V6) => "capture6",
         Set::Refuse(Family::V4) => "refuse4",
         Set::Refuse(Family::V6) => "refuse6",
+        Set::CutOff(Family::V4) => "cut-off4",
+        Set::CutOff(Family::V6) => "cut-off6",
+        Set::InsideOnly(Family::V4) => "inside-only4",
+        Set::InsideOnly(Family::V6) => "inside-only6",
+        Set::Restricted(Family::V4) => "restricted4",
+        Set::Restricted(Family::V6) => "restricted6",
+        Set::Admitted(Family::V4) => "admitted4",
+        Set::Admitted(Family::V6) => "admitted6",
         Set::ServiceAddresses(Family::V4) => "addresses4",
         Set::ServiceAddresses(Family::V6) => "addresses6",
         Set::NodeAddresses(Family::V4) => "node4",
@@ -181,26 +160,49 @@ fn set_name(set: Set) -> &'static str {
 fn create_set(batch: &mut Batch, table: &str, set: Set, id: u32) {
     let (Set::Capture(family)
     | Set::Refuse(family)
+    | Set::CutOff(family)
+    | Set::InsideOnly(family)
+    | Set::Restricted(family)
+    | Set::Admitted(family)
     | Set::ServiceAddresses(family)
     | Set::NodeAddresses(family)) = set;
     let (address_type, address_length) = match family {
         Family::V4 => (TYPE_V4, 4),
         Family::V6 => (TYPE_V6, 16),
     };
+    let service_type = (address_type << 12) | TYPE_PROTOCOL_AND_PORT;
+    let service_length = address_length + 8;
     let (key_type, key_length) = match set {
-        Set::Capture(_) | Set::Refuse(_) => (
-            (address_type << 12) | TYPE_PROTOCOL_AND_PORT,
-            address_length + 8,
+        Set::Capture(_)
+        | Set::Refuse(_)
+        | Set::CutOff(_)
+        | Set::InsideOnly(_)
+        | Set::Restricted(_) => (service_type, service_length),
+        Set::Admitted(_) => (
+            (service_type << 6) | address_type,
+            service_length + address_length,
         ),
         Set::ServiceAddresses(_) | Set::NodeAddresses(_) => (address_type, address_length),
     };
+    let with_ranges = matches!(set, Set::Admitted(_));
     batch.create(libc::NFT_MSG_NEWSET, |attributes| {
         attributes.string(SET_TABLE, table);
         attributes.string(SET_NAME, set_name(set));
-        attributes.number(SET_FLAGS, 0);
+        attributes.number(SET_FLAGS, if with_ranges { RANGES } else { 0 });
         attributes.number(SET_KEY_TYPE, key_type);
         attributes.number(SET_KEY_LENGTH, key_length);
         attributes.number(SET_ID, id);
+        if with_ranges {
+            attributes.nest(SET_DESCRIPTION, |description| {
+                description.nest(DESCRIPTION_FIELDS, |fields| {
+                    for length in [address_length, 1, 2, address_length] {
+                        fields.nest(LIST_ELEMENT, |field| {
+                            field.number(FIELD_LENGTH, length);
+                        });
+                    }
+                });
+            });
+        }
     });
 }
 
@@ -210,118 +212,49 @@ fn elements(attributes: &mut Attributes, set: Set, elements: &[&Element]) {
     attributes.nest(ELEMENTS, |list| {
         for element in elements {
             list.nest(LIST_ELEMENT, |entry| {
+                let (first, last) = element_keys(element);
                 entry.nest(ELEMENT_KEY, |key| {
-                    key.bytes(DATA_VALUE, &element_key(element));
+                    key.bytes(DATA_VALUE, &first);
                 });
+                if let Some(last) = last {
+                    entry.nest(ELEMENT_KEY_END, |key| {
+                        key.bytes(DATA_VALUE, &last);
+                    });
+                }
             });
         }
     });
 }
 
-/// Each part of a concatenated key fills whole 4-byte registers.
-fn element_key(element: &Element) -> Vec<u8> {
-    let address = |ip: &IpAddr| match ip {
+/// The key of an element, and the last one where it stands for a range.
+fn element_keys(element: &Element) -> (Vec<u8>, Option<Vec<u8>>) {
+    match *element {
+        Element::Address(ip) => (octets(ip), None),
+        Element::Service(ip, protocol, port) | Element::Restricted(ip, protocol, port) => {
+            (service_key(ip, protocol, port), None)
+        }
+        Element::Source(ip, protocol, port, net) => {
+            let with = |source| [service_key(ip, protocol, port), octets(source)].concat();
+            (with(net.network()), Some(with(net.broadcast())))
+        }
+    }
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// Each part of a concatenated key fills whole 4-byte registers.
+fn service_key(ip: IpAddr, protocol: Protocol, port: u16) -> Vec<u8> {
+    let protocol = match protocol {
+        Protocol::Tcp => libc::IPPROTO_TCP,
+        Protocol::Udp => libc::IPPROTO_UDP,
     };
-    match element {
-        Element::Address(ip) => address(ip),
-        Element::Service(ip, protocol, port) => {
-            let protocol = match protocol {
-                Protocol::Tcp => libc::IPPROTO_TCP,
-                Protocol::Udp => libc::IPPROTO_UDP,
-            };
-            let [high, low] = port.to_be_bytes();
-            let mut key = address(ip);
-            key.extend_from_slice(&[protocol as u8, 0, 0, 0, high, low, 0, 0]);
-            key
-        }
-    }
-}
-
-fn add_rules(batch: &mut Batch, table: &str, options: &InterceptOptions) {
-    let mut add = |chain: &str, rule: Rule| add_rule(batch, table, chain, &rule);
-    let rule = Rule::default;
-    let deliver = |rule: Rule| rule.set_mark(options.mark).accept();
-    match options.method {
-        Method::Transparent => add(CAPTURE, deliver(rule().tproxy(options.port))),
-        // The `redirect` chain gets it next, because the mark is on.
-        Method::Redirect => {
-            add(CAPTURE, deliver(rule()));
-            for family in [Family::V4, Family::V6] {
-                let mut of_family = options.node_ips.iter();
-                let Some(ip) = of_family.find(|ip| Family::of(**ip) == family) else {
-                    continue;
-                };
-                let captured = rule().marked(options.mark).family(family).tcp();
-                add(REDIRECT, captured.destination_nat(*ip, options.port));
-            }
-        }
-    }
-    add(REFUSE, rule().tcp().reject_with_reset());
-    add(REFUSE, rule().reject_port_unreachable());
-
-    add(ENTRY, rule().input_device(LOOPBACK).accept());
-    match options.method {
-        Method::Transparent => add(ENTRY, deliver(rule().tcp().for_transparent_socket())),
-        Method::Redirect => add(ENTRY, rule().redirected().accept()),
-    }
-    for family in [Family::V4, Family::V6] {
-        let of_family = || rule().family(family);
-        let for_service = |set| of_family().service_in_set(family, set_name(set));
-        let for_address = |set| of_family().destination_in_set(family, set_name(set));
-        add(ENTRY, for_service(Set::Capture(family)).goto(CAPTURE));
-        add(ENTRY, for_service(Set::Refuse(family)).goto(REFUSE));
-        add(ENTRY, for_address(Set::NodeAddresses(family)).accept());
-        let active = for_address(Set::ServiceAddresses(family));
-        add(ENTRY, active.goto(REFUSE));
-        for cidr in of(&options.service_cidrs, family) {
-            add(ENTRY, within(of_family(), &cidr).drop());
-        }
-        let pods: Vec<_> = of(&options.pod_cidrs, family).collect();
-        for cidr in &pods {
-            if options.method == Method::Transparent {
-                for answer in [of_family().udp(), of_family().icmp(family)] {
-                    let answer = within(answer, cidr).for_transparent_socket();
-                    add(ENTRY, deliver(answer));
-                }
-            }
-            add(ENTRY, within(of_family(), cidr).accept());
-        }
-        if pods.is_empty() || !options.egress {
-            continue;
-        }
-        for cidr in of(&super::NEVER_OUTSIDE, family) {
-            add(ENTRY, within(of_family().tcp(), &cidr).goto(REFUSE));
-        }
-        add(ENTRY, of_family().tcp().goto(CAPTURE));
-    }
-}
-
-/// Adds a rule to the end of a chain.
-pub(super) fn add_rule(batch: &mut Batch, table: &str, chain: &str, rule: &Rule) {
-    batch.append(libc::NFT_MSG_NEWRULE, |attributes| {
-        attributes.string(RULE_TABLE, table);
-        attributes.string(RULE_CHAIN, chain);
-        attributes.nest(RULE_EXPRESSIONS, |list| {
-            list.append(rule.expressions());
-        });
-    });
-}
-
-fn of(cidrs: &[IpNet], family: Family) -> impl Iterator<Item = IpNet> {
-    let wanted = cidrs.iter().copied();
-    wanted.filter(move |cidr| Family::of(cidr.addr()) == family)
-}
-
-/// Only packets whose destination is in a prefix.
-pub(super) fn within(rule: Rule, cidr: &IpNet) -> Rule {
-    match cidr {
-        IpNet::V4(net) => {
-            rule.destination_in(Family::V4, &net.network().octets(), &net.netmask().octets())
-        }
-        IpNet::V6(net) => {
-            rule.destination_in(Family::V6, &net.network().octets(), &net.netmask().octets())
-        }
-    }
+    let [high, low] = port.to_be_bytes();
+    let mut key = octets(ip);
+    key.extend_from_slice(&[protocol as u8, 0, 0, 0, high, low, 0, 0]);
+    key
 }

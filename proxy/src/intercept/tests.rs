@@ -1,6 +1,9 @@
 use std::sync::Arc;
 
-use sealane_config::model::{AppProtocol, Endpoint, Protocol, ServiceKey, ServicePort};
+use sealane_config::model::{
+    AppProtocol, Endpoint, Protocol, Scope, Service, ServiceKey, ServiceKind, ServicePort,
+    TrafficPolicy,
+};
 
 use super::rule::Family;
 use super::state::{Change, Element, Elements, Set};
@@ -12,14 +15,12 @@ const DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
 
 fn options() -> InterceptOptions {
     InterceptOptions {
-        method: Method::Transparent,
-        port: 15001,
-        mark: 1,
-        node_ips: vec![NODE],
+        node_ips: vec![NODE].into(),
         local_addresses: vec![DNS],
         pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
         service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
         egress: true,
+        ..InterceptOptions::default()
     }
 }
 
@@ -52,11 +53,47 @@ fn snapshot(vips: &[(IpAddr, Protocol, u16, usize)]) -> Snapshot {
     };
     for &(ip, protocol, number, endpoints) in vips {
         let port = port(protocol, number, endpoints);
-        let service = port.service.clone();
-        snapshot.cluster_ips.insert_mut(ip, service);
-        snapshot.vips.insert_mut((ip, protocol, number), port);
+        let service = service(&port, vec![ip]);
+        insert(&mut snapshot, service, |_| Arc::clone(&port));
     }
     snapshot
+}
+
+/// A Service with one port on these addresses.
+fn service(port: &Arc<ServicePort>, cluster_ips: Vec<IpAddr>) -> Service {
+    Service {
+        key: port.service.clone(),
+        kind: ServiceKind::ClusterIp,
+        cluster_ips,
+        load_balancer_ips: Vec::new(),
+        external_ips: Vec::new(),
+        policy: Arc::clone(&port.policy),
+        ports: vec![Arc::clone(port)],
+        endpoints: Arc::default(),
+    }
+}
+
+/// Puts a Service into the tables; `port` gives its port as it is on an address.
+fn insert(snapshot: &mut Snapshot, service: Service, port: impl Fn(IpAddr) -> Arc<ServicePort>) {
+    let any = &service.ports[0];
+    let (protocol, number) = (any.protocol, any.port);
+    for &ip in &service.cluster_ips {
+        snapshot.cluster_ips.insert_mut(ip, service.key.clone());
+    }
+    let addresses = [
+        &service.cluster_ips,
+        &service.load_balancer_ips,
+        &service.external_ips,
+    ];
+    for &ip in addresses.into_iter().flatten() {
+        snapshot.vips.insert_mut((ip, protocol, number), port(ip));
+    }
+    if let Some(node_port) = any.node_port {
+        let any = Arc::clone(any);
+        snapshot.node_ports.insert_mut((protocol, node_port), any);
+    }
+    let key = service.key.clone();
+    snapshot.services.insert_mut(key, Arc::new(service));
 }
 
 /// What the kernel has after these snapshots, and the last changes.
@@ -100,19 +137,46 @@ fn proxy_s1_s4_a_port_is_captured_refused_or_left_alone() {
 }
 
 #[test]
-fn proxy_s8_node_ports_are_served_on_the_nodes_addresses() {
+fn proxy_s8_s21_node_ports_are_served_on_the_nodes_addresses_of_each_family() {
+    let v6 = |last: u16| IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last));
     let mut snapshot = snapshot(&[]);
-    for (number, endpoints) in [(30080, 1), (30081, 0)] {
-        let port = port(Protocol::Tcp, 80, endpoints);
-        snapshot
-            .node_ports
-            .insert_mut((Protocol::Tcp, number), port);
+    for (name, node_port, cluster_ips, endpoints_v4, endpoints_v6) in [
+        ("both", 30080, vec![VIP, v6(1)], 1, 1),
+        ("one empty", 30081, vec![VIP, v6(1)], 1, 0),
+        ("empty", 30082, vec![VIP, v6(1)], 0, 0),
+        ("IPv4 only", 30083, vec![VIP], 1, 1),
+    ] {
+        let with = |endpoints| {
+            let mut port = ServicePort::clone(&port(Protocol::Tcp, node_port - 30000, endpoints));
+            port.service.name = name.into();
+            port.node_port = Some(node_port);
+            Arc::new(port)
+        };
+        let ports = (with(endpoints_v4), with(endpoints_v6));
+        let service = service(&ports.0, cluster_ips);
+        insert(&mut snapshot, service, |ip| {
+            Arc::clone(if ip.is_ipv4() { &ports.0 } else { &ports.1 })
+        });
     }
-    let (elements, _) = after(&[snapshot]);
-    let set = |number| elements.get(&Element::Service(NODE, Protocol::Tcp, number));
-    assert_eq!(set(30080), Some(&Set::Capture(Family::V4)));
-    assert_eq!(set(30081), Some(&Set::Refuse(Family::V4)));
-    assert_eq!(elements.len(), 4, "two ports and two own addresses");
+    let (own_v6, other_v6) = (v6(100), v6(101));
+    let mut options = options();
+    options.node_ips = vec![NODE, own_v6, other_v6].into();
+    options.node_port_cidrs = vec![NODE.into(), own_v6.into()];
+    let mut elements = Elements::new();
+    let changes = difference(&elements, &snapshot, &options);
+    record(&mut elements, &changes);
+    let set = |ip, number| elements.get(&Element::Service(ip, Protocol::Tcp, number));
+    let (served, refused) = (Set::Capture, Set::Refuse);
+    for (number, on_v4, on_v6) in [
+        (30080, Some(served(Family::V4)), Some(served(Family::V6))),
+        (30081, Some(served(Family::V4)), Some(refused(Family::V6))),
+        (30082, Some(refused(Family::V4)), Some(refused(Family::V6))),
+        (30083, Some(served(Family::V4)), None),
+    ] {
+        assert_eq!(set(NODE, number).copied(), on_v4, "{number}");
+        assert_eq!(set(own_v6, number).copied(), on_v6, "{number}");
+        assert_eq!(set(other_v6, number), None, "{number}: not chosen");
+    }
 }
 
 #[test]
@@ -122,6 +186,132 @@ fn proxy_s21_families_have_sets_of_their_own() {
     let set = |ip| elements[&Element::Service(ip, Protocol::Tcp, 80)];
     assert_eq!(set(VIP), Set::Capture(Family::V4));
     assert_eq!(set(v6), Set::Refuse(Family::V6));
+}
+
+const BALANCER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 80));
+const EXTERNAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 81));
+
+/// A Service with an address of each kind, of whose endpoints some are here.
+fn of_every_kind(policy: TrafficPolicy, all: usize, here: usize) -> Snapshot {
+    let mut with = ServicePort::clone(&port(Protocol::Tcp, 80, all));
+    with.local = Some(with.endpoints.iter().take(here).cloned().collect());
+    with.policy = Arc::new(policy);
+    with.node_port = Some(30080);
+    let port = Arc::new(with);
+    let service = Service {
+        load_balancer_ips: vec![BALANCER],
+        external_ips: vec![EXTERNAL],
+        ..service(&port, vec![VIP])
+    };
+    let mut snapshot = snapshot(&[]);
+    insert(&mut snapshot, service, |_| Arc::clone(&port));
+    snapshot
+}
+
+#[test]
+fn proxy_s5_s6_s7_s9_s10_policies_and_kinds_of_addresses_choose_the_set() {
+    let f = Family::V4;
+    let (served, refused) = (Set::Capture(f), Set::Refuse(f));
+    let (cut_off, inside) = (Set::CutOff(f), Set::InsideOnly(f));
+    let (cluster, local) = (Scope::Cluster, Scope::Local);
+    for (name, (internal, external), (all, here), by_cluster_ip, by_others) in [
+        ("no policy", (cluster, cluster), (2, 0), served, served),
+        ("both here", (local, local), (2, 1), served, served),
+        (
+            "internal elsewhere",
+            (local, cluster),
+            (2, 0),
+            cut_off,
+            served,
+        ),
+        (
+            "external elsewhere",
+            (cluster, local),
+            (2, 0),
+            served,
+            inside,
+        ),
+        ("both elsewhere", (local, local), (2, 0), cut_off, inside),
+        ("nowhere", (local, local), (0, 0), refused, refused),
+    ] {
+        let policy = TrafficPolicy {
+            internal,
+            external,
+            ..TrafficPolicy::default()
+        };
+        let (elements, _) = after(&[of_every_kind(policy, all, here)]);
+        let set = |ip, number| elements[&Element::Service(ip, Protocol::Tcp, number)];
+        assert_eq!(set(VIP, 80), by_cluster_ip, "{name}");
+        for (ip, number) in [(BALANCER, 80), (EXTERNAL, 80), (NODE, 30080)] {
+            assert_eq!(set(ip, number), by_others, "{name}: {ip}");
+        }
+    }
+}
+
+#[test]
+fn proxy_s10_external_ips_can_be_switched_off() {
+    let snapshot = of_every_kind(TrafficPolicy::default(), 1, 0);
+    let options = InterceptOptions {
+        external_ips: false,
+        ..options()
+    };
+    let mut elements = Elements::new();
+    let changes = difference(&elements, &snapshot, &options);
+    record(&mut elements, &changes);
+    let is_known = |ip| elements.contains_key(&Element::Service(ip, Protocol::Tcp, 80));
+    assert!(!is_known(EXTERNAL));
+    assert!(is_known(VIP) && is_known(BALANCER));
+}
+
+#[test]
+fn proxy_s9_source_ranges_hold_for_the_balancers_address_only() {
+    let v6_only = ["fd00::/8"];
+    for (name, ranges, expected) in [
+        ("not given", None, None),
+        (
+            "given",
+            Some(&["203.0.113.0/24"][..]),
+            Some(&["203.0.113.0/24"][..]),
+        ),
+        (
+            "joined",
+            Some(&["203.0.113.0/24", "203.0.113.7/32", "203.0.112.0/24"]),
+            Some(&["203.0.112.0/23"]),
+        ),
+        ("nothing that can be used", Some(&[]), Some(&[])),
+        ("the other family's", Some(&v6_only), None),
+        (
+            "with the node's own",
+            Some(&["10.244.0.0/16"]),
+            Some(&["10.244.0.0/16", "192.0.2.80/32"]),
+        ),
+    ] {
+        let nets =
+            |list: &[&str]| -> Vec<IpNet> { list.iter().map(|net| net.parse().unwrap()).collect() };
+        let policy = TrafficPolicy {
+            source_ranges: ranges.map(|list| nets(list).into()),
+            ..TrafficPolicy::default()
+        };
+        let (elements, _) = after(&[of_every_kind(policy, 1, 0)]);
+        let mut admitted = Vec::new();
+        let mut restricted = false;
+        for element in elements.keys() {
+            match *element {
+                Element::Source(ip, Protocol::Tcp, 80, net) => {
+                    assert_eq!(ip, BALANCER, "{name}");
+                    admitted.push(net);
+                }
+                Element::Restricted(ip, Protocol::Tcp, 80) => {
+                    assert_eq!(ip, BALANCER, "{name}");
+                    restricted = true;
+                }
+                _ => {}
+            }
+        }
+        admitted.sort();
+        assert_eq!(restricted, expected.is_some(), "{name}");
+        assert_eq!(admitted, nets(expected.unwrap_or_default()), "{name}");
+    }
 }
 
 #[test]
@@ -204,10 +394,12 @@ fn addresses_outside_the_cluster_are_told_from_others() {
 #[test]
 fn an_external_ip_of_the_node_goes_before_a_node_port() {
     let mut snapshot = snapshot(&[(NODE, Protocol::Tcp, 30080, 1)]);
-    let empty = port(Protocol::Tcp, 80, 0);
-    snapshot
-        .node_ports
-        .insert_mut((Protocol::Tcp, 30080), empty);
+    let mut empty = ServicePort::clone(&port(Protocol::Tcp, 80, 0));
+    empty.service.name = "other".into();
+    empty.node_port = Some(30080);
+    let empty = Arc::new(empty);
+    let service = service(&empty, vec![VIP]);
+    insert(&mut snapshot, service, |_| Arc::clone(&empty));
     let (elements, _) = after(&[snapshot]);
     let element = Element::Service(NODE, Protocol::Tcp, 30080);
     assert_eq!(elements[&element], Set::Capture(Family::V4));

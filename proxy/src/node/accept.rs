@@ -1,12 +1,12 @@
 //! Accepting connections and finding out what they are for.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_config::model::{AddressKind, AppProtocol, Backend, ClientAddr, Protocol, VipAddr};
+use sealane_config::model::{AppProtocol, Backend, ClientAddr, Protocol, ServiceKey};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
@@ -29,6 +29,8 @@ pub(super) enum Destination {
     Outside(SocketAddr),
     /// The proxy itself, by way of a listener for redirected connections.
     Loop,
+    /// A Service port that this client may not dial by this address.
+    Filtered(ServiceKey),
     /// Nothing that may be reached through the proxy: one of its own listeners dialled directly, or
     /// an address that is never outside.
     Nowhere,
@@ -83,7 +85,7 @@ impl Worker {
         };
         // A connection that is gone already fails at the first read, too.
         let _ = tune(&stream);
-        match self.destination(dialled) {
+        match self.destination(client.0.ip().to_canonical(), dialled) {
             Destination::Service(target, protocol) => {
                 self.serve_service(stream, client, target, protocol).await;
             }
@@ -91,6 +93,10 @@ impl Worker {
             Destination::Loop => {
                 tracing::debug!(%client, %dialled, "the proxy's own listener was dialled");
                 self.serve_loop(stream).await;
+            }
+            Destination::Filtered(service) => {
+                tracing::debug!(%client, %dialled, %service, "not open to this client");
+                let _ = stream.set_zero_linger();
             }
             Destination::Nowhere => {
                 tracing::debug!(%client, %dialled, "not a destination of the proxy");
@@ -118,51 +124,45 @@ impl Worker {
         }
     }
 
-    fn destination(&self, dialled: SocketAddr) -> Destination {
+    fn destination(&self, client: IpAddr, dialled: SocketAddr) -> Destination {
         if let Capture::Pod(pod, direction) = &self.capture
             && let Some(destination) = self.pod_destination(pod, *direction, dialled)
         {
             return destination;
         }
         let snapshot = self.reader.load();
-        let node_port = || {
-            let key = (Protocol::Tcp, dialled.port());
-            let is_node = self.node_ips.contains(&dialled.ip());
-            is_node.then(|| snapshot.node_ports.get(&key)).flatten()
+        let ip = dialled.ip();
+        let Some(found) = self.places.find(&snapshot, dialled, Protocol::Tcp) else {
+            return self.no_service(dialled);
         };
-        let port = snapshot
-            .vip(VipAddr(dialled), Protocol::Tcp)
-            .or_else(node_port);
-        let by_cluster_ip = |service| {
-            let service = snapshot.services.get(service);
-            service.is_some_and(|service| {
-                service.address_kind(dialled.ip()) == Some(AddressKind::ClusterIp)
-            })
-        };
-        if let Some(port) = port {
-            let backend = Backend {
+        let port = found.port;
+        if !self.places.admits(client, ip, &found) {
+            return Destination::Filtered(port.service.clone());
+        }
+        let target = ServiceTarget {
+            reader: self.reader.clone(),
+            dialled: self.places.dialled(client, ip, found.kind),
+            backend: Backend {
                 service: port.service.clone(),
                 port: port.port,
-            };
-            let target = ServiceTarget {
-                reader: self.reader.clone(),
-                by_cluster_ip: by_cluster_ip(&port.service),
-                backend,
-                fixed: None,
-            };
-            let protocol = match &self.capture {
-                Capture::Pod(pod, _) => pod.spoken(dialled.port(), port.app_protocol),
-                Capture::Transparent(_) | Capture::Listeners => port.app_protocol,
-            };
-            return Destination::Service(target, protocol);
-        }
+            },
+            fixed: None,
+        };
+        let protocol = match &self.capture {
+            Capture::Pod(pod, _) => pod.spoken(dialled.port(), port.app_protocol),
+            Capture::Transparent(_) | Capture::Listeners => port.app_protocol,
+        };
+        Destination::Service(target, protocol)
+    }
+
+    /// Where a connection goes that is for no Service port.
+    fn no_service(&self, dialled: SocketAddr) -> Destination {
         match &self.capture {
             Capture::Transparent(options) => {
                 let ip = dialled.ip();
-                let own = options.node_ips.contains(&ip) || options.local_addresses.contains(&ip);
                 let mut inside = options.pod_cidrs.iter().chain(&options.service_cidrs);
                 if !options.egress
-                    || own
+                    || options.is_own(ip)
                     || inside.any(|cidr| cidr.contains(&ip))
                     || !may_be_outside(ip)
                 {

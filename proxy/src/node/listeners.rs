@@ -4,7 +4,7 @@
 //! Only ports with endpoints are listened on, so that the kernel refuses the others at once (S4).
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use crate::intercept::redirect::is_without_family;
 
 /// When an address that was taken is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -83,6 +84,8 @@ impl Listeners {
                     self.open.insert(addr, stop);
                     self.taken.remove(&addr);
                 }
+                // A machine without IPv6.
+                Err(error) if addr.is_ipv6() && is_without_family(&error) => {}
                 Err(error) => {
                     if self.taken.insert(addr) {
                         tracing::warn!(%addr, %error, "cannot listen for a Service");
@@ -93,13 +96,20 @@ impl Listeners {
     }
 }
 
+/// Node ports are served on the loopback address of each family that they have endpoints in: the
+/// kernel's rules leave loopback addresses alone (S8).
 fn wanted(snapshot: &Snapshot, with_vips: bool) -> HashSet<SocketAddr> {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let node_ports = snapshot.node_ports.iter();
-    let mut wanted: HashSet<SocketAddr> = node_ports
-        .filter(|((protocol, _), port)| *protocol == Protocol::Tcp && !port.endpoints.is_empty())
-        .map(|((_, number), _)| SocketAddr::new(loopback, *number))
-        .collect();
+    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let tcp = |(protocol, _): &&(Protocol, u16)| *protocol == Protocol::Tcp;
+    let mut wanted = HashSet::new();
+    for &(protocol, number) in snapshot.node_ports.keys().filter(tcp) {
+        for ip in loopbacks {
+            let port = snapshot.node_port(ip.is_ipv4(), protocol, number);
+            if port.is_some_and(|port| !port.endpoints.is_empty()) {
+                wanted.insert(SocketAddr::new(ip, number));
+            }
+        }
+    }
     if with_vips {
         let vips = snapshot.vips.iter();
         wanted.extend(

@@ -16,7 +16,7 @@ async fn proxy_l17_waiting_for_a_shared_connection_that_fails_fails_once() {
             };
             let pool = Rc::new(Pool::new(Connector::Direct));
             let endpoint = endpoint(refused);
-            let leases = (0..50).map(|_| pool.lease(&endpoint, Upstream::Http2, false));
+            let leases = (0..50).map(|_| pool.lease(&endpoint, Upstream::Http2, None, false));
             let failed = futures_util::future::join_all(leases).await;
             assert!(failed.iter().all(Result::is_err));
         })
@@ -31,7 +31,7 @@ async fn proxy_l17_a_http2_connection_is_shared() {
             let origin = Origin::named("a").await;
             let pool = Rc::new(Pool::new(Connector::Direct));
             let endpoint = endpoint(origin.addr);
-            let leases = (0..50).map(|_| pool.lease(&endpoint, Upstream::Http2, false));
+            let leases = (0..50).map(|_| pool.lease(&endpoint, Upstream::Http2, None, false));
             let leases = futures_util::future::join_all(leases).await;
             let made = leases.iter().filter(|l| !l.as_ref().unwrap().is_reused());
             assert_eq!(made.count(), 1);

@@ -22,6 +22,10 @@ impl<S> Prefixed<S> {
             stream,
         }
     }
+
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {

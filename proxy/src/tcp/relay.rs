@@ -9,9 +9,10 @@
 //!
 //! Buffers: bytes are read into one buffer of the worker and written from there at once. Only what
 //! the receiver does not take is kept, at most one buffer a direction, and nothing is read until it
-//! is gone. A relay that waits holds no buffer.
+//! is gone. When a buffer was full, much is coming, and it is [spliced](crate::splice) for as long as
+//! it comes. A relay that waits for its sender holds neither buffer nor pipe.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
@@ -22,15 +23,11 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// The worker's buffer, and the most that is kept for a slow receiver.
-const BUFFER: usize = 64 * 1024;
+use crate::scratch;
+use crate::splice::{self, Pipe};
 
 /// How long a sender that nobody listens to any more may take to notice that its stream ended.
 const LINGER: Duration = Duration::from_secs(5);
-
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into());
-}
 
 /// How to relay.
 #[derive(Clone, Copy, Debug)]
@@ -116,21 +113,57 @@ impl Direction<'_> {
         drop(prefix);
         loop {
             match self.pass() {
-                Ok(Passed::All) => {}
-                Ok(Passed::Some(rest)) => self.write(&rest).await?,
-                Ok(Passed::End) => {
-                    // The receiver may have closed already, which is no reason to cut off what it
-                    // still sends.
-                    let _ = SockRef::from(self.to).shutdown(Shutdown::Write);
-                    self.ended.set(true);
-                    return Ok(());
+                Ok(Passed::All(read)) if read < splice::MIN => {}
+                Ok(Passed::All(_)) => {
+                    if self.splice().await? {
+                        return self.end();
+                    }
                 }
+                Ok(Passed::Some(rest)) => self.write(&rest).await?,
+                Ok(Passed::End) => return self.end(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.from.readable().await?;
                 }
                 Err(error) => return Err(error),
             }
             // Other connections of this worker get their turn.
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    /// Passes the end of the stream on.
+    fn end(&self) -> io::Result<()> {
+        // The receiver may have closed already, which is no reason to cut off what it still sends.
+        let _ = SockRef::from(self.to).shutdown(Shutdown::Write);
+        self.ended.set(true);
+        Ok(())
+    }
+
+    /// Splices for as long as much comes at a time. Says whether the stream ended.
+    async fn splice(&self) -> io::Result<bool> {
+        // Without descriptors for a pipe it goes on as before.
+        let Ok(mut pipe) = Pipe::take() else {
+            return Ok(false);
+        };
+        loop {
+            let filled = match pipe.fill(self.from, usize::MAX) {
+                Ok(0) => return Ok(true),
+                Ok(filled) => filled,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            while !pipe.is_empty() {
+                match pipe.drain(self.to) {
+                    Ok(moved) => self.count(moved),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.to.ready(Interest::WRITABLE).await?;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if filled < splice::MIN {
+                return Ok(false);
+            }
             tokio::task::consume_budget().await;
         }
     }
@@ -154,7 +187,7 @@ impl Direction<'_> {
 
     /// Reads once and writes once.
     fn pass(&self) -> io::Result<Passed> {
-        SCRATCH.with_borrow_mut(|buffer| {
+        scratch::with(|buffer| {
             let read = self.from.try_read(buffer)?;
             if read == 0 {
                 return Ok(Passed::End);
@@ -166,7 +199,7 @@ impl Direction<'_> {
             };
             self.count(written);
             Ok(if written == read {
-                Passed::All
+                Passed::All(read)
             } else {
                 Passed::Some(buffer[written..read].to_vec())
             })
@@ -184,7 +217,7 @@ impl Direction<'_> {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(());
             }
-            let read = SCRATCH.with_borrow_mut(|buffer| self.from.try_read(buffer));
+            let read = scratch::with(|buffer| self.from.try_read(buffer));
             match read {
                 Ok(0) => return Ok(()),
                 Ok(_) => tokio::task::consume_budget().await,
@@ -208,8 +241,8 @@ impl Direction<'_> {
 }
 
 enum Passed {
-    /// Everything that was read was written, too.
-    All,
+    /// Everything that was read was written, too: so many bytes.
+    All(usize),
     /// This is left.
     Some(Vec<u8>),
     /// The stream ended.

@@ -4,30 +4,44 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sealane_config::Snapshot;
-use sealane_config::model::{
-    AddressKind, EndpointAddr, Protocol, Scope, ServiceEndpoint, ServicePort, VipAddr,
-};
+use sealane_config::model::{EndpointAddr, Protocol, Scope, ServiceEndpoint, ServicePort, VipAddr};
 
-/// The Service port behind an address, and which of its endpoints may serve there.
+use crate::node::Places;
+
+/// What a client's datagrams are for.
+pub(super) struct Destination {
+    pub(super) port: Arc<ServicePort>,
+    /// Which of its endpoints may serve.
+    pub(super) scope: Scope,
+    /// The client's address, if endpoints may see it.
+    pub(super) source: Option<IpAddr>,
+}
+
+/// The Service port behind an address, for a client that may dial it.
 pub(super) fn find(
     snapshot: &Snapshot,
+    client: IpAddr,
     vip: VipAddr,
-    node_ips: &[IpAddr],
-) -> Option<(Arc<ServicePort>, Scope)> {
-    let node_port = || {
-        let key = (Protocol::Udp, vip.0.port());
-        let is_node = node_ips.contains(&vip.0.ip());
-        is_node.then(|| snapshot.node_ports.get(&key)).flatten()
-    };
-    let port = snapshot.vip(vip, Protocol::Udp).or_else(node_port)?;
-    let service = snapshot.services.get(&port.service);
-    let kind = service.and_then(|service| service.address_kind(vip.0.ip()));
-    let scope = match kind {
-        Some(AddressKind::ClusterIp) => port.policy.internal,
-        // From pods and the node, every other address leads to the whole cluster (proxy S6).
-        Some(AddressKind::LoadBalancer | AddressKind::External) | None => Scope::Cluster,
-    };
-    Some((Arc::clone(port), scope))
+    places: &Places,
+) -> Option<Destination> {
+    let ip = vip.0.ip();
+    let found = places.find(snapshot, vip.0, Protocol::Udp)?;
+    if !places.admits(client, ip, &found) {
+        return None;
+    }
+    let dialled = places.dialled(client, ip, found.kind);
+    let (scope, source) = dialled.under(&found.port.policy);
+    Some(Destination {
+        port: Arc::clone(found.port),
+        scope,
+        source,
+    })
+}
+
+/// Whether somebody could be served at an address.
+pub(super) fn is_served(snapshot: &Snapshot, vip: VipAddr, places: &Places) -> bool {
+    let found = places.find(snapshot, vip.0, Protocol::Udp);
+    found.is_some_and(|found| !found.port.endpoints.is_empty())
 }
 
 /// Whether an endpoint still takes datagrams of flows that it has: it may be chosen, or it is not

@@ -6,21 +6,25 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sealane_config::Snapshot;
-use sealane_config::model::{ClientAddr, Endpoint, EndpointAddr, Scope, ServicePort, VipAddr};
+use sealane_config::model::{ClientAddr, Endpoint, EndpointAddr, Scope, ServicePort};
 use tokio::time::Instant;
 
 use super::budget::Room;
+use super::destination::{self, Destination};
 use super::front::Front;
 use super::metrics::{Lost, Open, ServiceMetrics};
 use super::pick::{Seed, pick};
 use super::table::FlowKey;
-use super::{UdpOptions, destination, socket};
+use super::{UdpOptions, socket, undelivered};
 use crate::balance::Flight;
+use crate::node::Places;
 
 /// The endpoint that a new flow gets.
 pub(super) struct Choice {
     pub(super) port: Arc<ServicePort>,
     scope: Scope,
+    /// The client's address, if endpoints may see it.
+    source: Option<IpAddr>,
     endpoint: Arc<Endpoint>,
     /// The snapshot that says so.
     generation: u64,
@@ -33,9 +37,13 @@ pub(super) fn choose(
     avoid: Option<EndpointAddr>,
 ) -> Result<Choice, Lost> {
     let snapshot = options.reader.load();
-    let found = destination::find(&snapshot, key.vip, &options.node_ips);
-    let (port, scope) = found.ok_or(Lost::NoService)?;
     let client = key.client.0;
+    let found = destination::find(&snapshot, client.ip(), key.vip, &options.places);
+    let Destination {
+        port,
+        scope,
+        source,
+    } = found.ok_or(Lost::NoService)?;
     let seed = match port.policy.affinity {
         Some(_) => {
             let service = &port.service;
@@ -59,6 +67,7 @@ pub(super) fn choose(
     Ok(Choice {
         port,
         scope,
+        source,
         endpoint,
         generation: snapshot.generation,
     })
@@ -71,8 +80,14 @@ impl Choice {
         options: &UdpOptions,
         client: ClientAddr,
     ) -> io::Result<UdpSocket> {
+        let socket = self.open(options, client).await?;
+        undelivered::keep(&socket)?;
+        Ok(socket)
+    }
+
+    async fn open(&self, options: &UdpOptions, client: ClientAddr) -> io::Result<UdpSocket> {
         let endpoint = self.endpoint.addr;
-        if options.flows.keeps_source(client, endpoint) {
+        if options.connector.source(self.source, endpoint).is_some() {
             let socket = socket::from_client(client, endpoint);
             // The client's address may have no free port left; the node's own has.
             if !socket
@@ -100,6 +115,10 @@ pub(super) struct Flow {
     began: Instant,
     is_answered: bool,
     is_refused: bool,
+    /// Bytes of the last datagram that went to the endpoint.
+    pub(super) last_length: usize,
+    /// How often that one was sent again.
+    pub(super) resent: usize,
     flight: Flight,
     open: Open,
     _room: Room,
@@ -125,27 +144,26 @@ impl Flow {
             began: now,
             is_answered: false,
             is_refused: false,
+            last_length: 0,
+            resent: 0,
             open,
             _room: room,
         }
     }
 
     /// Whether its endpoint still serves the Service port that was dialled.
-    pub(super) fn may_stay(
-        &mut self,
-        snapshot: &Snapshot,
-        vip: VipAddr,
-        node_ips: &[IpAddr],
-    ) -> bool {
+    pub(super) fn may_stay(&mut self, snapshot: &Snapshot, key: FlowKey, places: &Places) -> bool {
         if self.is_refused {
             return false;
         }
         if self.generation == snapshot.generation {
             return true;
         }
-        let Some((port, scope)) = destination::find(snapshot, vip, node_ips) else {
+        let client = key.client.0.ip();
+        let Some(found) = destination::find(snapshot, client, key.vip, places) else {
             return false;
         };
+        let Destination { port, scope, .. } = found;
         let is_same = Arc::ptr_eq(&port, &self.port) && scope == self.scope;
         // Another Service may have the address now.
         let stays = is_same

@@ -32,6 +32,13 @@ pub(super) struct Front {
     role: Role,
 }
 
+impl Front {
+    /// Whether its clients are in the namespace of the worker.
+    pub(super) fn is_here(&self) -> bool {
+        self.role != Role::Listening
+    }
+}
+
 /// All of them of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Fronts {

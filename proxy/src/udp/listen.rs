@@ -16,6 +16,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Arrival, socket};
+use crate::intercept::redirect::is_without_family;
+use crate::node::Places;
 
 /// Changes on their way to the worker's loop, which takes them at once.
 pub(super) const CHANGES: usize = 64;
@@ -38,7 +40,7 @@ pub(super) enum Change {
 /// Where listeners are wanted, and where they are.
 pub(super) struct Listeners {
     pub(super) arrival: Arrival,
-    pub(super) node_ips: Vec<IpAddr>,
+    pub(super) places: Places,
     pub(super) reader: Reader,
     pub(super) host: HostSockets,
     pub(super) changes: mpsc::Sender<Change>,
@@ -97,6 +99,8 @@ impl Listeners {
                     taken.remove(&addr);
                     self.changes.send(Change::Open(addr, socket)).await?;
                 }
+                // A machine without IPv6.
+                Err(error) if addr.is_ipv6() && is_without_family(&error) => {}
                 Err(error) => {
                     if taken.insert(addr) {
                         tracing::warn!(%addr, %error, "cannot listen for a UDP Service");
@@ -121,10 +125,13 @@ impl Listeners {
             protocol == Protocol::Udp && !port.endpoints.is_empty()
         };
         let mut wanted = HashSet::new();
-        for (&(protocol, number), port) in &snapshot.node_ports {
-            if is_served(protocol, port) {
-                let ips = self.node_ips.iter().filter(|ip| self.has_node_ports(**ip));
-                wanted.extend(ips.map(|ip| SocketAddr::new(*ip, number)));
+        let node_ips = self.places.node_port_ips();
+        for &(protocol, number) in snapshot.node_ports.keys() {
+            for &ip in node_ips.iter().filter(|ip| self.has_node_ports(**ip)) {
+                let port = snapshot.node_port(ip.is_ipv4(), protocol, number);
+                if port.is_some_and(|port| is_served(protocol, port)) {
+                    wanted.insert(SocketAddr::new(ip, number));
+                }
             }
         }
         if !matches!(self.arrival, Arrival::Intercepted(_)) {

@@ -62,11 +62,12 @@ impl World {
             method: self.method,
             port: PORT,
             mark: INTERCEPT_MARK,
-            node_ips: vec![self.node_ip()],
+            node_ips: vec![self.node_ip()].into(),
             local_addresses: vec![DNS.into()],
             pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
             service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
             egress: true,
+            ..InterceptOptions::default()
         }
     }
 
@@ -123,7 +124,8 @@ impl Proxy {
         let interceptor = world.run(move || Interceptor::open(options).unwrap());
         let applied = interceptor.applied();
         let rules = world.spawn(move || block_on(interceptor.run(rules, stop)));
-        let (capture, stop) = (Capture::Transparent(world.options()), shutdown.clone());
+        let options = world.options();
+        let (capture, stop) = (Capture::Transparent(options.clone()), shutdown.clone());
         let (bound, ready) = std::sync::mpsc::channel();
         let worker = world.spawn(move || {
             let cluster = ["10.244.0.0/16", "10.96.0.0/16"].map(|cidr| cidr.parse().unwrap());
@@ -131,6 +133,7 @@ impl Proxy {
                 cluster: Arc::new(cluster),
                 host: host.clone(),
             };
+            let connector = connector.of_node(&options);
             block_on(async {
                 let engine = Engine::new(connector.clone(), EngineOptions::default());
                 let proxy = NodeProxy::bind(capture, reader, engine, connector, host);

@@ -18,12 +18,25 @@ const SLICE: usize = 1000;
 /// Rules of one Ingress.
 const RULES: usize = 100;
 
+/// Hosts of one file, which has a limit.
+const FILE: usize = 1000;
+
 /// The node port of TCP cases.
 const NODE_PORT: u16 = 30_900;
 
 pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Result<Running> {
     let dir = stage.dir("sealane")?;
-    write(&dir, "manifests.yaml", &manifests(case, variant))?;
+    let manifests = dir.join("manifests");
+    std::fs::create_dir(&manifests)?;
+    write(&manifests, "service.yaml", &service(case, variant))?;
+    let hosts: Vec<String> = hosts(variant).collect();
+    for (index, hosts) in hosts.chunks(FILE).enumerate() {
+        write(
+            &manifests,
+            &format!("hosts-{index}.yaml"),
+            &ingresses(index, hosts),
+        )?;
+    }
     if case.tcp_port().is_some() {
         let mut program = up(stage, &dir, &cpus(variant), variant.workers)?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, NODE_PORT));
@@ -64,7 +77,7 @@ fn up(stage: &Stage, dir: &Path, cpus: &str, workers: usize) -> anyhow::Result<P
         .map(str::to_owned)
         .into();
     let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
-    option("filename", dir.join("manifests.yaml").display().to_string());
+    option("filename", dir.join("manifests").display().to_string());
     option("data-dir", dir.join("data").display().to_string());
     for name in ["http", "https", "dns", "api", "admin"] {
         option(name, stage.listen().to_string());
@@ -74,7 +87,8 @@ fn up(stage: &Stage, dir: &Path, cpus: &str, workers: usize) -> anyhow::Result<P
     Program::start(cpus, dir, &path, arguments)
 }
 
-fn manifests(case: Case, variant: &Variant) -> String {
+/// The Service and its endpoints.
+fn service(case: Case, variant: &Variant) -> String {
     let ends = endpoints(case, variant);
     let port = ends.first().map_or(0, SocketAddr::port);
     let (kind, protocol) = match case.tcp_port() {
@@ -98,11 +112,16 @@ fn manifests(case: Case, variant: &Variant) -> String {
             let _ = writeln!(text, "  - {{addresses: [{}]}}", end.ip());
         }
     }
-    let hosts: Vec<String> = hosts(variant).collect();
+    text
+}
+
+/// Ingresses for some hosts.
+fn ingresses(file: usize, hosts: &[String]) -> String {
+    let mut text = String::new();
     for (index, hosts) in hosts.chunks(RULES).enumerate() {
         let _ = write!(
             text,
-            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: backend-{index}}}\nspec:\n  rules:\n"
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: backend-{file}-{index}}}\nspec:\n  rules:\n"
         );
         for host in hosts {
             let _ = writeln!(

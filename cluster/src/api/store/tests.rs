@@ -57,6 +57,23 @@ async fn cluster_l1_older_versions_can_be_listed() {
 }
 
 #[tokio::test]
+async fn cluster_v5_large_objects_that_change_all_the_time_shorten_the_history() {
+    let store = Store::ephemeral();
+    let first = write(&store, "a", 1).await;
+    let mut last = first;
+    for _ in 0..70 {
+        let object = json!({"metadata": {"name": "a"}, "data": "x".repeat(1 << 20)});
+        let put = |transaction: &mut Transaction<'_>| Ok(transaction.put(key("a"), object));
+        store.transact(false, put).await.expect("written");
+        last += 1;
+    }
+    let recent = store.list_at("configmaps", None, last - 10);
+    assert!(recent.is_some(), "64 MiB of changes are there");
+    let older = store.list_at("configmaps", None, first);
+    assert!(older.is_none(), "and not more");
+}
+
+#[tokio::test]
 async fn cluster_w1_one_counter_and_failed_or_dry_transactions_change_nothing() {
     let store = Store::ephemeral();
     let first = write(&store, "a", 1).await;

@@ -6,10 +6,37 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::clock;
-use crate::scratch;
+use tokio_rustls::server::TlsStream;
+
+use crate::tcp::Prefixed;
+use crate::{clock, scratch};
+
+/// What a client's connection is made of.
+pub trait ClientStream: AsyncRead + AsyncWrite + Unpin {
+    /// The socket, if what is written to the stream goes to it as it is.
+    fn socket(&self) -> Option<&TcpStream>;
+}
+
+impl ClientStream for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl ClientStream for Prefixed<TcpStream> {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.get_ref())
+    }
+}
+
+impl ClientStream for Box<TlsStream<TcpStream>> {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
 
 /// The client is gone, or too slow: there is nobody to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -12,14 +13,17 @@ use tokio::net::TcpStream;
 
 use crate::clock;
 use crate::connect::Connector;
-use crate::pool::{IDLE, MAX_IDLE};
+use crate::pool::{MAX_IDLE, MAX_SOURCES, patience};
 
 /// The connections of one worker.
 pub(crate) struct Connections {
     connector: Connector,
-    /// By the address of the endpoint's counters, which the slot keeps alive.
-    slots: RefCell<HashMap<usize, Slot>>,
+    /// By the address of the endpoint's counters, which the slot keeps alive, and the client whose
+    /// address the endpoint sees.
+    slots: RefCell<HashMap<Key, Slot>>,
 }
+
+type Key = (usize, Option<IpAddr>);
 
 struct Slot {
     stats: Arc<EndpointStats>,
@@ -34,8 +38,8 @@ struct Idle {
 impl Idle {
     /// Nothing came that nobody asked for, an end included. Asks the kernel only if the runtime has
     /// seen something come.
-    fn is_good(&self, now: u64) -> bool {
-        let young = now.saturating_sub(self.since) < clock::nanos(IDLE);
+    fn is_good(&self, now: u64, source: Option<IpAddr>) -> bool {
+        let young = now.saturating_sub(self.since) < clock::nanos(patience(source));
         young
             && self
                 .stream
@@ -52,13 +56,18 @@ impl Connections {
         }
     }
 
+    /// The address to connect from to this endpoint, if `client`'s is to be seen and can be kept.
+    pub(super) fn source(&self, client: Option<IpAddr>, endpoint: &Endpoint) -> Option<IpAddr> {
+        self.connector.source(client, endpoint.addr)
+    }
+
     /// The youngest idle connection that is still good.
-    pub(super) fn idle(&self, endpoint: &Endpoint) -> Option<TcpStream> {
+    pub(super) fn idle(&self, endpoint: &Endpoint, source: Option<IpAddr>) -> Option<TcpStream> {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(&key(&endpoint.stats))?;
+        let slot = slots.get_mut(&key(&endpoint.stats, source))?;
         let now = clock::now();
         while let Some(idle) = slot.idle.pop() {
-            if idle.is_good(now) {
+            if idle.is_good(now, source) {
                 return Some(idle.stream);
             }
         }
@@ -66,17 +75,30 @@ impl Connections {
     }
 
     /// A new connection.
-    pub(super) async fn connect(&self, endpoint: &Endpoint) -> io::Result<TcpStream> {
-        self.connector.connect(endpoint.addr).await
+    pub(super) async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        source: Option<IpAddr>,
+    ) -> io::Result<TcpStream> {
+        self.connector.connect_from(source, endpoint.addr).await
     }
 
     /// Keeps a connection for the next request.
-    pub(super) fn give_back(&self, stream: TcpStream, stats: &Arc<EndpointStats>) {
+    pub(super) fn give_back(
+        &self,
+        stream: TcpStream,
+        source: Option<IpAddr>,
+        stats: &Arc<EndpointStats>,
+    ) {
         if stats.removed.load(Relaxed) {
             return;
         }
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.entry(key(stats)).or_insert_with(|| Slot {
+        let key = key(stats, source);
+        if source.is_some() && slots.len() >= MAX_SOURCES && !slots.contains_key(&key) {
+            return;
+        }
+        let slot = slots.entry(key).or_insert_with(|| Slot {
             stats: Arc::clone(stats),
             idle: Vec::new(),
         });
@@ -90,16 +112,16 @@ impl Connections {
     /// Drops what is not to be kept any more.
     pub(crate) fn sweep(&self) {
         let now = clock::now();
-        self.slots.borrow_mut().retain(|_, slot| {
+        self.slots.borrow_mut().retain(|(_, source), slot| {
             if slot.stats.removed.load(Relaxed) {
                 return false;
             }
-            slot.idle.retain(|idle| idle.is_good(now));
+            slot.idle.retain(|idle| idle.is_good(now, *source));
             !slot.idle.is_empty()
         });
     }
 }
 
-fn key(stats: &Arc<EndpointStats>) -> usize {
-    Arc::as_ptr(stats).addr()
+fn key(stats: &Arc<EndpointStats>, source: Option<IpAddr>) -> Key {
+    (Arc::as_ptr(stats).addr(), source)
 }

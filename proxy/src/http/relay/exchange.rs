@@ -1,6 +1,8 @@
 //! One request that was read: to an endpoint, and the answer back.
 
+use std::cell::Cell;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,9 +10,10 @@ use std::task::{Context, Poll, ready};
 use http::StatusCode;
 use http::header::{CONNECTION, DATE};
 use sealane_config::model::Endpoint;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::super::engine::{Inner, Target};
 use super::super::failure::{self, Failure};
@@ -18,11 +21,12 @@ use super::super::forward::Attempts;
 use super::super::respond;
 use super::super::retry::Retry;
 use super::Route;
-use super::client::{Client, Gone};
+use super::client::{Client, ClientStream, Gone};
 use super::framing::Framing;
 use super::request::{write_field, write_length};
 use super::response::{self, Answer, Malformed};
 use crate::balance::Flight;
+use crate::splice::{self, Pipe};
 use crate::{Error, clock, scratch};
 
 /// How long an endpoint may be silent in the middle of an answer, nanoseconds.
@@ -36,7 +40,9 @@ pub(super) struct Exchange<'a, R> {
     pub(super) idempotent: bool,
     pub(super) has_body: bool,
     /// The client's connection ends with the answer.
-    pub(super) close: bool,
+    pub(super) close: Cell<bool>,
+    /// When this is cancelled before the answer begins, too.
+    pub(super) shutdown: &'a CancellationToken,
     /// How long the client may take no byte, nanoseconds.
     pub(super) stall: u64,
 }
@@ -58,6 +64,8 @@ impl From<Gone> for Broken {
 /// A connection to an endpoint.
 struct Upstream {
     stream: TcpStream,
+    /// The client whose address the endpoint sees.
+    source: Option<IpAddr>,
     /// It was idle before, so that its peer may have closed it.
     reused: bool,
 }
@@ -73,13 +81,13 @@ struct Begun {
 
 impl<R: Route> Exchange<'_, R> {
     /// Sends the request and relays the answer. Says whether the client's connection goes on.
-    pub(super) async fn run<I>(self, client: &mut Client<I>, sent: Vec<u8>) -> Result<bool, Gone>
+    pub(super) async fn run<I>(self, client: &mut Client<I>, sent: &[u8]) -> Result<bool, Gone>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
         let started = Instant::now();
         self.engine.budget.earn();
-        match self.forward(client, &sent, started).await {
+        match self.forward(client, sent, started).await {
             Ok(alive) => Ok(alive),
             Err(Broken::Client(gone)) => Err(gone),
             Err(Broken::Endpoint(failure)) => {
@@ -99,7 +107,7 @@ impl<R: Route> Exchange<'_, R> {
         started: Instant,
     ) -> Result<bool, Broken>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
         let target = self.route.target();
         let mut attempts = Attempts::new(self.idempotent);
@@ -148,9 +156,9 @@ impl<R: Route> Exchange<'_, R> {
         fresh: bool,
     ) -> Result<(Upstream, Begun), Broken>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
-        let mut upstream = self.connect(endpoint, fresh).await?;
+        let mut upstream = self.connect(endpoint, target.source, fresh).await?;
         let begun = clock::now();
         let deadline = begun.saturating_add(clock::nanos(self.engine.options.response_timeout));
         let answered = self.ask(client, &mut upstream, sent, deadline).await;
@@ -164,19 +172,28 @@ impl<R: Route> Exchange<'_, R> {
         Ok((upstream, answered))
     }
 
-    async fn connect(&self, endpoint: &Endpoint, fresh: bool) -> Result<Upstream, Broken> {
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        client: Option<IpAddr>,
+        fresh: bool,
+    ) -> Result<Upstream, Broken> {
         let connections = &self.engine.relayed;
-        let idle = (!fresh).then(|| connections.idle(endpoint)).flatten();
+        let source = connections.source(client, endpoint);
+        let idle = (!fresh).then(|| connections.idle(endpoint, source));
+        let idle = idle.flatten();
         if let Some(stream) = idle {
             return Ok(Upstream {
                 stream,
+                source,
                 reused: true,
             });
         }
         // Boxed, because connecting is rare and its future is many times the size of a request's.
-        match Box::pin(connections.connect(endpoint)).await {
+        match Box::pin(connections.connect(endpoint, source)).await {
             Ok(stream) => Ok(Upstream {
                 stream,
+                source,
                 reused: false,
             }),
             Err(error) => Err(Broken::Endpoint(failure::not_connected(&error.into()))),
@@ -192,7 +209,7 @@ impl<R: Route> Exchange<'_, R> {
         deadline: u64,
     ) -> Result<Begun, Broken>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
         let mut left = sent;
         let mut head = Vec::new();
@@ -245,7 +262,7 @@ impl<R: Route> Exchange<'_, R> {
             head.as_slice()
         };
         loop {
-            match response::read(bytes, self.is_head, self.close, out)? {
+            match response::read(bytes, self.is_head, self.closes(), out)? {
                 response::Read::Interim(length) => bytes = &bytes[length..],
                 response::Read::Partial => {
                     *head = bytes.to_vec();
@@ -275,7 +292,7 @@ impl<R: Route> Exchange<'_, R> {
         target: &Target,
     ) -> Result<bool, Gone>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
         let Begun {
             answer,
@@ -288,16 +305,22 @@ impl<R: Route> Exchange<'_, R> {
             drop(flight);
             if answer.keep && !extra {
                 let connections = &self.engine.relayed;
-                connections.give_back(upstream.stream, &endpoint.stats);
+                connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
             }
             client.send(self.stall).await?;
-            return Ok(!self.close);
+            return Ok(!self.close.get());
         }
         let mut broken = malformed;
         let mut extra = extra;
         while !framing.is_done() && !broken {
             client.send(self.stall).await?;
-            let read = self.more(client, &mut upstream, &mut framing).await?;
+            let has_socket = client.stream.socket().is_some();
+            let read = match &mut framing {
+                Framing::Length(left) if has_socket && *left >= splice::MIN as u64 => {
+                    self.splice(client, &upstream.stream, left).await?
+                }
+                framing => self.more(client, &mut upstream, framing).await?,
+            };
             match read {
                 Ok(more) => extra = more,
                 Err(Malformed) => broken = true,
@@ -311,9 +334,76 @@ impl<R: Route> Exchange<'_, R> {
         }
         if answer.keep && !extra {
             let connections = &self.engine.relayed;
-            connections.give_back(upstream.stream, &endpoint.stats);
+            connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
         }
-        Ok(!self.close)
+        Ok(!self.close.get())
+    }
+
+    /// Moves the rest of a body from socket to socket; nothing of what follows it is taken.
+    async fn splice<I>(
+        &self,
+        client: &mut Client<I>,
+        from: &TcpStream,
+        left: &mut u64,
+    ) -> Result<Result<bool, Malformed>, Gone>
+    where
+        I: ClientStream,
+    {
+        let Ok(mut pipe) = Pipe::take() else {
+            return Ok(Err(Malformed));
+        };
+        while *left > 0 {
+            match pipe.fill(from, usize::try_from(*left).unwrap_or(usize::MAX)) {
+                Ok(0) => return Ok(Err(Malformed)),
+                Ok(moved) => *left -= moved as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let deadline = clock::now().saturating_add(SILENCE);
+                    let waited = std::future::poll_fn(|cx| {
+                        if from.poll_read_ready(cx).is_ready() {
+                            return Poll::Ready(Ok(Ok(())));
+                        }
+                        if client.poll_gone(cx).is_ready() {
+                            return Poll::Ready(Err(Gone));
+                        }
+                        ready!(client.timer.poll(cx, deadline));
+                        Poll::Ready(Ok(Err(Malformed)))
+                    });
+                    if let Err(silent) = waited.await? {
+                        return Ok(Err(silent));
+                    }
+                }
+                Err(_) => return Ok(Err(Malformed)),
+            }
+            self.drain(client, &mut pipe).await?;
+            tokio::task::consume_budget().await;
+        }
+        Ok(Ok(false))
+    }
+
+    /// Empties a pipe into the client's socket.
+    async fn drain<I>(&self, client: &mut Client<I>, pipe: &mut Pipe) -> Result<(), Gone>
+    where
+        I: ClientStream,
+    {
+        while !pipe.is_empty() {
+            let to = client.stream.socket().ok_or(Gone)?;
+            match pipe.drain(to) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let deadline = clock::now().saturating_add(self.stall);
+                    std::future::poll_fn(|cx| {
+                        if to.poll_write_ready(cx).is_ready() {
+                            return Poll::Ready(Ok(()));
+                        }
+                        ready!(client.timer.poll(cx, deadline));
+                        Poll::Ready(Err(Gone))
+                    })
+                    .await?;
+                }
+                Err(_) => return Err(Gone),
+            }
+        }
+        Ok(())
     }
 
     /// Reads more of a body into the client's output. Says whether something came behind its end.
@@ -324,7 +414,7 @@ impl<R: Route> Exchange<'_, R> {
         framing: &mut Framing,
     ) -> Result<Result<bool, Malformed>, Gone>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: ClientStream,
     {
         let deadline = clock::now().saturating_add(SILENCE);
         std::future::poll_fn(|cx| {
@@ -358,7 +448,7 @@ impl<R: Route> Exchange<'_, R> {
         };
         let answer = respond::error(error, asked);
         let (parts, body) = answer.into_parts();
-        let close = self.close || parts.headers.contains_key(CONNECTION);
+        let close = self.closes() || parts.headers.contains_key(CONNECTION);
         self.answered(parts.status, started);
         response::write_status(parts.status, out);
         for (name, value) in &parts.headers {
@@ -375,13 +465,21 @@ impl<R: Route> Exchange<'_, R> {
         close
     }
 
+    /// Whether the client's connection ends with the answer, decided when that begins.
+    fn closes(&self) -> bool {
+        let close = self.close.get() || self.shutdown.is_cancelled();
+        self.close.set(close);
+        close
+    }
+
     fn answered(&self, status: StatusCode, started: Instant) {
         let metrics = self
             .engine
             .metrics
             .service(&self.route.target().port.service);
-        metrics.answered(status, started.elapsed());
-        self.route.answered(status, started);
+        let elapsed = started.elapsed();
+        metrics.answered(status, elapsed);
+        self.route.answered(status, elapsed);
     }
 }
 

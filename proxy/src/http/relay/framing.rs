@@ -169,3 +169,6 @@ impl Chunks {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use httparse::{Header, Status};
 
 use super::super::gate;
 use super::Front;
+use crate::scratch;
 
 /// Most fields of a plain request.
 const FIELDS: usize = 64;
@@ -79,7 +80,8 @@ struct Seen<'a> {
     close: bool,
 }
 
-/// Reads a request, and writes what an endpoint gets to `out` if it is plain.
+/// Reads a request, and writes what an endpoint gets to `out` if it is plain. As long as there is no
+/// request there is no buffer.
 pub(super) fn read<F: Front>(bytes: &[u8], front: &F, out: &mut Vec<u8>) -> Read<F::Route> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut request = httparse::Request::new(&mut []);
@@ -124,6 +126,7 @@ pub(super) fn read<F: Front>(bytes: &[u8], front: &F, out: &mut Vec<u8>) -> Read
     let Some(route) = front.route(&head) else {
         return Read::Other;
     };
+    *out = scratch::take();
     write(method, &head, seen.length, front, out);
     out.extend_from_slice(sent);
     Read::Plain(Plain {
@@ -269,3 +272,6 @@ pub(super) fn decimal(value: &[u8]) -> Option<u64> {
             .then(|| sum * 10 + u64::from(byte - b'0'))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -225,3 +225,6 @@ pub(super) fn finish_head(dated: bool, close: bool, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests;

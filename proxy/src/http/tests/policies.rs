@@ -63,11 +63,14 @@ fn proxy_s5_s6_local_is_for_those_who_dial_the_cluster_ip() {
         };
         let mut world = World::new();
         publish(&mut world, &addrs(local), &addrs(elsewhere));
-        let target = |by_cluster_ip| {
+        let target = |reach| {
             let target = ServiceTarget {
                 reader: world.reader.clone(),
                 backend: backend("api"),
-                by_cluster_ip,
+                dialled: Dialled {
+                    reach,
+                    ..Dialled::default()
+                },
                 fixed: None,
             };
             target.resolve(Upstream::Http1).unwrap()
@@ -75,13 +78,15 @@ fn proxy_s5_s6_local_is_for_those_who_dial_the_cluster_ip() {
         let chosen = |target: &Target| -> Vec<SocketAddr> {
             target.endpoints().iter().map(|e| e.addr.0).collect()
         };
-        let by_cluster_ip = target(true);
+        let by_cluster_ip = target(Reach::ClusterIp);
         assert_eq!(chosen(&by_cluster_ip), addrs(want), "{name}");
         assert_eq!(by_cluster_ip.is_cut_off(), is_cut_off, "{name}");
-        let by_other = target(false);
         let all = addrs(&[local, elsewhere].concat());
+        let by_other = target(Reach::Inside);
         assert_eq!(chosen(&by_other), all, "{name}, by another address");
         assert!(!by_other.is_cut_off(), "{name}, by another address");
+        let outside = target(Reach::Outside);
+        assert_eq!(chosen(&outside), all, "{name}, from outside");
         assert_eq!(by_cluster_ip.port.port, PORT);
     }
 }

@@ -263,6 +263,7 @@ async fn proxy_l3_versions_are_translated_for_the_endpoint() {
             upstream: Upstream::Http1,
             scope: sealane_config::model::Scope::Cluster,
             client: None,
+            source: None,
         };
         let mut request = Request::post("/x?y").version(Version::HTTP_2);
         for (name, value) in [("host", "a.test"), ("te", "trailers")] {

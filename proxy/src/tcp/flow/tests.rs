@@ -1,4 +1,5 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sealane_config::model::{self, AppProtocol, Endpoint, Scope, ServiceKey, ServicePort};
@@ -29,11 +30,12 @@ fn port(addrs: &[SocketAddr]) -> Target {
         upstream: Upstream::Http1,
         scope: Scope::Cluster,
         client: None,
+        source: None,
     }
 }
 
 fn flows() -> Flows {
-    Flows::new(Connector::Direct, Arc::new([]), Arc::new([]))
+    Flows::new(Connector::Direct)
 }
 
 fn client() -> ClientAddr {
@@ -80,23 +82,4 @@ async fn a_flow_without_any_endpoint_says_why() {
         (tried, source.kind()),
         (2, io::ErrorKind::ConnectionRefused)
     );
-}
-
-#[test]
-fn proxy_s22_s23_the_clients_address_is_kept_where_replies_come_back() {
-    let pods: IpNet = "10.244.0.0/16".parse().unwrap();
-    let node = "10.244.0.1".parse().unwrap();
-    let flows = Flows::new(Connector::Direct, Arc::new([pods]), Arc::new([node]));
-    for (name, client, endpoint, expected) in [
-        ("pod to pod", "10.244.0.5", "10.244.0.6", true),
-        ("pod to itself", "10.244.0.5", "10.244.0.5", false),
-        ("pod to node", "10.244.0.5", "10.244.0.1", false),
-        ("node to pod", "10.244.0.1", "10.244.0.6", false),
-        ("pod to outside", "10.244.0.5", "192.0.2.1", false),
-        ("host to pod", "127.0.0.1", "10.244.0.6", false),
-    ] {
-        let addr = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 80);
-        let kept = flows.keeps_source(ClientAddr(addr(client)), EndpointAddr(addr(endpoint)));
-        assert_eq!(kept, expected, "{name}");
-    }
 }

@@ -5,8 +5,19 @@ use sealane_config::model::{
 };
 
 use super::*;
+use crate::intercept::InterceptOptions;
 
 const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 244, 0, 1));
+
+const POD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 244, 0, 9));
+
+fn places() -> Places {
+    Places::Node(Arc::new(InterceptOptions {
+        node_ips: vec![NODE].into(),
+        pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        ..InterceptOptions::default()
+    }))
+}
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -67,8 +78,8 @@ fn proxy_s5_s8_s10_every_address_leads_to_its_endpoints() {
         ("another port", "10.96.0.1:54", None),
         ("node port of another address", "10.96.0.1:30053", None),
     ] {
-        let found = find(&snapshot, VipAddr(addr(dialled)), &[NODE]);
-        assert_eq!(found.map(|(_, scope)| scope), expected, "{name}");
+        let found = find(&snapshot, POD, VipAddr(addr(dialled)), &places());
+        assert_eq!(found.map(|found| found.scope), expected, "{name}");
     }
 }
 
@@ -76,12 +87,12 @@ fn proxy_s5_s8_s10_every_address_leads_to_its_endpoints() {
 fn proxy_s20_tcp_and_udp_of_one_number_are_independent() {
     let mut snapshot = snapshot(TrafficPolicy::default(), &["10.244.0.2:53"], Vec::new());
     let vip = VipAddr(addr("10.96.0.1:53"));
-    let port = find(&snapshot, vip, &[]).unwrap().0;
+    let port = find(&snapshot, POD, vip, &places()).unwrap().port;
     snapshot.vips.remove_mut(&(vip.0.ip(), Protocol::Udp, 53));
     snapshot
         .vips
         .insert_mut((vip.0.ip(), Protocol::Tcp, 53), port);
-    assert!(find(&snapshot, vip, &[]).is_none());
+    assert!(find(&snapshot, POD, vip, &places()).is_none());
 }
 
 #[test]
@@ -116,7 +127,9 @@ fn proxy_s18_flows_stay_with_what_serves() {
             one("10.244.0.3", 5353),
         ];
         let snapshot = snapshot(TrafficPolicy::default(), &["10.244.0.9:53"], all);
-        let (port, scope) = find(&snapshot, VipAddr(addr("10.96.0.1:53")), &[]).unwrap();
+        let vip = VipAddr(addr("10.96.0.1:53"));
+        let found = find(&snapshot, POD, vip, &places()).unwrap();
+        let (port, scope) = (found.port, found.scope);
         let stays = |text: &str| serves(&snapshot, &port, scope, EndpointAddr(addr(text)));
         for endpoint in ["10.244.0.2:53", "10.244.0.3:53", "10.244.0.3:5353"] {
             assert_eq!(stays(endpoint), expected, "{name}, {endpoint}");

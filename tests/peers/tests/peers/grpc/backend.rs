@@ -63,7 +63,10 @@ impl Decoder for Raw {
 pub(super) struct Backend {
     pub(super) addr: SocketAddr,
     state: Arc<State>,
-    /// Connections are told to go away and finish their streams.
+    /// No more connections are accepted; then that was done; then those that there are are told to
+    /// go away and finish their streams.
+    close: CancellationToken,
+    closed: CancellationToken,
     retire: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -85,19 +88,23 @@ impl Backend {
             name: addr.port().into(),
             ..State::default()
         });
-        let retire = CancellationToken::new();
+        let [close, closed, retire] = [(); 3].map(|()| CancellationToken::new());
         let (shared, token) = (Arc::clone(&state), retire.clone());
+        let (stop, stopped) = (close.clone(), closed.clone());
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
-            while let Some(Ok((stream, _))) = token.run_until_cancelled(listener.accept()).await {
+            while let Some(Ok((stream, _))) = stop.run_until_cancelled(listener.accept()).await {
                 connections.spawn(serve(stream, Arc::clone(&shared), token.clone()));
             }
             drop(listener);
+            stopped.cancel();
             while connections.join_next().await.is_some() {}
         });
         Self {
             addr,
             state,
+            close,
+            closed,
             retire,
             task,
         }
@@ -117,7 +124,10 @@ impl Backend {
 
     /// Accepts no more connections and says GOAWAY on those that there are, as a server does that
     /// is about to end.
-    pub(super) fn retire(&self) {
+    pub(super) async fn retire(&self) {
+        self.close.cancel();
+        // What is in the listener's queue when it is closed is reset.
+        self.closed.cancelled().await;
         self.retire.cancel();
     }
 }

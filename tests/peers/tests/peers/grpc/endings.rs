@@ -77,7 +77,7 @@ async fn proxy_l6_l26_an_endpoint_that_goes_away_finishes_its_streams_and_loses_
         assert_eq!(on(first) + on(second), 10);
 
         // The endpoint says GOAWAY while the Service still lists it, then leaves.
-        world.backends[0].retire();
+        world.backends[0].retire().await;
         for _ in 0..50 {
             world.client.unary("in between").await.unwrap();
         }

@@ -1,0 +1,105 @@
+//! Connections that the proxy of a node makes.
+//!
+//! A client's address is kept if packets for it come back through this node. That is so for pods of
+//! this node, which are the ones that dial cluster IPs here, and for any client if the endpoint is a
+//! pod of this node; the caller knows which of the two holds, and says so by naming the client. Not
+//! for an endpoint that is the client itself: it would take a packet from its own address for a
+//! forgery (S22). Not for one with an address of the node either: its replies would not leave it.
+//!
+//! Some addresses are never dialled, whoever wrote them into an EndpointSlice: those that mean this
+//! machine or its link (B19), and the listener for intercepted connections (I5).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use sealane_config::model::EndpointAddr;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::Connector;
+use crate::intercept::{InterceptOptions, Method, may_be_outside};
+
+/// How the proxy of a node connects.
+#[derive(Clone, Debug)]
+pub struct NodeConnector {
+    way: Connector,
+    options: InterceptOptions,
+}
+
+impl NodeConnector {
+    pub(super) fn new(way: Connector, options: InterceptOptions) -> Self {
+        Self { way, options }
+    }
+
+    /// The address to connect from for this client, if it is kept.
+    pub(super) fn source(&self, client: IpAddr, endpoint: EndpointAddr) -> Option<IpAddr> {
+        let to = endpoint.0.ip();
+        let kept = self.options.method == Method::Transparent
+            && client != to
+            && client.is_ipv4() == to.is_ipv4()
+            && self.options.is_pod(to)
+            && !self.options.is_own(client);
+        kept.then_some(client)
+    }
+
+    pub(super) async fn open(
+        &self,
+        source: Option<IpAddr>,
+        endpoint: EndpointAddr,
+    ) -> io::Result<TcpStream> {
+        self.check(endpoint)?;
+        let Some(source) = source else {
+            return self.way.open(endpoint, self.options.own_mark).await;
+        };
+        match self.open_from(source, endpoint.0).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                // The client's address has no free port left; the node's own has.
+                self.way.open(endpoint, self.options.own_mark).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// A UDP socket that is connected to the endpoint.
+    pub(super) async fn udp(&self, endpoint: EndpointAddr) -> io::Result<std::net::UdpSocket> {
+        self.check(endpoint)?;
+        let socket = self.way.udp(endpoint).await?;
+        if let Some(mark) = self.options.own_mark {
+            SockRef::from(&socket).set_mark(mark)?;
+        }
+        Ok(socket)
+    }
+
+    fn check(&self, EndpointAddr(addr): EndpointAddr) -> io::Result<()> {
+        let ip = addr.ip().to_canonical();
+        let why = if !may_be_outside(ip) {
+            "no endpoint of a Service has such an address"
+        } else if addr.port() == self.options.port && self.options.is_own(ip) {
+            "the endpoint is the proxy itself"
+        } else {
+            return Ok(());
+        };
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+    }
+
+    /// Connects from an address that is not this node's (`IP_TRANSPARENT`).
+    async fn open_from(&self, source: IpAddr, endpoint: SocketAddr) -> io::Result<TcpStream> {
+        let domain = Domain::for_address(endpoint);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        if source.is_ipv4() {
+            socket.set_ip_transparent_v4(true)?;
+        } else {
+            socket.set_ip_transparent_v6(true)?;
+        }
+        if let Some(mark) = self.options.own_mark {
+            socket.set_mark(mark)?;
+        }
+        // The port is chosen when connecting, so that it has to be free for this endpoint only.
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
+        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+        let socket = TcpSocket::from_std_stream(socket.into());
+        socket.connect(endpoint).await
+    }
+}
