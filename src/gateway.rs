@@ -12,7 +12,7 @@ use sealane_config::sockets::HostSockets;
 use sealane_config::watch::{IngressWatch, WatchOptions};
 use sealane_ingress::{GatewayOptions as ServeOptions, tls};
 use sealane_proxy::connect::Connector;
-use sealane_proxy::http::ServerOptions;
+use sealane_proxy::http::{Hop, ServerOptions};
 
 use crate::admin::PrometheusHandle;
 use crate::exit::Failure;
@@ -75,7 +75,10 @@ pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<
         gateway: Some(ServeOptions {
             tls: tls::server_config(reader.clone(), fallback).context("cannot set up TLS")?,
             https_port: listeners.https.port(),
-            server: ServerOptions::default(),
+            server: ServerOptions {
+                hop: Hop::Gateway,
+                ..ServerOptions::default()
+            },
             access_log: options.access_log,
         }),
         dns: None,

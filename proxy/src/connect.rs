@@ -17,10 +17,6 @@ pub use node::NodeConnector;
 
 use crate::intercept::InterceptOptions;
 
-/// How long a connection attempt may take: pods are at most a few milliseconds away, and a second
-/// endpoint is usually at hand.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// A peer that vanished without a word is found after 10 s of silence and three probes 5 s apart.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(10))
@@ -62,10 +58,10 @@ impl Connector {
     /// A connection to the endpoint, with `TCP_NODELAY` and keepalive probes on.
     ///
     /// # Errors
-    /// The system call's error; `TimedOut` after one second; `PermissionDenied` for an address that
-    /// no endpoint may have.
-    pub async fn connect(&self, endpoint: EndpointAddr) -> io::Result<TcpStream> {
-        self.connect_from(None, endpoint).await
+    /// The system call's error; `TimedOut` after `limit`; `PermissionDenied` for an address that no
+    /// endpoint may have.
+    pub async fn connect(&self, endpoint: EndpointAddr, limit: Duration) -> io::Result<TcpStream> {
+        self.connect_from(None, endpoint, limit).await
     }
 
     /// The same from a source that [`Self::source`] gave.
@@ -76,6 +72,7 @@ impl Connector {
         &self,
         source: Option<IpAddr>,
         endpoint: EndpointAddr,
+        limit: Duration,
     ) -> io::Result<TcpStream> {
         let opening = async {
             match self {
@@ -83,10 +80,10 @@ impl Connector {
                 Self::Direct | Self::Split { .. } => self.open(endpoint, None).await,
             }
         };
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, opening)
+        let stream = tokio::time::timeout(limit, opening)
             .await
             .map_err(|_elapsed| {
-                io::Error::new(io::ErrorKind::TimedOut, "no connection within 1 s")
+                io::Error::new(io::ErrorKind::TimedOut, "no connection in time")
             })??;
         tune(&stream)?;
         Ok(stream)

@@ -57,6 +57,10 @@ pub enum ErrorKind {
     MethodNotAllowed,
     /// The target is too long (414).
     TargetTooLong,
+    /// The header fields are too many or too long (431, and the connection is closed).
+    HeadersTooLarge,
+    /// The body is longer than the Service takes (413, and the connection is closed).
+    BodyTooLarge,
     /// An expectation other than `100-continue` (417).
     ExpectationFailed,
     /// A transfer coding other than `chunked` (501, and the connection is closed).
@@ -71,6 +75,10 @@ pub enum ErrorKind {
     NoPort,
     /// The Service has no endpoint that is ready (503).
     NoEndpoints,
+    /// As many requests are worked on as may be: the proxy's limit, or that of every endpoint (503).
+    Overloaded,
+    /// The request would be sent again if the retry budget were not used up (503).
+    RetryBudget,
     /// No endpoint could be connected to (502).
     ConnectFailed,
     /// No endpoint accepted a connection in time (504).
@@ -81,6 +89,8 @@ pub enum ErrorKind {
     BadResponse,
     /// The endpoint did not answer in time (504).
     ResponseTimeout,
+    /// The request as a whole took longer than it may (504).
+    RequestTimeout,
     /// The request would come back to the proxy that it came from (508).
     Loop,
 }
@@ -92,6 +102,8 @@ impl ErrorKind {
             Self::BadRequest => "bad_request",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TargetTooLong => "target_too_long",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::BodyTooLarge => "body_too_large",
             Self::ExpectationFailed => "expectation_failed",
             Self::UnknownCoding => "unknown_coding",
             Self::NoRoute => "no_route",
@@ -99,11 +111,14 @@ impl ErrorKind {
             Self::NoService => "no_service",
             Self::NoPort => "no_port",
             Self::NoEndpoints => "no_endpoints",
+            Self::Overloaded => "overloaded",
+            Self::RetryBudget => "retry_budget",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamReset => "upstream_reset",
             Self::BadResponse => "bad_response",
             Self::ResponseTimeout => "response_timeout",
+            Self::RequestTimeout => "request_timeout",
             Self::Loop => "loop",
         }
     }
@@ -114,16 +129,23 @@ impl ErrorKind {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::InvalidRoute | Self::NoService | Self::NoPort | Self::NoEndpoints => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::InvalidRoute
+            | Self::NoService
+            | Self::NoPort
+            | Self::NoEndpoints
+            | Self::Overloaded
+            | Self::RetryBudget => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed | Self::UpstreamReset | Self::BadResponse => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::Loop => StatusCode::LOOP_DETECTED,
         }
     }
@@ -132,7 +154,38 @@ impl ErrorKind {
     pub(crate) fn closes(self) -> bool {
         matches!(
             self,
-            Self::BadRequest | Self::UnknownCoding | Self::ExpectationFailed | Self::TargetTooLong
+            Self::BadRequest
+                | Self::UnknownCoding
+                | Self::ExpectationFailed
+                | Self::TargetTooLong
+                | Self::HeadersTooLarge
+                | Self::BodyTooLarge
         )
+    }
+
+    /// The flag that Envoy's access log has for it, which dashboards know: `DPE` the client breaks
+    /// the protocol, `NR` no route, `UH` no healthy upstream, `UO` overflow, `URX` retries exceeded,
+    /// `UF` connect failure, `UC` connection terminated, `UPE` the upstream breaks the protocol, `UT`
+    /// upstream timeout.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::BadRequest
+            | Self::MethodNotAllowed
+            | Self::TargetTooLong
+            | Self::HeadersTooLarge
+            | Self::BodyTooLarge
+            | Self::ExpectationFailed
+            | Self::UnknownCoding => "DPE",
+            Self::NoRoute | Self::InvalidRoute | Self::NoService | Self::NoPort | Self::Loop => {
+                "NR"
+            }
+            Self::NoEndpoints => "UH",
+            Self::Overloaded => "UO",
+            Self::RetryBudget => "URX",
+            Self::ConnectFailed | Self::ConnectTimeout => "UF",
+            Self::UpstreamReset => "UC",
+            Self::BadResponse => "UPE",
+            Self::ResponseTimeout | Self::RequestTimeout => "UT",
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! connection from the pool or make one, send, wait, retry where that is safe, record. Errors
 //! become responses in [`respond`], and nowhere else.
 
+mod board;
 mod body;
 mod engine;
 mod exchange;
@@ -23,15 +24,18 @@ pub mod respond;
 mod retry;
 mod serve;
 mod service;
+mod services;
 mod upgrade;
 
 pub use body::{Body, BodyError};
 pub use engine::{Engine, EngineOptions, Target, Upstream};
 pub use relay::{ClientStream, Front, PlainHead, Route, is_default, write_field};
+pub use respond::Hop;
 pub(crate) use serve::LocalExecutor;
-pub use serve::{ServerOptions, serve, serve_relayed};
+pub use serve::{HeadLimits, ServerOptions, serve, serve_relayed};
 pub(crate) use service::refuse;
 pub use service::{Dialled, Reach, ServiceTarget};
+pub use services::Shared;
 
 #[cfg(test)]
 mod tests;

@@ -55,12 +55,12 @@ use crate::http::Engine;
 use crate::intercept::Method;
 use crate::node::{Capture, Places};
 
-use batch::{Batch, Kind};
+use batch::{BATCH, Batch, Kind};
 use flow::Flow;
 use front::{Front, Fronts};
 use listen::{CHANGES, Change, Listeners};
 use metrics::{Lost, Metrics};
-use poll::{Poller, Token};
+use poll::{EVENTS, Poller, Token};
 use refuse::Refuser;
 use table::{FlowId, FlowKey, FlowTable};
 
@@ -221,11 +221,16 @@ impl UdpProxy {
             tokio::time::sleep(PAUSE).await;
         }
         let now = Instant::now();
+        let mut is_drained = tokens.len() < EVENTS;
         for token in tokens.drain(..) {
-            match token {
+            let count = match token {
                 Token::Front(id) => self.serve_clients(id, now).await,
                 Token::Flow(id) => self.serve_endpoint(id, now).await,
-            }
+            };
+            is_drained &= count < BATCH;
+        }
+        if is_drained {
+            self.poller.drained();
         }
     }
 
@@ -274,14 +279,18 @@ impl UdpProxy {
         }
     }
 
-    /// Relays a batch of clients' datagrams.
-    async fn serve_clients(&mut self, id: u32, now: Instant) {
+    /// Relays a batch of clients' datagrams and returns how many; [`BATCH`] also if it is not known
+    /// whether that was all.
+    async fn serve_clients(&mut self, id: u32, now: Instant) -> usize {
         let Some(front) = self.fronts.get(id) else {
-            return;
+            return 0;
         };
         let count = match self.batch.receive(&front.socket, front.kind) {
             Ok(count) => count,
-            Err(error) => return tracing::trace!(%error, addr = %front.addr, "nothing received"),
+            Err(error) => {
+                tracing::trace!(%error, addr = %front.addr, "nothing received");
+                return if is_failure(&error) { BATCH } else { 0 };
+            }
         };
         let mut start = 0;
         while start < count {
@@ -296,6 +305,7 @@ impl UdpProxy {
             self.forward(key, &front, start..end, now).await;
             start = end;
         }
+        count
     }
 
     /// Sends datagrams of one flow on their way.
@@ -347,21 +357,26 @@ impl UdpProxy {
         }
     }
 
-    /// Relays a batch of an endpoint's datagrams.
-    async fn serve_endpoint(&mut self, id: FlowId, now: Instant) {
+    /// Relays a batch of an endpoint's datagrams and returns how many, as
+    /// [`Self::serve_clients`] does.
+    async fn serve_endpoint(&mut self, id: FlowId, now: Instant) -> usize {
         let Some((key, flow)) = self.table.get(id) else {
-            return;
+            return 0;
         };
         let client = key.client;
         let kind = Kind::bound(flow.endpoint.addr.0);
-        if let Err(error) = self.batch.receive(&flow.upstream, kind) {
-            return self.refused(id, is_failure(&error), now).await;
-        }
+        let count = match self.batch.receive(&flow.upstream, kind) {
+            Ok(count) => count,
+            Err(error) => {
+                self.refused(id, is_failure(&error), now).await;
+                return BATCH;
+            }
+        };
         // What came in before the socket was connected can be anybody's, and goes nowhere.
         let endpoint = flow.endpoint.addr.0;
         let others = |d: &batch::Datagram| d.from != endpoint;
         let last = self.batch.datagrams().iter().rposition(others);
-        let mut rest = last.map_or(0, |last| last + 1)..self.batch.datagrams().len();
+        let mut rest = last.map_or(0, |last| last + 1)..count;
         while !rest.is_empty() {
             let front = &flow.front.socket;
             let (sent, error) = self.batch.send(front, rest.clone(), Some(client.0));
@@ -383,6 +398,7 @@ impl UdpProxy {
             flow.answered(now);
         }
         self.table.answered(id, now);
+        count
     }
 
     /// The kernel has something to say about datagrams of a flow. If they were refused, the last one
@@ -392,12 +408,12 @@ impl UdpProxy {
             return;
         };
         let undelivered = undelivered::take(&flow.upstream, flow.last_length);
-        let (refusing, resent) = (flow.endpoint.addr, flow.resent + 1);
+        let (endpoint, resent) = (flow.endpoint.addr, flow.resent + 1);
         let front = Rc::clone(&flow.front);
         if !is_failure && !undelivered.is_failure {
             return;
         }
-        tracing::debug!(client = %key.client, vip = %key.vip, endpoint = %refusing, "datagram refused");
+        tracing::debug!(client = %key.client, vip = %key.vip, %endpoint, "datagram refused");
         if let Some(flow) = self.table.get_mut(id) {
             flow.failed(key.client, &self.options);
         }
@@ -405,7 +421,7 @@ impl UdpProxy {
             && resent <= ATTEMPTS
             && let Ok(id) = self.flow(key, &front, now).await
             && let Some(flow) = self.table.get_mut(id)
-            && flow.endpoint.addr != refusing
+            && !flow.is_last_resort()
             && flow.upstream.send(&content).is_ok()
         {
             (flow.last_length, flow.resent) = (content.len(), resent);
@@ -422,7 +438,7 @@ impl UdpProxy {
         front: &Rc<Front>,
         now: Instant,
     ) -> Result<FlowId, Lost> {
-        let mut avoid = None;
+        let mut refusing = Vec::new();
         if let Some(id) = self.table.find(&key) {
             let snapshot = self.options.reader.load();
             let places = &self.options.places;
@@ -432,12 +448,13 @@ impl UdpProxy {
                 return Ok(id);
             }
             // Its port and descriptor are for the next one.
-            avoid = self.table.remove(id).and_then(|flow| flow.refused());
+            let flow = self.table.remove(id);
+            refusing = flow.map_or_else(Vec::new, Flow::into_refusing);
         }
         if key.client.0.port() == 0 {
             return Err(Lost::NoSender);
         }
-        let choice = flow::choose(&self.options, key, avoid)?;
+        let choice = flow::choose(&self.options, key, &refusing)?;
         let room = loop {
             if let Some(room) = self.options.budget.take() {
                 break room;
@@ -467,6 +484,7 @@ impl UdpProxy {
                 reply,
                 room,
                 metrics.opened(),
+                refusing,
                 now,
             ))
         });

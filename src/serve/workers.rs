@@ -16,7 +16,7 @@ use sealane_ingress::{Gateway, GatewayOptions};
 use sealane_proxy::FlowBudget;
 use sealane_proxy::balance::Affinity;
 use sealane_proxy::connect::Connector;
-use sealane_proxy::http::{Engine, EngineOptions};
+use sealane_proxy::http::{Engine, EngineOptions, Hop, Shared};
 use sealane_proxy::intercept::Interceptor;
 use sealane_proxy::node::{Capture, NodeProxy};
 use sealane_proxy::sidecar::{Direction, Engines, PodOptions, SidecarProxy};
@@ -136,7 +136,7 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
     let inbound = drain.child_token();
     let (bound, started) = std_mpsc::sync_channel(sets.len());
     let (failed, failures) = mpsc::channel(1);
-    let affinity = Affinity::default();
+    let (affinity, shared) = (Affinity::default(), Shared::default());
     let flows = FlowBudget::default();
     let mut threads = Vec::with_capacity(sets.len());
     for (index, set) in sets.into_iter().enumerate() {
@@ -144,6 +144,7 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
             work: work.clone(),
             index,
             affinity: affinity.clone(),
+            shared: shared.clone(),
             flows: flows.clone(),
             drain: drain.clone(),
             inbound: inbound.clone(),
@@ -217,6 +218,7 @@ struct Worker {
     work: Work,
     index: usize,
     affinity: Affinity,
+    shared: Shared,
     flows: FlowBudget,
     drain: CancellationToken,
     inbound: CancellationToken,
@@ -249,6 +251,8 @@ impl Worker {
     async fn serve(self, set: Sockets, bound: Bound) {
         let options = EngineOptions {
             affinity: self.affinity.clone(),
+            shared: self.shared.clone(),
+            hop: Hop::Node,
             ..EngineOptions::default()
         };
         let engine = Engine::new(self.connector(), options);

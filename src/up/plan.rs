@@ -11,7 +11,7 @@ use sealane_config::sockets::HostSockets;
 use sealane_dns::DnsSettings;
 use sealane_ingress::{GatewayOptions, tls};
 use sealane_proxy::connect::Connector;
-use sealane_proxy::http::ServerOptions;
+use sealane_proxy::http::{Hop, ServerOptions};
 use sealane_proxy::intercept::InterceptOptions;
 use sealane_proxy::node::Capture;
 
@@ -57,7 +57,10 @@ pub(super) fn work(
         gateway: Some(GatewayOptions {
             tls: tls::server_config(reader.clone(), fallback).context("cannot set up TLS")?,
             https_port: https.port(),
-            server: ServerOptions::default(),
+            server: ServerOptions {
+                hop: Hop::Gateway,
+                ..ServerOptions::default()
+            },
             access_log: false,
         }),
         dns: Some(Dns {

@@ -17,6 +17,7 @@ mod kubectl;
 mod leader;
 mod lifecycle;
 mod modes;
+mod nodes;
 mod rootless;
 mod sidecar;
 mod udp;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::cluster::{Cluster, ControlPlane, Options};
 use crate::support::http::get;
 use crate::support::load::Load;
-use crate::support::mode::{self, Kubernetes, Mode, Node, Pod};
+use crate::support::mode::{self, Kubernetes, Mode, NODE_IP, Node, Pod};
 use crate::support::{eventually, has, output, root};
 
 const HOST: &str = "hello.example.com";
@@ -289,12 +289,13 @@ fn shop(kubernetes: &Kubernetes, endpoint: Ipv4Addr) -> IpAddr {
 }
 
 /// The credentials of a pod's account, where the sidecar's user can read them.
-async fn credentials(kubernetes: &Kubernetes, pod: &Pod, directory: &Path) -> PathBuf {
+async fn credentials(kubernetes: &Kubernetes, node: &Node, directory: &Path) -> PathBuf {
     let files = ["-f", "deploy/namespace.yaml", "-f", "deploy/sidecar.yaml"];
     output(kubernetes.kubectl(&["apply"]).args(files));
     output(&mut kubernetes.kubectl(&["create", "serviceaccount", "app", "-n", "sealane"]));
     let account = kubernetes.plane.account_kubeconfig("sealane", "app").await;
-    let listener = pod.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    // Not in the pod, where its socket would be taken for the application's.
+    let listener = node.run(|| TcpListener::bind((NODE_IP, 0)).unwrap());
     let within = kubernetes.kubeconfig_through(listener, &account.unwrap());
     let file = directory.join("kubeconfig");
     std::fs::copy(within, &file).unwrap();
@@ -314,7 +315,7 @@ async fn proxy_i5_o6_o9_a_sidecar_without_privileges_on_a_real_api_server() {
     let (app, _echo) = (pod.echo(), other.echo());
     let service = shop(&kubernetes, other.ip);
     let directory = tempfile::tempdir().unwrap();
-    let kubeconfig = credentials(&kubernetes, &pod, directory.path()).await;
+    let kubeconfig = credentials(&kubernetes, &node, directory.path()).await;
     json_of(&run(&pod, None, &["init", "-o", "json"]));
     let file = kubeconfig.to_str().unwrap();
     let args = [
@@ -337,7 +338,7 @@ async fn proxy_i5_o6_o9_a_sidecar_without_privileges_on_a_real_api_server() {
     assert!(errors.contains("come back to this process"), "{errors}");
 
     let mut command = sealane(Some(PROXY_USER), &args);
-    let mut sidecar = Mode::started(pod.run(move || command.spawn().unwrap()));
+    let mut sidecar = Mode::of(pod.run(move || command.spawn().unwrap()));
     let admin = sidecar.address("admin");
     let ask = |from: &Pod, ip: IpAddr, port: u16| {
         from.run(move || mode::get(SocketAddr::new(ip, port), "shop", "/"))

@@ -44,7 +44,7 @@ pub struct Timeouts {
     pub per_try: Duration,
     /// For the next piece of an answer's body.
     pub idle: Duration,
-    /// For a connection to an endpoint, TLS included; never zero.
+    /// For a connection to an endpoint; never zero. A TLS handshake has five seconds of its own.
     pub connect: Duration,
 }
 

@@ -2,6 +2,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
 
+const SECOND: Duration = Duration::from_secs(1);
+
 #[tokio::test]
 async fn endpoints_outside_the_cluster_are_reached_through_the_hosts_sockets() {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
@@ -19,7 +21,7 @@ async fn endpoints_outside_the_cluster_are_reached_through_the_hosts_sockets() {
             host: HostSockets::spawn().unwrap(),
         },
     ] {
-        let (stream, _) = tokio::join!(connector.connect(addr), listener.accept());
+        let (stream, _) = tokio::join!(connector.connect(addr, SECOND), listener.accept());
         assert!(stream.unwrap().nodelay().unwrap());
     }
 }
@@ -31,7 +33,7 @@ async fn reliability_f7_a_refused_connection_fails_at_once() {
         .unwrap();
     let addr = EndpointAddr(listener.local_addr().unwrap());
     drop(listener);
-    let error = Connector::Direct.connect(addr).await.unwrap_err();
+    let error = Connector::Direct.connect(addr, SECOND).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }
 
@@ -89,7 +91,7 @@ async fn reliability_b19_addresses_that_are_no_endpoints_are_never_dialled() {
         ("proxy_i5_own_listener", "192.0.2.7", 15001),
     ] {
         let addr = EndpointAddr(SocketAddr::new(ip.parse().unwrap(), port));
-        let refused = connector.connect(addr).await.unwrap_err();
+        let refused = connector.connect(addr, SECOND).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{name}");
     }
     let accepted = tokio::time::timeout(Duration::from_millis(20), listener.accept());

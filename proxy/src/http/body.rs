@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -118,7 +118,25 @@ impl HttpBody for Body {
             Kind::Incoming(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
             Kind::Replay(replay) => replay.poll_frame(cx),
             Kind::Exchange(incoming, exchange) => {
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending => {
+                        if exchange.as_mut().is_some_and(|it| it.is_overdue(cx))
+                            && let Some(exchange) = exchange.take()
+                        {
+                            exchange.broke("UT");
+                            let late = "the endpoint took too long with its answer";
+                            return Poll::Ready(Some(Err(late.into())));
+                        }
+                        return Poll::Pending;
+                    }
+                };
+                if let (Some(Ok(frame)), Some(exchange)) = (&frame, exchange.as_mut()) {
+                    exchange.moved();
+                    if let Some(trailers) = frame.trailers_ref() {
+                        exchange.trailers(trailers);
+                    }
+                }
                 match &frame {
                     Some(Ok(_)) if !incoming.is_end_stream() => {}
                     // The endpoint's connection is free before the client has read the rest.
@@ -129,7 +147,7 @@ impl HttpBody for Body {
                     }
                     Some(Err(_)) => {
                         if let Some(exchange) = exchange.take() {
-                            exchange.broke();
+                            exchange.broke("UC");
                         }
                     }
                 }

@@ -10,19 +10,22 @@ use std::time::Duration;
 use http::{Request, Response};
 use sealane_config::Reader;
 use sealane_config::model::{AppProtocol, Endpoint, Scope, ServicePort};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::Body;
-use super::metrics::Metrics;
 use super::relay::Connections;
-use super::respond;
-use super::retry::Budget;
+use super::respond::{self, Hop};
+use super::services::{ServiceState, Services, Shared};
 use crate::balance::{Affinity, Balancer};
 use crate::connect::Connector;
 use crate::pool::Pool;
 use crate::sidecar::Direction;
+use crate::{Error, ErrorKind};
+
+/// Envoy's flag for a client that did not wait for its answer.
+const CLIENT_GONE: &str = "DC";
 
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -84,24 +87,16 @@ impl Target {
 }
 
 /// What is the same for all requests of an engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
-    /// How long an endpoint may take until the head of its answer is there.
-    pub response_timeout: Duration,
+    /// Retry budgets, queues and limits; one for all workers.
+    pub shared: Shared,
+    /// Who we are to the clients of [`Engine::serve_service`], for error answers.
+    pub hop: Hop,
     /// Clients that stay with their endpoint; one table for all workers.
     pub affinity: Affinity,
     /// Which way requests go, for metrics.
     pub direction: Direction,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            response_timeout: Duration::from_secs(60),
-            affinity: Affinity::default(),
-            direction: Direction::Outbound,
-        }
-    }
 }
 
 /// The engine of one worker. Clones share its pools and its state.
@@ -115,10 +110,9 @@ pub(super) struct Inner {
     pub(super) pool: Rc<Pool>,
     /// Connections of the relay.
     pub(super) relayed: Connections,
-    pub(super) budget: Budget,
-    pub(super) metrics: Metrics,
+    pub(super) services: Services,
     pub(super) tunnels: TaskTracker,
-    pub(super) options: EngineOptions,
+    pub(super) hop: Hop,
     /// Where a request that failed looks for endpoints that have appeared since it came.
     pub(super) reader: RefCell<Option<Reader>>,
 }
@@ -128,16 +122,19 @@ impl Engine {
     pub fn new(connector: Connector, options: EngineOptions) -> Self {
         Self {
             inner: Rc::new(Inner {
-                balancer: Balancer::sharing(options.affinity.clone()),
+                balancer: Balancer::sharing(options.affinity),
                 relayed: Connections::new(connector.clone()),
                 pool: Rc::new(Pool::new(connector)),
-                budget: Budget::new(),
-                metrics: Metrics::new(options.direction),
+                services: Services::new(options.shared, options.direction),
                 tunnels: TaskTracker::new(),
-                options,
+                hop: options.hop,
                 reader: RefCell::new(None),
             }),
         }
+    }
+
+    pub(super) fn hop(&self) -> Hop {
+        self.inner.hop
     }
 
     pub(super) fn inner(&self) -> &Inner {
@@ -165,6 +162,7 @@ impl Engine {
             }
             self.inner.pool.sweep();
             self.inner.relayed.sweep();
+            self.inner.services.retain(&reader.load());
         }
     }
 
@@ -181,16 +179,50 @@ impl Engine {
     pub async fn forward(&self, request: Request<Body>, target: &Target) -> Response<Body> {
         let asked = respond::Asked::new(request.version(), request.headers());
         let started = Instant::now();
-        let metrics = self.inner.metrics.service(&target.port.service);
-        self.inner.budget.earn();
-        let response = match self.inner.forward(request, target).await {
+        let state = self.inner.services.get(&target.port.service);
+        let mut waiting = Waiting(Some(&state));
+        let policy = &target.port.http;
+        let limit = policy.timeouts.request;
+        let forwarded = match state.admit(&policy.retries) {
+            Err(error) => Err(error),
+            Ok(admission) if limit.is_zero() => {
+                let forward = self.inner.forward(request, target, admission, None);
+                forward.await
+            }
+            // Boxed, because few Services have such a limit.
+            Ok(admission) => {
+                let deadline = Instant::now() + limit;
+                let forward = self
+                    .inner
+                    .forward(request, target, admission, Some(deadline));
+                let forward = Box::pin(timeout_at(deadline, forward)).await;
+                forward.unwrap_or_else(|_elapsed| {
+                    let detail = "the request took longer than it may";
+                    Err(Error::new(ErrorKind::RequestTimeout, detail))
+                })
+            }
+        };
+        let response = match forwarded {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(service = %target.port.service, ?error, "request failed");
+                state.metrics.failed(error.kind().flag());
                 respond::error(&error, asked)
             }
         };
-        metrics.answered(response.status(), started.elapsed());
+        waiting.0 = None;
+        state.metrics.answered(response.status(), started.elapsed());
         response
+    }
+}
+
+/// A client that waits for the head of its answer. Dropped before that is there, it has gone.
+struct Waiting<'a>(Option<&'a ServiceState>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(state) = self.0 {
+            state.metrics.failed(CLIENT_GONE);
+        }
     }
 }

@@ -3,66 +3,28 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use http::header::UPGRADE;
-use http::{Method, Request, Response, StatusCode, request};
+use http::header::{CONTENT_LENGTH, UPGRADE};
+use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use sealane_config::model::{Endpoint, EndpointAddr};
-use tokio::time::Instant;
+use sealane_config::model::{Endpoint, HttpPolicy, Limits};
+use tokio::time::{Instant, sleep};
 
 use super::body::Body;
 use super::engine::{Inner, Target, Upstream};
 use super::exchange::Exchange;
-use super::failure::{self, Failure};
-use super::replay::Original;
-use super::retry::{Retry, is_idempotent};
+use super::failure::{self, Failure, Quality};
+use super::patience::Deadlines;
+use super::replay::{Fault, Original, Rules};
+use super::retry::{Attempts, Choice, Verdict, is_idempotent};
+use super::serve::HeadLimits;
+use super::services::Admission;
 use super::upgrade::{self, Wanted};
-use super::{headers, heads, patience};
+use super::{gate, headers, heads, patience};
 use crate::balance::Flight;
-use crate::pool::Lease;
+use crate::pool::{Lease, Reuse, Wish};
 use crate::{Error, ErrorKind};
-
-/// Endpoints that one request is tried on.
-const MAX_ATTEMPTS: usize = 5;
-
-/// What decides whether a request is tried again.
-pub(super) struct Attempts {
-    idempotent: bool,
-    /// Endpoints that it need not be tried on again.
-    tried: Vec<EndpointAddr>,
-    /// A connection turned out to be stale, so the next one is new.
-    fresh: bool,
-    /// An attempt that may have had an effect was repeated.
-    repeated: bool,
-}
-
-impl Attempts {
-    pub(super) fn new(idempotent: bool) -> Self {
-        Self {
-            idempotent,
-            tried: Vec::new(),
-            fresh: false,
-            repeated: false,
-        }
-    }
-
-    /// Endpoints that it need not be tried on again.
-    pub(super) fn tried(&self) -> &[EndpointAddr] {
-        &self.tried
-    }
-
-    /// The next attempt takes a new connection.
-    pub(super) fn fresh(&self) -> bool {
-        self.fresh
-    }
-
-    /// There is an endpoint to try it on.
-    fn untried(&self, target: &Target) -> bool {
-        let mut endpoints = target.endpoints().iter();
-        endpoints.any(|e| !self.tried.contains(&e.addr))
-    }
-}
 
 /// One attempt: what is sent, and where.
 struct Attempt<'a> {
@@ -72,68 +34,102 @@ struct Attempt<'a> {
     target: &'a Target,
     upstream: Upstream,
     fresh: bool,
+    deadline: Option<Instant>,
 }
 
 impl Inner {
+    /// `deadline` is when the answer has to be complete.
     pub(super) async fn forward(
         &self,
         request: Request<Body>,
         target: &Target,
+        admission: Admission,
+        deadline: Option<Instant>,
     ) -> Result<Response<Body>, Error> {
+        let policy = &target.port.http;
         let (mut parts, body) = request.into_parts();
         let wanted = if target.upstream.is_http2() {
             None
         } else {
             Wanted::take(&mut parts)
         };
+        let rules = replay_rules(&parts, policy);
+        check_limits(&parts.headers, &policy.limits)?;
         heads::write_request(&mut parts, target.upstream, wanted.as_ref())?;
         let mut attempts = Attempts::new(is_idempotent(&parts.method));
-        let original = Original::new(body, attempts.idempotent);
+        let original = Original::new(body, &rules, admission.state.shared());
         let mut latest = None;
         loop {
             let current = latest.as_ref().unwrap_or(target);
-            let endpoint = self.pick(current, &attempts.tried)?;
+            let boarded = self.board(current, attempts.tried(), &admission.state);
+            let (endpoint, flight) = boarded.await?;
             let body = original.start_over().ok_or_else(|| {
                 Error::new(ErrorKind::UpstreamReset, "the request cannot be sent again")
             })?;
-            let flight = Flight::start(endpoint);
             let attempt = Attempt {
                 parts: &parts,
                 original: &original,
                 endpoint,
                 target: current,
                 upstream: target.upstream,
-                fresh: attempts.fresh,
+                fresh: attempts.fresh(),
+                deadline,
             };
-            let attempt = self.attempt(attempt, body, &flight);
-            let failure = match attempt.await {
+            let outcome = self.attempt(attempt, body, &flight).await;
+            let (reason, outcome) = match outcome {
                 Ok((response, lease)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     drop(lease);
                     return self.switch(response, flight, wanted);
                 }
                 Ok((response, lease)) => {
-                    return Ok(answer(response, flight, lease, current, &parts.method));
+                    let reason = failure::reason(response.status(), response.headers());
+                    if !attempts.is_reason(reason, &policy.retries) {
+                        let exchange =
+                            Exchange::new(flight, lease, current.clone(), admission, deadline);
+                        return Ok(answer(response, exchange, &parts.method));
+                    }
+                    (reason, Ok((response, lease)))
                 }
-                Err(failure) => failure,
+                Err(failure) => {
+                    if let Some(fault) = original.fault() {
+                        // The endpoint only saw the consequences.
+                        return Err(faulty(fault));
+                    }
+                    self.blame(&failure, &flight, current, endpoint);
+                    (failure.reason, Err(failure.error))
+                }
             };
-            if original.is_broken() {
-                // The endpoint only saw the consequences.
-                let detail = "the request's body is malformed or cut short";
-                return Err(Error::new(ErrorKind::BadRequest, detail));
-            }
-            self.blame(&failure, &flight, current, endpoint);
             let newer = self.latest(current);
             let choice = newer.as_ref().unwrap_or(current);
-            let untouched = original.untouched();
-            let again = self.again(&failure, &mut attempts, untouched, endpoint, choice);
-            if !again || original.start_over().is_none() {
-                return Err(failure.error);
+            let verdict = if original.start_over().is_some() {
+                let choice = Choice {
+                    endpoints: choice.endpoints(),
+                    policy: &policy.retries,
+                    untouched: original.untouched(),
+                    random: self.balancer.random(),
+                };
+                let spend = || admission.state.spend(&policy.retries);
+                attempts.next(reason, endpoint.addr, &choice, spend)
+            } else {
+                Verdict::Stop
+            };
+            match (verdict, outcome) {
+                (Verdict::Again(pause), _) => {
+                    drop(flight);
+                    if !pause.is_zero() {
+                        Box::pin(sleep(pause)).await;
+                    }
+                }
+                (_, Ok((response, lease))) => {
+                    let exchange =
+                        Exchange::new(flight, lease, current.clone(), admission, deadline);
+                    return Ok(answer(response, exchange, &parts.method));
+                }
+                (Verdict::Stop, Err(error)) => return Err(error),
+                (Verdict::OverBudget, Err(error)) => return Err(failure::over_budget(error)),
             }
             latest = newer.or(latest);
-            self.metrics
-                .service(&target.port.service)
-                .retries
-                .increment(1);
+            admission.state.metrics.retries.increment(1);
         }
     }
 
@@ -154,25 +150,6 @@ impl Inner {
         }
     }
 
-    pub(super) fn pick<'a>(
-        &self,
-        target: &'a Target,
-        tried: &[EndpointAddr],
-    ) -> Result<&'a Arc<Endpoint>, Error> {
-        let (client, port) = (target.client, &target.port);
-        let picked = self
-            .balancer
-            .pick_for(client, port, target.endpoints(), tried);
-        picked.ok_or_else(|| {
-            let detail = if target.is_cut_off() {
-                "the Service has no ready endpoint on this node, and its policy is Local"
-            } else {
-                "the Service has no ready endpoint"
-            };
-            Error::new(ErrorKind::NoEndpoints, detail)
-        })
-    }
-
     /// The target as it is now, with the endpoints that have appeared meanwhile.
     pub(super) fn latest(&self, target: &Target) -> Option<Target> {
         let reader = self.reader.borrow();
@@ -183,37 +160,6 @@ impl Inner {
             port: Arc::clone(port),
             ..target.clone()
         })
-    }
-
-    /// Whether the request is tried once more; the rules are in [`super::retry`]. `untouched` says that
-    /// nothing of its body was sent.
-    pub(super) fn again(
-        &self,
-        failure: &Failure,
-        attempts: &mut Attempts,
-        untouched: bool,
-        endpoint: &Endpoint,
-        target: &Target,
-    ) -> bool {
-        match failure.retry {
-            Retry::Free => {
-                attempts.tried.push(endpoint.addr);
-                attempts.tried.len() < MAX_ATTEMPTS && attempts.untried(target)
-            }
-            // The same endpoint will do: it is the connection that was old.
-            Retry::Stale => {
-                let safe = attempts.idempotent || untouched;
-                safe && !std::mem::replace(&mut attempts.fresh, true)
-            }
-            Retry::Broken => {
-                attempts.tried.push(endpoint.addr);
-                attempts.idempotent
-                    && attempts.untried(target)
-                    && !std::mem::replace(&mut attempts.repeated, true)
-                    && self.budget.spend()
-            }
-            Retry::Never => false,
-        }
     }
 
     /// One attempt on one endpoint, up to the head of its answer.
@@ -230,26 +176,52 @@ impl Inner {
             target,
             upstream,
             fresh,
+            deadline,
         } = attempt;
-        let lease = self.pool.lease(endpoint, upstream, target.source, fresh);
-        let lease = lease.await;
+        let policy = &target.port.http;
+        let reuse = if fresh {
+            Reuse::No
+        } else if original.is_repeatable() {
+            Reuse::Any
+        } else {
+            Reuse::Young
+        };
+        let wanted = Wish {
+            upstream,
+            client: target.source,
+            reuse,
+            limit: policy.timeouts.connect,
+        };
+        let lease = self.pool.lease(endpoint, wanted).await;
         let mut lease = lease.map_err(|error| failure::not_connected(&error))?;
         let request = heads::rebuild(parts, body, endpoint, upstream);
         let started = Instant::now();
         let answer = {
             let mut answer = pin!(lease.sender().send(request));
-            let patience = patience::of(&parts.headers, self.options.response_timeout);
-            patience.wait(answer.as_mut(), original, started).await
+            let patience = patience::of(&parts.headers, policy.timeouts.response);
+            let deadlines = Deadlines {
+                per_try: policy.timeouts.per_try,
+                request: deadline,
+            };
+            let wait = patience.wait(answer.as_mut(), original, started, deadlines);
+            wait.await
         };
         let response = match answer {
-            Some(Ok(response)) => response,
-            Some(Err(error)) => return Err(failure::broke(*error, &lease)),
-            None => return Err(failure::timed_out()),
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(failure::broke(*error, &lease)),
+            Err(limit) => return Err(failure::timed_out(limit)),
         };
-        if failure::is_failure(&response) {
-            flight.failed(target.endpoints(), &target.port.http.balancing);
-        } else {
-            flight.succeeded(started.elapsed());
+        let (status, headers) = (response.status(), response.headers());
+        match failure::quality(status, headers) {
+            Quality::Good => flight.succeeded(started.elapsed()),
+            Quality::Open => flight.answered(started.elapsed()),
+            Quality::Bad => {
+                let peers = target.endpoints();
+                flight.failed(peers, &policy.balancing);
+                if let Some(wait) = failure::asks_to_wait(status, headers) {
+                    flight.asked_to_wait(peers, &policy.balancing, wait);
+                }
+            }
         }
         Ok((response, lease))
     }
@@ -276,16 +248,52 @@ impl Inner {
     }
 }
 
+/// What is kept of a request's body: enough to send the request again where that may happen.
+fn replay_rules(parts: &request::Parts, policy: &HttpPolicy) -> Rules {
+    let may_repeat_call = policy.retries.on.grpc != 0 && failure::is_grpc(&parts.headers);
+    Rules {
+        keep: is_idempotent(&parts.method) || may_repeat_call,
+        most_bytes: policy.limits.body_bytes,
+    }
+}
+
+/// The Service's own limits, where they are narrower than those of the connection.
+fn check_limits(headers: &HeaderMap, limits: &Limits) -> Result<(), Error> {
+    let length = headers.get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if limits.body_bytes != 0 && length.is_some_and(|length| length > limits.body_bytes) {
+        return Err(faulty(Fault::TooLong));
+    }
+    let head = HeadLimits::of(limits);
+    if head == HeadLimits::default() {
+        // The gate has looked.
+        return Ok(());
+    }
+    gate::check_size(headers, head)
+}
+
+fn faulty(fault: Fault) -> Error {
+    match fault {
+        Fault::Broken => Error::new(
+            ErrorKind::BadRequest,
+            "the request's body is malformed or cut short",
+        ),
+        Fault::TooLong => Error::new(
+            ErrorKind::BodyTooLarge,
+            "the request's body is longer than the Service takes",
+        ),
+    }
+}
+
 /// Writes the client's answer from the endpoint's.
-fn answer(
-    mut response: Response<Incoming>,
-    flight: Flight,
-    lease: Lease,
-    target: &Target,
-    method: &Method,
-) -> Response<Body> {
+fn answer(mut response: Response<Incoming>, exchange: Exchange, method: &Method) -> Response<Body> {
+    let quality = failure::quality(response.status(), response.headers());
+    let exchange = match quality {
+        Quality::Open => exchange.leave_open(),
+        Quality::Good | Quality::Bad => exchange,
+    };
+    let exchange = exchange.kept_for(headers::keep_alive_timeout(response.headers()));
     heads::write_response(&mut response, method);
-    let exchange = Exchange::new(flight, lease, target.clone());
     if *method == Method::HEAD && !response.body().is_end_stream() {
         // An HTTP/2 endpoint that sends a body nevertheless; nobody waits for that.
         return response.map(|_unwanted| Body::empty());

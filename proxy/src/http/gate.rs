@@ -12,6 +12,7 @@ use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
+use super::serve::HeadLimits;
 use crate::{Error, ErrorKind};
 
 /// The longest target, bytes.
@@ -35,6 +36,22 @@ pub fn admit<B>(request: &mut Request<B>) -> Result<(), Error> {
     }
     drop_impostors(request.headers_mut());
     Ok(())
+}
+
+/// Bytes of names and values, and fields (proxy L19).
+pub(super) fn check_size(headers: &HeaderMap, limits: HeadLimits) -> Result<(), Error> {
+    let sum: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    let detail = if headers.len() > usize::try_from(limits.fields).unwrap_or(usize::MAX) {
+        "the request has too many header fields"
+    } else if u64::try_from(sum).unwrap_or(u64::MAX) > limits.bytes {
+        "the request's header fields are too long"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::HeadersTooLarge, detail))
 }
 
 fn bad(detail: &'static str) -> Error {

@@ -4,6 +4,8 @@
 //! that describe a connection are dropped on one side and written anew on the other (RFC 9110,
 //! 7.6.1).
 
+use std::time::Duration;
+
 use http::header::{
     self, AsHeaderName, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE,
@@ -61,6 +63,19 @@ pub(super) fn is_protected_name(name: &str) -> bool {
 /// Whether a comma-separated field has this token, in any case.
 pub(super) fn has_token(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
     list(headers, name).any(|t| t.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// For how long the sender keeps an idle connection (`Keep-Alive: timeout=5`).
+pub(super) fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
+    if !headers.contains_key(KEEP_ALIVE) {
+        return None;
+    }
+    list(headers, KEEP_ALIVE).find_map(|parameter| {
+        let (name, value) = std::str::from_utf8(parameter).ok()?.split_once('=')?;
+        let is_it = name.trim_end().eq_ignore_ascii_case("timeout");
+        let seconds = value.trim_start().parse().ok().filter(|_| is_it);
+        seconds.map(Duration::from_secs)
+    })
 }
 
 /// The client takes trailers (`TE: trailers`).

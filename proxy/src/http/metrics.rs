@@ -1,9 +1,6 @@
 //! What is counted about requests to Services. Labels are the Service and a class of statuses:
 //! nothing that a client chooses.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use metrics::{
@@ -16,48 +13,29 @@ use crate::sidecar::Direction;
 const REQUESTS: &str = "sealane_requests_total";
 const DURATION: &str = "sealane_response_seconds";
 const RETRIES: &str = "sealane_retries_total";
-
-/// The handles of one worker, resolved once for each Service.
-pub(super) struct Metrics {
-    direction: Direction,
-    services: RefCell<HashMap<ServiceKey, Rc<ServiceMetrics>>>,
-}
+const ERRORS: &str = "sealane_request_errors_total";
 
 /// The handles of one Service.
 pub(super) struct ServiceMetrics {
     requests: [Counter; 5],
     seconds: Histogram,
     pub(super) retries: Counter,
-}
-
-impl Metrics {
-    pub(super) fn new(direction: Direction) -> Self {
-        Self {
-            direction,
-            services: RefCell::default(),
-        }
-    }
-
-    pub(super) fn service(&self, key: &ServiceKey) -> Rc<ServiceMetrics> {
-        if let Some(known) = self.services.borrow().get(key) {
-            return Rc::clone(known);
-        }
-        let new = Rc::new(ServiceMetrics::new(key, self.direction));
-        self.services
-            .borrow_mut()
-            .insert(key.clone(), Rc::clone(&new));
-        new
-    }
+    key: ServiceKey,
+    direction: Direction,
 }
 
 impl ServiceMetrics {
-    fn new(key: &ServiceKey, direction: Direction) -> Self {
+    pub(super) fn new(key: &ServiceKey, direction: Direction) -> Self {
         describe_counter!(
             REQUESTS,
             "Requests to a Service by class of the answer's status"
         );
         describe_histogram!(DURATION, "Time to the head of a Service's answer, seconds");
         describe_counter!(RETRIES, "Requests to a Service that were sent again");
+        describe_counter!(
+            ERRORS,
+            "Requests to a Service without a whole answer of its own, by the flag of Envoy's access log"
+        );
         let labels = direction.labels(Some(key));
         let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|code| {
             let mut labels = labels.clone();
@@ -68,6 +46,8 @@ impl ServiceMetrics {
             requests,
             seconds: histogram!(DURATION, labels.clone()),
             retries: counter!(RETRIES, labels),
+            key: key.clone(),
+            direction,
         }
     }
 
@@ -78,5 +58,12 @@ impl ServiceMetrics {
             counter.increment(1);
         }
         self.seconds.record(elapsed.as_secs_f64());
+    }
+
+    /// A request has no whole answer of the Service's; `flag` says why.
+    pub(super) fn failed(&self, flag: &'static str) {
+        let mut labels = self.direction.labels(Some(&self.key));
+        labels.push(Label::new("flag", flag));
+        counter!(ERRORS, labels).increment(1);
     }
 }

@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use tokio::time::{Instant, timeout_at};
 
 use super::replay::Original;
@@ -28,13 +27,25 @@ pub(super) enum Patience {
     Endless,
 }
 
-/// The patience with a request.
+/// Which limit an endpoint has exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// That of one attempt.
+    Try,
+    /// That of the answer's head.
+    Response,
+    /// That of the whole request.
+    Request,
+}
+
+/// The patience with a request; `default` is for one that is not gRPC, zero for none.
 pub(super) fn of(headers: &HeaderMap, default: Duration) -> Patience {
-    let is_grpc = headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
-    if !is_grpc {
-        return Patience::Answer(default);
+    if !super::failure::is_grpc(headers) {
+        return if default.is_zero() {
+            Patience::Endless
+        } else {
+            Patience::Answer(default)
+        };
     }
     headers
         .get("grpc-timeout")
@@ -42,9 +53,52 @@ pub(super) fn of(headers: &HeaderMap, default: Duration) -> Patience {
         .map_or(Patience::Endless, Patience::Call)
 }
 
+/// When an attempt ends at the latest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    /// For one attempt; zero for none.
+    pub(super) per_try: Duration,
+    /// When the request as a whole ends.
+    pub(super) request: Option<Instant>,
+}
+
+impl Deadlines {
+    fn earliest(self, sent: Instant) -> Option<(Instant, Limit)> {
+        let per_try = (!self.per_try.is_zero()).then(|| (sent + self.per_try, Limit::Try));
+        let request = self.request.map(|at| (at, Limit::Request));
+        match (per_try, request) {
+            (Some(a), Some(b)) => Some(if a.0 < b.0 { a } else { b }),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
 impl Patience {
-    /// Waits for an answer to a request that was handed over at `sent`; `None` if patience ran out.
+    /// Waits for an answer to a request that was handed over at `sent`.
+    ///
+    /// # Errors
+    /// The limit that was reached first.
     pub(super) async fn wait<F: Future>(
+        self,
+        answer: Pin<&mut F>,
+        request: &Original,
+        sent: Instant,
+        deadlines: Deadlines,
+    ) -> Result<F::Output, Limit> {
+        let Some((at, limit)) = deadlines.earliest(sent) else {
+            let answer = self.wait_for_head(answer, request, sent).await;
+            return answer.ok_or(Limit::Response);
+        };
+        // Boxed, because few requests have such a limit.
+        let limited = timeout_at(at, self.wait_for_head(answer, request, sent));
+        match Box::pin(limited).await {
+            Ok(answer) => answer.ok_or(Limit::Response),
+            Err(_elapsed) => Err(limit),
+        }
+    }
+
+    /// `None` if patience ran out.
+    async fn wait_for_head<F: Future>(
         self,
         mut answer: Pin<&mut F>,
         request: &Original,

@@ -102,7 +102,12 @@ where
         client.output = scratch::take();
         let exchange = exchange::Exchange {
             engine: engine.inner(),
+            state: engine
+                .inner()
+                .services
+                .get(&plain.route.target().port.service),
             route: &plain.route,
+            hop: options.hop,
             is_head: plain.is_head,
             idempotent: plain.idempotent,
             has_body: plain.has_body,

@@ -1,7 +1,7 @@
 //! Request bodies that can be sent a second time.
 //!
-//! Up to [`LIMIT`] bytes are kept while the body is being sent. A body that is longer, or that ends
-//! in an error, cannot be sent again; nor can one whose request must not be repeated, for which
+//! Up to [`LIMIT`] bytes are kept while the body is being sent, and no more than the process has
+//! memory for in all. A body that is longer, or that ends in an error, cannot be sent again; nor can one whose request must not be repeated, for which
 //! nothing is kept at all: it can be sent again only as long as nobody has read from it.
 
 use std::cell::RefCell;
@@ -14,6 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::body::{Body, BodyError};
+use super::services::Shared;
 
 /// The longest body that is kept, bytes.
 const LIMIT: usize = 64 * 1024;
@@ -34,12 +35,34 @@ pub(super) struct State {
     keep: bool,
     /// Something was read and not kept.
     lost: bool,
-    /// The client did not send all of it, or sent it malformed.
-    broken: bool,
+    /// Where memory for what is kept comes from.
+    memory: Shared,
+    /// Bytes that were read, and that may be; 0: any number.
+    read_bytes: u64,
+    most_bytes: u64,
+    /// What is wrong with it.
+    fault: Option<Fault>,
     /// When the last of it was read.
     ended: Option<Instant>,
     /// Which [`Replay`] may read: the latest. An abandoned connection may still hold an older one.
     reader: u32,
+}
+
+/// Why a body is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The client did not send all of it, or sent it malformed.
+    Broken,
+    /// It is longer than it may be.
+    TooLong,
+}
+
+/// How a body is treated.
+pub(super) struct Rules {
+    /// The request may be repeated after some of its body was sent.
+    pub(super) keep: bool,
+    /// Bytes that the body may have; 0: any number.
+    pub(super) most_bytes: u64,
 }
 
 /// The body as a connection to an endpoint holds it.
@@ -50,9 +73,8 @@ pub(super) struct Replay {
 }
 
 impl Original {
-    /// Wraps a request's body. `keep` says whether the request may be repeated after some of its
-    /// body was sent.
-    pub(super) fn new(body: Body, keep: bool) -> Self {
+    /// Wraps a request's body.
+    pub(super) fn new(body: Body, rules: &Rules, memory: &Shared) -> Self {
         if body.is_end_stream() {
             return Self::Empty;
         }
@@ -60,9 +82,12 @@ impl Original {
             inner: body,
             kept: Vec::new(),
             kept_bytes: 0,
-            keep,
+            keep: rules.keep,
             lost: false,
-            broken: false,
+            memory: memory.clone(),
+            read_bytes: 0,
+            most_bytes: rules.most_bytes,
+            fault: None,
             ended: None,
             reader: 0,
         })))
@@ -96,11 +121,19 @@ impl Original {
         }
     }
 
-    /// The client failed to deliver it.
-    pub(super) fn is_broken(&self) -> bool {
+    /// What is wrong with it.
+    pub(super) fn fault(&self) -> Option<Fault> {
         match self {
-            Self::Empty => false,
-            Self::Shared(shared) => shared.borrow().broken,
+            Self::Empty => None,
+            Self::Shared(shared) => shared.borrow().fault,
+        }
+    }
+
+    /// The request can be sent again even if a connection breaks while it is being written.
+    pub(super) fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Shared(shared) => shared.borrow().keep,
         }
     }
 
@@ -119,7 +152,11 @@ impl Original {
 impl State {
     fn keep(&mut self, frame: &Frame<Bytes>) {
         let copy = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) if self.keep && self.kept_bytes + data.len() <= LIMIT => {
+            (Some(data), _)
+                if self.keep
+                    && self.kept_bytes + data.len() <= LIMIT
+                    && self.memory.keep(data.len()) =>
+            {
                 self.kept_bytes += data.len();
                 Frame::data(data.clone())
             }
@@ -128,10 +165,17 @@ impl State {
                 self.lost = true;
                 self.keep = false;
                 self.kept = Vec::new();
+                self.memory.forget(std::mem::take(&mut self.kept_bytes));
                 return;
             }
         };
         self.kept.push(copy);
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.memory.forget(self.kept_bytes);
     }
 }
 
@@ -158,6 +202,13 @@ impl Replay {
         }
         match &frame {
             Some(Ok(frame)) => {
+                state.read_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if state.most_bytes != 0 && state.read_bytes > state.most_bytes {
+                    state.lost = true;
+                    state.fault = Some(Fault::TooLong);
+                    let too_long = "the request's body is longer than it may be";
+                    return Poll::Ready(Some(Err(too_long.into())));
+                }
                 state.keep(frame);
                 if !state.lost {
                     self.next += 1;
@@ -165,7 +216,7 @@ impl Replay {
             }
             Some(Err(_)) => {
                 state.lost = true;
-                state.broken = true;
+                state.fault = Some(Fault::Broken);
             }
             None => {}
         }

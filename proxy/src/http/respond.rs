@@ -9,6 +9,40 @@ use crate::{Error, ErrorKind};
 /// Says why an answer was made by us and not by a backend.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("sealane-error");
 
+/// Says which of the proxies on a request's way made an error answer.
+pub const HOP_HEADER: HeaderName = HeaderName::from_static("sealane-hop");
+
+/// A proxy on a request's way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hop {
+    /// The node's, in front of a Service.
+    #[default]
+    Node,
+    /// The gateway.
+    Gateway,
+    /// A pod's own.
+    Sidecar,
+}
+
+impl Hop {
+    /// The value of [`HOP_HEADER`].
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Gateway => "gateway",
+            Self::Sidecar => "sidecar",
+        }
+    }
+}
+
+/// Names the hop in an answer that [`error`] made.
+pub(super) fn name_hop(response: &mut Response<Body>, hop: Hop) {
+    if response.extensions().get::<ErrorKind>().is_some() {
+        let value = HeaderValue::from_static(hop.label());
+        response.headers_mut().insert(HOP_HEADER, value);
+    }
+}
+
 /// What of a request decides the form of an error answer. Taken before the request is given away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
@@ -39,6 +73,8 @@ pub fn error(error: &Error, asked: Asked) -> Response<Body> {
     } else {
         text(kind.status(), error.detail())
     };
+    // For whoever records the answer.
+    response.extensions_mut().insert(kind);
     let headers = response.headers_mut();
     headers.insert(ERROR_HEADER, HeaderValue::from_static(kind.label()));
     if kind.closes() && !asked.http2 {
@@ -73,10 +109,12 @@ fn grpc(kind: ErrorKind, message: &'static str) -> Response<Body> {
     response
 }
 
-/// gRPC's code for a kind: 14 unavailable, 12 unimplemented, 4 deadline exceeded, 13 internal.
+/// gRPC's code for a kind: 14 unavailable, 12 unimplemented, 4 deadline exceeded, 8 resource
+/// exhausted, 13 internal.
 fn grpc_status(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::ResponseTimeout | ErrorKind::ConnectTimeout => "4",
+        ErrorKind::ResponseTimeout | ErrorKind::RequestTimeout | ErrorKind::ConnectTimeout => "4",
+        ErrorKind::HeadersTooLarge | ErrorKind::BodyTooLarge => "8",
         ErrorKind::NoRoute | ErrorKind::MethodNotAllowed => "12",
         ErrorKind::BadRequest
         | ErrorKind::TargetTooLong
@@ -86,6 +124,8 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::NoService
         | ErrorKind::NoPort
         | ErrorKind::NoEndpoints
+        | ErrorKind::Overloaded
+        | ErrorKind::RetryBudget
         | ErrorKind::ConnectFailed
         | ErrorKind::UpstreamReset
         | ErrorKind::BadResponse

@@ -1,38 +1,195 @@
 //! When a request may be sent again.
 //!
-//! - *Free*: it cannot have reached the application. No connection was made, the connection was
-//!   found closed before the request was written, or the endpoint said that it did not process it
-//!   (HTTP/2 `REFUSED_STREAM`, `GOAWAY`). Any method, and not charged to the budget.
+//! - *Not connected, refused*: it cannot have reached the application. No connection was made, or
+//!   the endpoint said that it did not process it (HTTP/2 `REFUSED_STREAM`, `GOAWAY`). Any method,
+//!   another endpoint, not charged.
 //! - *Stale*: a connection that had been idle broke before any byte of an answer, most likely
 //!   closed by the endpoint while the request was on its way. Repeated if the method is idempotent
 //!   or nothing of the body was sent, on a new connection, not charged.
-//! - *Broken*: a new connection broke before any byte of an answer. Only idempotent methods (RFC
-//!   9110, 9.2.2), once, on another endpoint, charged.
+//! - *Broken, expired*: a new connection broke before any byte of an answer, or the attempt took
+//!   longer than an attempt may. Only idempotent methods (RFC 9110, 9.2.2), another endpoint, charged.
+//! - *Status, gRPC code*: the endpoint answered with an error that the Service's policy names. HTTP
+//!   statuses only for idempotent methods; gRPC codes for any call, because all of them are `POST`.
+//!   After a pause, on another endpoint if there is one, charged.
 //!
-//! The budget is what keeps retries from multiplying an outage: a fifth of the requests, and ten a
-//! second on top so that a quiet Service has any at all.
+//! Charged retries are limited twice: by a count for each request, and by the Service's [`Budget`],
+//! which is what keeps retries from multiplying an outage.
+//!
+//! Nothing here knows how requests are sent: whoever forwards them shares these rules.
 
-use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use http::Method;
-use tokio::time::Instant;
+use sealane_config::model::{Endpoint, EndpointAddr, RetryPolicy};
 
-/// Retries earned by one request.
-const PER_REQUEST: f64 = 0.2;
+use crate::clock;
 
-/// Retries earned by a second.
-const PER_SECOND: f64 = 10.0;
+/// Endpoints that one request is tried on without being charged.
+const MAX_ATTEMPTS: usize = 5;
 
-/// What can be saved up: what ten seconds earn without requests.
-const MOST: f64 = 100.0;
-
-/// Whether, and on what terms, an attempt may be repeated.
+/// Why an attempt did not end in an answer for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Retry {
-    Free,
+pub(crate) enum Reason {
+    /// No connection was made.
+    NotConnected,
+    /// The endpoint has not looked at the request.
+    Refused,
+    /// An idle connection turned out to be closed.
     Stale,
+    /// A new connection broke.
     Broken,
-    Never,
+    /// The attempt took too long.
+    Expired,
+    /// An answer with this status.
+    Status(u16),
+    /// An answer with this gRPC status code.
+    Grpc(u32),
+    /// Anything else.
+    Final,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The request is sent again after a pause, which may be zero.
+    Again(Duration),
+    /// It is not.
+    Stop,
+    /// It would be, but the budget is used up.
+    OverBudget,
+}
+
+/// What a request has been through.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    idempotent: bool,
+    /// Endpoints that it need not be tried on again.
+    tried: Vec<EndpointAddr>,
+    /// A connection turned out to be stale, so the next one is new.
+    fresh: bool,
+    /// Attempts that may have had an effect and were repeated.
+    charged: u32,
+}
+
+/// What the decision about one more attempt depends on, besides the attempts so far.
+pub(crate) struct Choice<'a> {
+    /// The endpoints to choose from now.
+    pub(crate) endpoints: &'a [Arc<Endpoint>],
+    /// The Service's rules.
+    pub(crate) policy: &'a RetryPolicy,
+    /// Nothing of the request's body was sent to anybody.
+    pub(crate) untouched: bool,
+    /// A random number.
+    pub(crate) random: u64,
+}
+
+impl Attempts {
+    /// No attempt yet at a request that may, or may not, be repeated.
+    pub(crate) fn new(idempotent: bool) -> Self {
+        Self {
+            idempotent,
+            tried: Vec::new(),
+            fresh: false,
+            charged: 0,
+        }
+    }
+
+    /// Endpoints that are to be avoided.
+    pub(crate) fn tried(&self) -> &[EndpointAddr] {
+        &self.tried
+    }
+
+    /// The next attempt must not use a connection that was idle.
+    pub(crate) fn fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// The policy names this as a reason for this request, whatever was tried.
+    pub(crate) fn is_reason(&self, reason: Reason, policy: &RetryPolicy) -> bool {
+        match reason {
+            Reason::NotConnected => policy.on.connect_failure,
+            Reason::Refused => policy.on.refused_stream,
+            Reason::Stale => true,
+            Reason::Broken | Reason::Expired => policy.on.reset && self.idempotent,
+            Reason::Status(status) => self.idempotent && policy.on.has_status(status),
+            Reason::Grpc(code) => policy.on.has_grpc(code),
+            Reason::Final => false,
+        }
+    }
+
+    /// Whether the request is sent once more, after an attempt on `endpoint` that ended for
+    /// `reason`. `spend` takes a retry out of the budget.
+    pub(crate) fn next(
+        &mut self,
+        reason: Reason,
+        endpoint: EndpointAddr,
+        choice: &Choice<'_>,
+        spend: impl FnOnce() -> bool,
+    ) -> Verdict {
+        if !self.is_reason(reason, choice.policy) {
+            return Verdict::Stop;
+        }
+        let pause = match reason {
+            Reason::Stale => {
+                // The same endpoint will do: it is the connection that was old.
+                let safe = self.idempotent || choice.untouched;
+                let again = safe && !std::mem::replace(&mut self.fresh, true);
+                return if again {
+                    Verdict::Again(Duration::ZERO)
+                } else {
+                    Verdict::Stop
+                };
+            }
+            Reason::NotConnected | Reason::Refused => {
+                self.tried.push(endpoint);
+                let again = self.tried.len() < MAX_ATTEMPTS && self.has_untried(choice.endpoints);
+                return if again {
+                    Verdict::Again(Duration::ZERO)
+                } else {
+                    Verdict::Stop
+                };
+            }
+            Reason::Broken | Reason::Expired => {
+                self.tried.push(endpoint);
+                if !self.has_untried(choice.endpoints) {
+                    return Verdict::Stop;
+                }
+                Duration::ZERO
+            }
+            Reason::Status(_) | Reason::Grpc(_) => {
+                self.tried.push(endpoint);
+                if !self.has_untried(choice.endpoints) {
+                    self.tried.clear();
+                }
+                self.pause(choice)
+            }
+            Reason::Final => return Verdict::Stop,
+        };
+        if self.charged >= choice.policy.count {
+            return Verdict::Stop;
+        }
+        if !spend() {
+            return Verdict::OverBudget;
+        }
+        self.charged += 1;
+        Verdict::Again(pause)
+    }
+
+    fn has_untried(&self, endpoints: &[Arc<Endpoint>]) -> bool {
+        endpoints.iter().any(|e| !self.tried.contains(&e.addr))
+    }
+
+    /// Doubled with each retry, drawn at random from the whole, so that clients of an endpoint that
+    /// failed for all of them at once do not come back at once.
+    fn pause(&self, choice: &Choice<'_>) -> Duration {
+        let doubled = 1_u32.checked_shl(self.charged).unwrap_or(u32::MAX);
+        let backoff = &choice.policy.backoff;
+        let longest = clock::nanos(backoff.start().saturating_mul(doubled).min(*backoff.end()));
+        let drawn = (u128::from(longest) * u128::from(choice.random)) >> 64;
+        Duration::from_nanos(u64::try_from(drawn).unwrap_or(0))
+    }
 }
 
 /// Repeating the request has the same effect as sending it once (RFC 9110, 9.2.2).
@@ -43,56 +200,48 @@ pub(super) fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// Pays for retries. One for each worker.
-#[derive(Debug)]
-pub(super) struct Budget {
-    tokens: Cell<f64>,
-    since: Cell<Instant>,
+/// Thousandths of a retry.
+const RETRY: i64 = 1000;
+
+/// What can be saved up: what so many seconds earn without requests.
+const SAVED_SECONDS: u32 = 10;
+
+/// Pays for the retries of a Service; one for all workers of a process.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    /// Thousandths of a retry.
+    saved: AtomicI64,
+    /// When the seconds were last paid for; 0: never.
+    paid: AtomicU64,
 }
 
 impl Budget {
-    pub(super) fn new() -> Self {
-        Self {
-            tokens: Cell::new(PER_SECOND),
-            since: Cell::new(Instant::now()),
-        }
-    }
-
-    /// A request came in.
-    pub(super) fn earn(&self) {
-        self.tokens.set((self.tokens.get() + PER_REQUEST).min(MOST));
+    /// So many requests came in.
+    pub(crate) fn earn(&self, requests: u32, policy: &RetryPolicy) {
+        let earned = i64::from(requests) * i64::from(policy.budget_percent) * (RETRY / 100);
+        self.saved.fetch_add(earned, Relaxed);
     }
 
     /// Takes one retry out, if there is one.
-    pub(super) fn spend(&self) -> bool {
-        let now = Instant::now();
-        let seconds = now.duration_since(self.since.replace(now)).as_secs_f64();
-        let tokens = (self.tokens.get() + seconds * PER_SECOND).min(MOST);
-        let affordable = tokens >= 1.0;
-        self.tokens
-            .set(if affordable { tokens - 1.0 } else { tokens });
-        affordable
+    pub(crate) fn spend(&self, policy: &RetryPolicy) -> bool {
+        let now = clock::now();
+        // What the first second earns is there from the beginning.
+        let elapsed = match self.paid.swap(now, Relaxed) {
+            0 => 1_000_000_000,
+            before => now.saturating_sub(before),
+        };
+        let per_second = u64::from(policy.budget_per_second);
+        let earned = u128::from(elapsed) * u128::from(per_second) / 1_000_000;
+        let earned = i64::try_from(earned).unwrap_or(i64::MAX);
+        let most = i64::from((policy.budget_per_second * SAVED_SECONDS).max(10)) * RETRY;
+        let after = |saved: i64| saved.saturating_add(earned).min(most);
+        let before = self.saved.fetch_update(Relaxed, Relaxed, |saved| {
+            let saved = after(saved);
+            Some(if saved >= RETRY { saved - RETRY } else { saved })
+        });
+        before.is_ok_and(|saved| after(saved) >= RETRY)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn proxy_l14_the_budget_is_a_fifth_of_the_requests_and_ten_a_second() {
-        let budget = Budget::new();
-        while budget.spend() {}
-        for _ in 0..50 {
-            budget.earn();
-        }
-        let granted = (0..50).filter(|_| budget.spend()).count();
-        assert!((9..=10).contains(&granted), "{granted} of 50 requests");
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!((0..50).filter(|_| budget.spend()).count(), 10);
-        tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!((0..500).filter(|_| budget.spend()).count(), 100);
-    }
-}
+mod tests;

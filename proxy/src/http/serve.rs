@@ -14,25 +14,21 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sealane_config::model::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::engine::Engine;
+use super::gate;
 use super::io::{Activity, Busy, Deadline, Spoken, Watched};
 use super::relay::{ClientStream, Front, relay};
-use super::{gate, respond};
+use super::respond::{self, Hop};
 use crate::clock;
 
-/// The longest head of a request, bytes.
-const MAX_HEAD: usize = 64 * 1024;
-
-/// Most fields of a request.
-const MAX_FIELDS: usize = 256;
-
-/// What is buffered in each direction of an HTTP/1.1 connection: a head has to fit.
-const BUFFER: usize = MAX_HEAD + 16 * 1024;
+/// What an HTTP/1.1 connection buffers in each direction besides a head.
+const BUFFER: usize = 16 * 1024;
 
 /// Streams that a client may have open at a time.
 const MAX_STREAMS: u32 = 100;
@@ -53,6 +49,41 @@ const MAX_LOCAL_RESETS: usize = 250;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How large the head of a request may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes of its header fields, names and values.
+    pub bytes: u64,
+    /// Header fields.
+    pub fields: u32,
+}
+
+impl HeadLimits {
+    /// What a Service asks for.
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            bytes: limits.header_bytes,
+            fields: limits.header_fields,
+        }
+    }
+
+    /// What is read of a head in order to say that it is too large: twice as much as allowed. More
+    /// is answered by hyper, without a reason.
+    fn read_bytes(self) -> usize {
+        usize::try_from(self.bytes.saturating_mul(2)).unwrap_or(usize::MAX)
+    }
+
+    fn read_fields(self) -> usize {
+        usize::try_from(self.fields.saturating_mul(2)).unwrap_or(usize::MAX)
+    }
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        Self::of(&Limits::default())
+    }
+}
+
 /// How long a client may keep us waiting.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -62,6 +93,10 @@ pub struct ServerOptions {
     pub idle_timeout: Duration,
     /// For taking any byte of an answer that we have for it.
     pub stall_timeout: Duration,
+    /// How large its requests may be.
+    pub head: HeadLimits,
+    /// Who we are, for error answers.
+    pub hop: Hop,
     /// Client and server have agreed on HTTP/2 (ALPN): anything else is a connection error. Without
     /// that the first bytes say which version is spoken.
     pub http2_only: bool,
@@ -73,6 +108,8 @@ impl Default for ServerOptions {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(60),
+            head: HeadLimits::default(),
+            hop: Hop::default(),
             http2_only: false,
         }
     }
@@ -159,11 +196,13 @@ async fn serve_from<I, H, F>(
     let handler = Rc::new(handler);
     let service = {
         let activity = Arc::clone(&activity);
+        let (head, hop) = (options.head, options.hop);
         service_fn(move |request: Request<Incoming>| {
             let busy = Busy::start(&activity);
             let handler = Rc::clone(&handler);
             async move {
-                let response = admit_and_handle(request, &*handler).await;
+                let mut response = admit_and_handle(request, head, &*handler).await;
+                respond::name_hop(&mut response, hop);
                 Ok::<_, Infallible>(response.map(|body| body.busy(busy)))
             }
         })
@@ -171,23 +210,30 @@ async fn serve_from<I, H, F>(
     let stream = TokioIo::new(stream);
     match spoken {
         Spoken::Http1 => {
-            let connection = http1().serve_connection(stream, service).with_upgrades();
+            let connection = http1(options.head)
+                .serve_connection(stream, service)
+                .with_upgrades();
             drive(connection, &activity, options, shutdown).await;
         }
         Spoken::Http2 => {
-            let connection = http2().serve_connection(stream, service);
+            let connection = http2(options.head).serve_connection(stream, service);
             drive(connection, &activity, options, shutdown).await;
         }
     }
 }
 
-async fn admit_and_handle<H, F>(request: Request<Incoming>, handler: &H) -> Response<Body>
+async fn admit_and_handle<H, F>(
+    request: Request<Incoming>,
+    limits: HeadLimits,
+    handler: &H,
+) -> Response<Body>
 where
     H: Fn(Request<Body>) -> F,
     F: Future<Output = Response<Body>>,
 {
     let mut request = request.map(Body::incoming);
-    match gate::admit(&mut request) {
+    let admitted = gate::check_size(request.headers(), limits);
+    match admitted.and_then(|()| gate::admit(&mut request)) {
         Ok(()) => handler(request).await,
         Err(error) => {
             let asked = respond::Asked::new(request.version(), request.headers());
@@ -197,18 +243,18 @@ where
 }
 
 /// hyper's own head timeout is off: [`super::io`] has the reason and the replacement.
-fn http1() -> http1::Builder {
+fn http1(head: HeadLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
         .half_close(false)
-        .max_buf_size(BUFFER)
-        .max_header_size(MAX_HEAD)
-        .max_headers(MAX_FIELDS);
+        .max_buf_size(head.read_bytes() + BUFFER)
+        .max_header_size(head.read_bytes())
+        .max_headers(head.read_fields());
     builder
 }
 
-fn http2() -> http2::Builder<LocalExecutor> {
+fn http2(head: HeadLimits) -> http2::Builder<LocalExecutor> {
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
@@ -216,7 +262,7 @@ fn http2() -> http2::Builder<LocalExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(STREAM_BUFFER)
-        .max_header_list_size(MAX_HEAD as u32)
+        .max_header_list_size(u32::try_from(head.read_bytes()).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_LOCAL_RESETS)
         .keep_alive_interval(PING_INTERVAL)

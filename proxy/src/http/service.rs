@@ -14,7 +14,7 @@ use super::body::Body;
 use super::engine::{Engine, Target, Upstream};
 use super::relay::{ClientStream, Front, PlainHead, Route, is_default};
 use super::respond;
-use super::serve::{ServerOptions, serve, serve_relayed};
+use super::serve::{HeadLimits, ServerOptions, serve, serve_relayed};
 use crate::{Error, ErrorKind};
 
 /// By which of a Service's addresses a client came, and from where: the traffic policy follows from
@@ -151,6 +151,13 @@ impl Engine {
         I: ClientStream + Send + 'static,
     {
         tracing::trace!(%client, service = %target.backend.service, "HTTP connection");
+        let head = target.resolve(Upstream::Http1);
+        let head = head.map(|target| HeadLimits::of(&target.port.http.limits));
+        let options = ServerOptions {
+            head: head.unwrap_or_default(),
+            hop: self.hop(),
+            ..ServerOptions::default()
+        };
         let engine = self.clone();
         let front = ServiceFront {
             client: client.0.ip(),
@@ -162,7 +169,6 @@ impl Engine {
             let target = std::rc::Rc::clone(&target);
             async move { engine.forward_to_service(request, client, &target).await }
         };
-        let options = ServerOptions::default();
         let relayed = (self, &front);
         serve_relayed(stream, &options, relayed, handler, shutdown).await;
     }

@@ -7,9 +7,10 @@ mod retries;
 mod versions;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_config::model::{AppProtocol, ClientAddr};
+use sealane_config::model::{AppProtocol, ClientAddr, HttpPolicy, PREFIX};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
@@ -36,13 +37,17 @@ struct Front {
 
 impl Front {
     async fn new(endpoints: &[SocketAddr]) -> Self {
-        Self::with(endpoints, EngineOptions::default()).await
+        Self::treating(endpoints, &[]).await
     }
 
-    async fn with(endpoints: &[SocketAddr], options: EngineOptions) -> Self {
+    /// With annotations of the Service.
+    async fn treating(endpoints: &[SocketAddr], annotations: &[(&str, &str)]) -> Self {
         let mut world = World::new();
+        if !annotations.is_empty() {
+            world.http = policy(annotations);
+        }
         world.service("api", AppProtocol::Detect, endpoints);
-        let engine = Engine::new(Connector::Direct, options);
+        let engine = Engine::new(Connector::Direct, EngineOptions::default());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let front = Self {
             addr: listener.local_addr().unwrap(),
@@ -75,6 +80,15 @@ impl Front {
     async fn client(&self) -> RawClient {
         RawClient::connect(self.addr).await
     }
+}
+
+/// What a Service with these annotations gets.
+fn policy(annotations: &[(&str, &str)]) -> Arc<HttpPolicy> {
+    let named = annotations
+        .iter()
+        .map(|(name, value)| (format!("{PREFIX}{name}"), (*value).to_owned()));
+    let policy = HttpPolicy::read(&named.collect(), |name, why| panic!("{name}: {why:?}"));
+    Arc::new(policy)
 }
 
 /// Milliseconds.

@@ -1,6 +1,9 @@
 //! Client connections: hyper's settings, stated in full.
 
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -59,10 +62,28 @@ impl From<hyper::Error> for ConnectError {
     }
 }
 
+/// The sending half of an HTTP/2 connection, which many requests share.
+#[derive(Clone)]
+pub(crate) struct SharedSender {
+    sender: http2::SendRequest<Body>,
+    /// Streams that the peer allows.
+    max_streams: Rc<Cell<usize>>,
+}
+
+impl SharedSender {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    pub(crate) fn max_streams(&self) -> usize {
+        self.max_streams.get()
+    }
+}
+
 /// The sending half of a connection.
 pub(crate) enum Sender {
     Http1(http1::SendRequest<Body>),
-    Http2(http2::SendRequest<Body>),
+    Http2(SharedSender),
 }
 
 impl Sender {
@@ -74,7 +95,7 @@ impl Sender {
     ) -> Result<Response<Incoming>, Box<TrySendError<Request<Body>>>> {
         match self {
             Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::Http2(sender) => sender.try_send_request(request).await,
+            Self::Http2(shared) => shared.sender.try_send_request(request).await,
         }
         .map_err(Box::new)
     }
@@ -111,10 +132,21 @@ where
         .keep_alive_timeout(PING_TIMEOUT)
         .handshake(TokioIo::new(stream))
         .await?;
+    let max_streams = Rc::new(Cell::new(connection.current_max_send_streams()));
+    let shared = SharedSender {
+        sender,
+        max_streams: Rc::clone(&max_streams),
+    };
     tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
+        let mut connection = pin!(connection);
+        let ended = poll_fn(|cx| {
+            let ended = connection.as_mut().poll(cx);
+            max_streams.set(connection.current_max_send_streams());
+            ended
+        });
+        if let Err(error) = ended.await {
             tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
         }
     });
-    Ok(Sender::Http2(sender))
+    Ok(Sender::Http2(shared))
 }

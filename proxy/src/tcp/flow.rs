@@ -62,7 +62,8 @@ impl Flows {
             let flight = Flight::start(endpoint);
             let begun = Instant::now();
             let source = self.connector.source(target.source, endpoint.addr);
-            let connecting = self.connector.connect_from(source, endpoint.addr);
+            let limit = port.http.timeouts.connect;
+            let connecting = self.connector.connect_from(source, endpoint.addr, limit);
             match connecting.await {
                 Ok(stream) => {
                     flight.succeeded(begun.elapsed());

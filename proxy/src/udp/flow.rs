@@ -19,6 +19,9 @@ use super::{UdpOptions, socket, undelivered};
 use crate::balance::Flight;
 use crate::node::Places;
 
+/// Endpoints that refused which a flow remembers.
+const REMEMBERED: usize = 8;
+
 /// The endpoint that a new flow gets.
 pub(super) struct Choice {
     pub(super) port: Arc<ServicePort>,
@@ -30,11 +33,11 @@ pub(super) struct Choice {
     generation: u64,
 }
 
-/// Chooses an endpoint; not `avoid`, if there is another one.
+/// Chooses an endpoint; none of `avoid`, if there are others.
 pub(super) fn choose(
     options: &UdpOptions,
     key: FlowKey,
-    avoid: Option<EndpointAddr>,
+    avoid: &[EndpointAddr],
 ) -> Result<Choice, Lost> {
     let snapshot = options.reader.load();
     let client = key.client.0;
@@ -52,13 +55,13 @@ pub(super) fn choose(
         None => Seed::of_flow(client, key.vip.0),
     };
     let endpoints = port.within(scope);
-    let picked = options.engine.balancer().stay_or(
-        Some(client.ip()),
-        &port,
-        endpoints,
-        avoid.as_slice(),
-        || pick(endpoints, seed, avoid),
-    );
+    let picked =
+        options
+            .engine
+            .balancer()
+            .stay_or(Some(client.ip()), &port, endpoints, avoid, || {
+                pick(endpoints, seed, avoid)
+            });
     let endpoint = picked.cloned().ok_or(if port.endpoints.is_empty() {
         Lost::NoEndpoints
     } else {
@@ -115,6 +118,8 @@ pub(super) struct Flow {
     began: Instant,
     is_answered: bool,
     is_refused: bool,
+    /// Endpoints that have refused since one answered.
+    refusing: Vec<EndpointAddr>,
     /// Bytes of the last datagram that went to the endpoint.
     pub(super) last_length: usize,
     /// How often that one was sent again.
@@ -131,6 +136,7 @@ impl Flow {
         front: Rc<Front>,
         room: Room,
         open: Open,
+        refusing: Vec<EndpointAddr>,
         now: Instant,
     ) -> Self {
         Self {
@@ -144,6 +150,7 @@ impl Flow {
             began: now,
             is_answered: false,
             is_refused: false,
+            refusing,
             last_length: 0,
             resent: 0,
             open,
@@ -180,6 +187,7 @@ impl Flow {
     pub(super) fn answered(&mut self, now: Instant) {
         if !self.is_answered {
             self.is_answered = true;
+            self.refusing = Vec::new();
             self.flight.succeeded(now - self.began);
         }
     }
@@ -194,9 +202,24 @@ impl Flow {
         balancer.not_connected(Some(client.0.ip()), &self.port, &self.endpoint);
     }
 
-    /// The endpoint that refused.
-    pub(super) fn refused(&self) -> Option<EndpointAddr> {
-        self.is_refused.then_some(self.endpoint.addr)
+    /// Whether its endpoint is one that has refused: there is no other.
+    pub(super) fn is_last_resort(&self) -> bool {
+        self.refusing.contains(&self.endpoint.addr)
+    }
+
+    /// Endpoints that its successor should not have.
+    pub(super) fn into_refusing(mut self) -> Vec<EndpointAddr> {
+        if self.is_refused {
+            // All have refused: it is tried with one after the other again.
+            if self.is_last_resort() {
+                self.refusing.clear();
+            }
+            if self.refusing.len() == REMEMBERED {
+                self.refusing.remove(0);
+            }
+            self.refusing.push(self.endpoint.addr);
+        }
+        self.refusing
     }
 
     pub(super) fn metrics(&self) -> &ServiceMetrics {

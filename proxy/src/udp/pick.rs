@@ -52,18 +52,18 @@ impl Seed {
     }
 }
 
-/// The endpoint for a flow; not `avoid`, unless it is the only one.
-pub(super) fn pick(
-    endpoints: &[Arc<Endpoint>],
+/// The endpoint for a flow; none of `avoid`, unless there are no others.
+pub(super) fn pick<'a>(
+    endpoints: &'a [Arc<Endpoint>],
     seed: Seed,
-    avoid: Option<EndpointAddr>,
-) -> Option<&Arc<Endpoint>> {
+    avoid: &[EndpointAddr],
+) -> Option<&'a Arc<Endpoint>> {
     if let [only] = endpoints {
         return Some(only);
     }
     let panic = ignores_ejection(endpoints);
     let usable = |endpoint: &&Arc<Endpoint>| {
-        Some(endpoint.addr) != avoid && (panic || ejection(endpoint) != Ejection::Ejected)
+        !avoid.contains(&endpoint.addr) && (panic || ejection(endpoint) != Ejection::Ejected)
     };
     let load = |endpoint: &Endpoint| u64::from(endpoint.stats.in_flight.load(Relaxed));
     let usables = || endpoints.iter().filter(usable);

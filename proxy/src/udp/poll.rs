@@ -12,7 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Sockets that are served before other tasks run.
-const EVENTS: usize = 64;
+pub(super) const EVENTS: usize = 64;
 
 /// What a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,5 +93,14 @@ impl Poller {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Says that every socket of the last [`Self::ready`], which named fewer than [`EVENTS`], was
+    /// read until it was empty, which saves asking the set once more. What arrives from then on is
+    /// told again.
+    pub(super) fn drained(&self) {
+        let nothing = |_: &OwnedFd| Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        // It is the error that says so.
+        let _ = self.epoll.try_io(Interest::READABLE, nothing);
     }
 }

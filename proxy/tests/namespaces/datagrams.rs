@@ -9,7 +9,7 @@ use std::time::Duration;
 use sealane_config::model::{AppProtocol, Protocol, ServicePort};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{Pod, TIMEOUT, service_port};
+use crate::world::{Pod, TIMEOUT, eventually, service_port};
 
 impl Pod {
     /// A server in the pod that answers each datagram with its name, the client's address and the
@@ -46,6 +46,17 @@ pub(crate) fn ask_once(socket: &UdpSocket, text: &str) -> Result<String, io::Err
     let length = socket.recv(&mut answer).map_err(|e| e.kind())?;
     answer.truncate(length);
     Ok(String::from_utf8(answer).unwrap())
+}
+
+/// The first word of an answer: who gave it.
+pub(crate) fn who(answer: &str) -> &str {
+    answer.split(' ').next().unwrap()
+}
+
+/// Asks until somebody answers: datagrams may be lost, and refusals come late.
+pub(crate) fn who_answers(socket: &UdpSocket) -> String {
+    let answer = eventually(|| ask_once(socket, "who"), Result::is_ok);
+    who(&answer.unwrap()).to_owned()
 }
 
 /// A thread that answers datagrams.

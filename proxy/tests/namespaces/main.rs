@@ -12,4 +12,5 @@ mod pod;
 mod redirect;
 mod sidecar;
 mod udp;
+mod udp_loopback;
 mod world;

@@ -338,6 +338,16 @@ impl Mode {
     /// Starts it on ports that the kernel chooses, in the node's namespace if there is one, and waits
     /// until it has bound them.
     pub(crate) fn start(node: Option<&Node>, kubeconfig: &Path, args: &[&str]) -> Self {
+        let mut command = Self::command(kubeconfig, args);
+        let mut spawn = move || command.spawn().expect("sealane starts");
+        Self::of(match node {
+            Some(node) => node.run(spawn),
+            None => spawn(),
+        })
+    }
+
+    /// The command, on ports that the kernel chooses.
+    pub(crate) fn command(kubeconfig: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sealane"));
         command
             .args(args)
@@ -349,19 +359,11 @@ impl Mode {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let spawn = move || command.spawn().expect("sealane starts");
-        Self::started(match node {
-            Some(node) => node.run(spawn),
-            None => {
-                let mut spawn = spawn;
-                spawn()
-            }
-        })
+        command
     }
 
-    /// One that was started with `--output json`, its outputs piped: waits until it has bound its
-    /// addresses.
-    pub(crate) fn started(mut child: Child) -> Self {
+    /// Waits until it has bound its ports.
+    pub(crate) fn of(mut child: Child) -> Self {
         let stdout = child.stdout.take().expect("piped");
         let process = Process::new(child);
         let mut line = String::new();

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 
 use sealane_config::Reader;
 use sealane_config::model::{
-    AppProtocol, Filters, HostMatch, HostRoutes, ObjectRef, PathMatch, Protocol, RouteRule,
-    WeightedBackend,
+    AppProtocol, Filters, HostMatch, HostRoutes, HttpPolicy, ObjectRef, PathMatch, Protocol,
+    RouteRule, WeightedBackend,
 };
 use sealane_config::sockets::HostSockets;
 use sealane_ingress::{Gateway, GatewayOptions, tls};
@@ -66,6 +66,11 @@ impl Front {
             LocalSet::new().block_on(&runtime.unwrap(), work);
         }));
         front
+    }
+
+    /// Sets how the Service is treated from the next [`Self::service`] on.
+    pub fn set_policy(&mut self, policy: HttpPolicy) {
+        self.world.http = Arc::new(policy);
     }
 
     /// Sets the Service's endpoints and what it is said to speak.

@@ -58,7 +58,8 @@ pub(super) fn check(errors: &mut Errors, service: &Value) {
     for (index, range) in ranges.iter().enumerate() {
         // The server spells this path with a capital.
         let path = spec.child("LoadBalancerSourceRanges").index(index);
-        let range = range.as_str().unwrap_or_default();
+        // Blanks around it are allowed, as they were in the annotation that this field replaced.
+        let range = range.as_str().unwrap_or_default().trim();
         errors.invalid_text(&path, range, names::cidr(range));
     }
     traffic_policies(errors, service, type_, &spec);

@@ -7,6 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use sealane_config::model::{Endpoint, EndpointStats};
 use tokio::net::TcpStream;
@@ -79,8 +80,10 @@ impl Connections {
         &self,
         endpoint: &Endpoint,
         source: Option<IpAddr>,
+        limit: Duration,
     ) -> io::Result<TcpStream> {
-        self.connector.connect_from(source, endpoint.addr).await
+        let addr = endpoint.addr;
+        self.connector.connect_from(source, addr, limit).await
     }
 
     /// Keeps a connection for the next request.

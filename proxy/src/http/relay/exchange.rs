@@ -4,8 +4,10 @@ use std::cell::Cell;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{CONNECTION, DATE};
@@ -17,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::engine::{Inner, Target};
 use super::super::failure::{self, Failure};
-use super::super::forward::Attempts;
-use super::super::respond;
-use super::super::retry::Retry;
+use super::super::patience::Limit;
+use super::super::respond::{self, Hop};
+use super::super::retry::{Attempts, Choice, Reason, Verdict};
+use super::super::services::ServiceState;
 use super::Route;
 use super::client::{Client, ClientStream, Gone};
 use super::framing::Framing;
@@ -36,6 +39,9 @@ const SILENCE: u64 = 3600 * 1_000_000_000;
 pub(super) struct Exchange<'a, R> {
     pub(super) engine: &'a Inner,
     pub(super) route: &'a R,
+    pub(super) state: Rc<ServiceState>,
+    /// Who we are, for error answers.
+    pub(super) hop: Hop,
     pub(super) is_head: bool,
     pub(super) idempotent: bool,
     pub(super) has_body: bool,
@@ -86,13 +92,18 @@ impl<R: Route> Exchange<'_, R> {
         I: ClientStream,
     {
         let started = Instant::now();
-        self.engine.budget.earn();
-        match self.forward(client, sent, started).await {
+        let policy = &self.route.target().port.http;
+        let forwarded = match self.state.admit(&policy.retries) {
+            Ok(_admission) => self.forward(client, sent, started).await,
+            Err(error) => Err(Broken::Endpoint(Failure::last(error))),
+        };
+        match forwarded {
             Ok(alive) => Ok(alive),
             Err(Broken::Client(gone)) => Err(gone),
             Err(Broken::Endpoint(failure)) => {
                 let (service, error) = (&self.route.target().port.service, &failure.error);
                 tracing::debug!(%service, ?error, "request failed");
+                self.state.metrics.failed(error.kind().flag());
                 let close = self.refuse(error, &mut client.output, started);
                 client.send(self.stall).await?;
                 Ok(!close)
@@ -132,16 +143,25 @@ impl<R: Route> Exchange<'_, R> {
             self.engine.blame(&failure, &flight, current, endpoint);
             let newer = self.engine.latest(current);
             let choice = newer.as_ref().unwrap_or(current);
-            let untouched = !self.has_body;
-            if !self
-                .engine
-                .again(&failure, &mut attempts, untouched, endpoint, choice)
-            {
-                return Err(Broken::Endpoint(failure));
+            let policy = &target.port.http.retries;
+            let choice = Choice {
+                endpoints: choice.endpoints(),
+                policy,
+                untouched: !self.has_body,
+                random: self.engine.balancer.random(),
+            };
+            let spend = || self.state.spend(policy);
+            match attempts.next(failure.reason, endpoint.addr, &choice, spend) {
+                // A pause follows answers only, which the relay does not repeat.
+                Verdict::Again(_) => {}
+                Verdict::Stop => return Err(Broken::Endpoint(failure)),
+                Verdict::OverBudget => {
+                    let error = failure::over_budget(failure.error);
+                    return Err(Broken::Endpoint(Failure::last(error)));
+                }
             }
             latest = newer.or(latest);
-            let metrics = self.engine.metrics.service(&target.port.service);
-            metrics.retries.increment(1);
+            self.state.metrics.retries.increment(1);
         }
     }
 
@@ -158,15 +178,20 @@ impl<R: Route> Exchange<'_, R> {
     where
         I: ClientStream,
     {
-        let mut upstream = self.connect(endpoint, target.source, fresh).await?;
+        let timeouts = &target.port.http.timeouts;
+        let connecting = self.connect(endpoint, target.source, fresh, timeouts.connect);
+        let mut upstream = connecting.await?;
         let begun = clock::now();
-        let deadline = begun.saturating_add(clock::nanos(self.engine.options.response_timeout));
+        let deadline = match clock::nanos(timeouts.response) {
+            0 => u64::MAX,
+            limit => begun.saturating_add(limit),
+        };
         let answered = self.ask(client, &mut upstream, sent, deadline).await;
         let answered = answered.inspect_err(|_| client.output.clear())?;
         if answered.answer.is_failure() {
             flight.failed(target.endpoints(), &target.port.http.balancing);
         } else {
-            let elapsed = std::time::Duration::from_nanos(clock::now() - begun);
+            let elapsed = Duration::from_nanos(clock::now() - begun);
             flight.succeeded(elapsed);
         }
         Ok((upstream, answered))
@@ -177,6 +202,7 @@ impl<R: Route> Exchange<'_, R> {
         endpoint: &Endpoint,
         client: Option<IpAddr>,
         fresh: bool,
+        limit: Duration,
     ) -> Result<Upstream, Broken> {
         let connections = &self.engine.relayed;
         let source = connections.source(client, endpoint);
@@ -190,7 +216,7 @@ impl<R: Route> Exchange<'_, R> {
             });
         }
         // Boxed, because connecting is rare and its future is many times the size of a request's.
-        match Box::pin(connections.connect(endpoint, source)).await {
+        match Box::pin(connections.connect(endpoint, source, limit)).await {
             Ok(stream) => Ok(Upstream {
                 stream,
                 source,
@@ -243,7 +269,7 @@ impl<R: Route> Exchange<'_, R> {
                 return Poll::Ready(Err(gone.into()));
             }
             ready!(client.timer.poll(cx, deadline));
-            Poll::Ready(Err(Broken::Endpoint(failure::timed_out())))
+            Poll::Ready(Err(Broken::Endpoint(failure::timed_out(Limit::Response))))
         })
         .await
     }
@@ -329,6 +355,7 @@ impl<R: Route> Exchange<'_, R> {
         client.send(self.stall).await?;
         if broken {
             flight.failed(target.endpoints(), &target.port.http.balancing);
+            self.state.metrics.failed("UC");
             // What the client got is not all, and the end of the connection says so.
             return Err(Gone);
         }
@@ -446,7 +473,8 @@ impl<R: Route> Exchange<'_, R> {
             grpc: false,
             http2: false,
         };
-        let answer = respond::error(error, asked);
+        let mut answer = respond::error(error, asked);
+        respond::name_hop(&mut answer, self.hop);
         let (parts, body) = answer.into_parts();
         let close = self.closes() || parts.headers.contains_key(CONNECTION);
         self.answered(parts.status, started);
@@ -473,12 +501,8 @@ impl<R: Route> Exchange<'_, R> {
     }
 
     fn answered(&self, status: StatusCode, started: Instant) {
-        let metrics = self
-            .engine
-            .metrics
-            .service(&self.route.target().port.service);
         let elapsed = started.elapsed();
-        metrics.answered(status, elapsed);
+        self.state.metrics.answered(status, elapsed);
         self.route.answered(status, elapsed);
     }
 }
@@ -488,7 +512,11 @@ fn broke(reused: bool, head: &[u8]) -> Failure {
     if !head.is_empty() {
         return failure::malformed();
     }
-    failure::closed(if reused { Retry::Stale } else { Retry::Broken })
+    failure::closed(if reused {
+        Reason::Stale
+    } else {
+        Reason::Broken
+    })
 }
 
 fn poll_write_all(

@@ -199,9 +199,19 @@ async fn proxy_l14_retries_end_with_the_budget() {
         let front = Front::new(&addrs).await;
         let mut client = front.client().await;
         let started = tokio::time::Instant::now();
+        let mut refused = 0;
         for _ in 0..100 {
-            assert_eq!(client.get("a.test", "/").await.status, 502);
+            let response = client.get("a.test", "/").await;
+            match response.header("sealane-error") {
+                "upstream_reset" => assert_eq!(response.status, 502),
+                "retry_budget" => {
+                    assert_eq!(response.status, 503);
+                    refused += 1;
+                }
+                other => panic!("{other}"),
+            }
         }
+        assert!(refused >= 50, "{refused} were not tried again");
         let read: usize = bad
             .iter()
             .map(|(_, read)| read.load(Ordering::Relaxed))
@@ -220,11 +230,7 @@ async fn proxy_l16_an_endpoint_that_does_not_answer_is_a_504() {
             Box::pin(async move { while read_head(&mut stream).await {} })
         })
         .await;
-        let options = EngineOptions {
-            response_timeout: ms(100),
-            ..EngineOptions::default()
-        };
-        let front = Front::with(&[origin.addr], options).await;
+        let front = Front::treating(&[origin.addr], &[("response-timeout", "100ms")]).await;
         let mut client = front.client().await;
         for _ in 0..2 {
             let response = client.get("a.test", "/").await;

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Response;
-use sealane_config::model::AppProtocol;
+use sealane_config::model::{AppProtocol, HttpPolicy, Timeouts};
 use sealane_proxy::http::EngineOptions;
 use sealane_proxy::testing::{Origin, full};
 use sealane_test_peers::Front;
@@ -68,9 +68,13 @@ async fn origin(spoken: Spoken) -> Origin {
 
 /// The node proxy in front of these endpoints.
 async fn front(spoken: Spoken, endpoints: &[SocketAddr]) -> Front {
-    let mut front = Front::with(EngineOptions {
-        response_timeout: RESPONSE_TIMEOUT,
-        ..EngineOptions::default()
+    let mut front = Front::with(EngineOptions::default());
+    front.set_policy(HttpPolicy {
+        timeouts: Timeouts {
+            response: RESPONSE_TIMEOUT,
+            ..Timeouts::default()
+        },
+        ..HttpPolicy::default()
     });
     front.service(spoken.protocol(), endpoints);
     client::listening(front.vip).await;

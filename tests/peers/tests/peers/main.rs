@@ -5,6 +5,7 @@
     reason = "a test ends at the first surprise, and the backtrace names it"
 )]
 
+mod blackbox;
 mod faults;
 mod grpc;
 mod h2spec;

@@ -22,6 +22,7 @@ impl Anything {
                 upstream: Upstream::Http1,
                 scope: Scope::Cluster,
                 client: None,
+                source: None,
             },
             seen: RefCell::default(),
         }
