@@ -8,7 +8,10 @@ use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::WatchOptions;
 use sealane_dns::{DnsSettings, Name};
+use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::Connector;
+
+use tokio::sync::watch;
 
 use crate::admin::PrometheusHandle;
 use crate::exit::Failure;
@@ -78,6 +81,8 @@ pub(crate) fn run(options: DnsOptions, metrics: PrometheusHandle) -> Result<(), 
         network: None,
         sockets: HostSockets::here(),
         connector: Connector::Direct,
+        connections: Connections::new(Limits::none()),
+        applied: watch::Sender::default(),
         gateway: None,
         dns: Some(Dns {
             settings: Arc::new(options.names.settings(listeners.addr)),
@@ -96,6 +101,7 @@ pub(crate) fn run(options: DnsOptions, metrics: PrometheusHandle) -> Result<(), 
             namespaces: true,
             ..WatchOptions::services_only()
         },
+        health: None,
         publisher,
         work,
         sockets: distribute(workers, Vec::new(), listeners.sockets),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use sealane_config::compile::ObjectKey;
 use sealane_config::model::PublishedAddress;
 use sealane_config::report::Publish;
@@ -11,8 +12,11 @@ use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::{IngressWatch, WatchOptions};
 use sealane_ingress::{GatewayOptions as ServeOptions, tls};
+use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Hop, ServerOptions};
+
+use tokio::sync::watch;
 
 use crate::admin::PrometheusHandle;
 use crate::exit::Failure;
@@ -47,6 +51,15 @@ pub(crate) struct GatewayOptions {
     /// Lease whose holder writes status and Events [default: sealane-gateway in the own namespace]
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object)]
     lease: Option<ObjectKey>,
+    /// Connections of all clients together
+    #[arg(long, default_value_t = Limits::public().total, value_name = "COUNT")]
+    max_connections: usize,
+    /// Connections of one source address
+    #[arg(long, default_value_t = Limits::public().per_source, value_name = "COUNT")]
+    max_connections_per_source: usize,
+    /// Where addresses stand for many clients, such as load balancers (repeatable): no limit for each
+    #[arg(long, value_name = "CIDR")]
+    trusted_source: Vec<IpNet>,
     /// One log line for each request
     #[arg(long)]
     access_log: bool,
@@ -72,6 +85,8 @@ pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<
         network: None,
         sockets: HostSockets::here(),
         connector: Connector::Direct,
+        connections: Connections::new(options.limits()),
+        applied: watch::Sender::default(),
         gateway: Some(ServeOptions {
             tls: tls::server_config(reader.clone(), fallback).context("cannot set up TLS")?,
             https_port: listeners.https.port(),
@@ -103,6 +118,7 @@ pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<
             ingress: Some(ingress),
             ..WatchOptions::services_only()
         },
+        health: None,
         publisher,
         work,
         sockets: distribute(workers, listeners.sockets, Vec::new()),
@@ -116,6 +132,14 @@ pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<
 }
 
 impl GatewayOptions {
+    fn limits(&self) -> Limits {
+        Limits {
+            total: self.max_connections,
+            per_source: self.max_connections_per_source,
+            trusted: self.trusted_source.clone().into(),
+        }
+    }
+
     fn publish(&self) -> Publish {
         if let Some(service) = &self.publish_service {
             return Publish::Service(service.clone());

@@ -10,7 +10,9 @@ mod echo;
 mod exit;
 mod explain;
 mod gateway;
+mod health;
 mod init;
+mod log;
 mod manifests;
 mod mode;
 mod node;
@@ -21,12 +23,10 @@ mod signal;
 mod state;
 mod up;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
 
 use self::cli::{Cli, Command};
 use self::exit::Failure;
@@ -60,14 +60,7 @@ fn main() -> ExitCode {
         | Command::Sidecar(_)
         | Command::Echo(_) => DEFAULT_LOG,
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(log)),
-        )
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    log::start(log);
     exit::report(run(cli.command))
 }
 

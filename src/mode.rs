@@ -25,6 +25,7 @@ use crate::admin::{self, Pages, Pending, PrometheusHandle, Readiness, Scope};
 use crate::cluster_client::ClusterOptions;
 use crate::exit::Failure;
 use crate::explain::Explainer;
+use crate::health::{self, HealthOptions};
 use crate::serve::bind::Binder;
 use crate::serve::workers::{self, Sockets, Work, Workers};
 use crate::sidecar::leave;
@@ -98,6 +99,8 @@ pub(crate) struct Mode {
     pub(crate) metrics: PrometheusHandle,
     /// What is watched.
     pub(crate) watch: WatchOptions,
+    /// Ports on which load balancers ask for the node's health.
+    pub(crate) health: Option<HealthOptions>,
     /// Where snapshots go.
     pub(crate) publisher: Publisher,
     /// What workers do with them.
@@ -150,8 +153,14 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
         mode: mode.name,
         readiness: readiness.clone(),
         explainer: Explainer::of(&mode.work),
-        metrics: mode.metrics,
+        metrics: mode.metrics.clone(),
+        connections: mode.work.connections.clone(),
     };
+    if let Some(options) = mode.health {
+        let state = (reader.clone(), mode.work.applied.subscribe());
+        let (client, stop) = (client.clone(), serving.clone());
+        tokio::spawn(health::run(options, state, mode.metrics, client, stop));
+    }
     let admin = tokio::spawn(admin::serve(mode.admin, pages, serving.clone()));
     let intercepts = matches!(mode.work.services, Some(Capture::Transparent(_)));
     if let Some(Capture::Transparent(options)) = &mode.work.services {

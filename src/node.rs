@@ -14,13 +14,17 @@ use ipnet::IpNet;
 use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::WatchOptions;
+use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::intercept::{self, InterceptOptions, Method, NodeAddresses};
 use sealane_proxy::node::Capture;
 
+use tokio::sync::watch;
+
 use crate::admin::PrometheusHandle;
 use crate::dns::NameOptions;
 use crate::exit::Failure;
+use crate::health::HealthOptions;
 use crate::mode::{self, Mode, ModeOptions};
 use crate::serve::bind::Binder;
 use crate::serve::workers::{Dns, Work, distribute};
@@ -70,6 +74,8 @@ pub(crate) struct NodeOptions {
     #[command(flatten)]
     names: NameOptions,
     #[command(flatten)]
+    health: HealthOptions,
+    #[command(flatten)]
     mode: ModeOptions,
 }
 
@@ -98,6 +104,8 @@ pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(),
         network: None,
         sockets: HostSockets::here(),
         connector: Connector::Direct,
+        connections: Connections::new(Limits::none()),
+        applied: watch::Sender::default(),
         gateway: None,
         dns,
         pod: None,
@@ -115,6 +123,7 @@ pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(),
         admin,
         metrics,
         watch,
+        health: Some(options.health),
         publisher,
         work,
         addresses: BTreeMap::from_iter(addresses),
@@ -155,7 +164,7 @@ impl NodeOptions {
 /// How connections are intercepted.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 enum MethodOption {
-    /// tproxy, unless a bridge between pods would lose its packets
+    /// tproxy, unless there is a bridge between pods
     #[default]
     Auto,
     /// TPROXY: clients' addresses are kept
@@ -169,14 +178,13 @@ impl MethodOption {
         match self {
             Self::Tproxy => Method::Transparent,
             Self::Redirect => Method::Redirect,
-            Self::Auto => match intercept::lossy_bridge(pods) {
+            Self::Auto => match intercept::bridge_between_pods(pods) {
                 None => Method::Transparent,
                 Some(bridge) => {
                     tracing::warn!(
                         bridge,
                         "intercepting by redirection, so that endpoints see the node's address: \
-                         net.bridge.bridge-nf-call-iptables is on, which loses transparently \
-                         intercepted packets of pods behind this bridge"
+                         transparent interception does not work for pods behind a bridge"
                     );
                     Method::Redirect
                 }

@@ -16,10 +16,12 @@ use futures_util::FutureExt as _;
 use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::WatchOptions;
+use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::intercept;
 use sealane_proxy::intercept::redirect::{self, Probe, RedirectOptions};
 use sealane_proxy::sidecar::{OPAQUE_PORTS, PodOptions};
+use tokio::sync::watch;
 
 pub(crate) use self::app::leave;
 use crate::admin::PrometheusHandle;
@@ -83,6 +85,8 @@ pub(crate) fn run(options: SidecarOptions, metrics: PrometheusHandle) -> Result<
         network: None,
         sockets: sockets.clone(),
         connector: Connector::from_sockets(sockets),
+        connections: Connections::new(Limits::none()),
+        applied: watch::Sender::default(),
         gateway: None,
         dns: None,
         services: None,
@@ -100,6 +104,7 @@ pub(crate) fn run(options: SidecarOptions, metrics: PrometheusHandle) -> Result<
             node: options.node_name,
             ..WatchOptions::services_only()
         },
+        health: None,
         publisher,
         work,
         addresses: BTreeMap::new(),

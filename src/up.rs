@@ -84,6 +84,7 @@ pub(crate) fn run(options: UpOptions, metrics: PrometheusHandle) -> Result<(), F
         publisher,
         reader,
         explainer,
+        connections: work.connections.clone(),
         workers,
         console,
     }));

@@ -185,7 +185,11 @@ impl Compiler {
             .gateway
             .build(&self.services, epoch_seconds, snapshot, problems);
         let found = problems.take_changed(&snapshot.problems);
+        let is_leaving = self.services.node_is_leaving;
+        let node_changed =
+            std::mem::replace(&mut snapshot.node_is_leaving, is_leaving) != is_leaving;
         let is_changed = services.services > 0
+            || node_changed
             || gateway.is_changed
             || std::mem::take(&mut self.namespaces_changed)
             || found.is_some();

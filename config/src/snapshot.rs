@@ -31,6 +31,9 @@ pub struct Snapshot {
     pub vips: HashTrieMapSync<(IpAddr, Protocol, u16), Arc<ServicePort>>,
     /// Service ports by node port.
     pub node_ports: HashTrieMapSync<(Protocol, u16), Arc<ServicePort>>,
+    /// The Node that this process runs on is about to go: it is being deleted, or the cluster
+    /// autoscaler has marked it. Load balancers are told to look elsewhere.
+    pub node_is_leaving: bool,
     /// Names of the namespaces that exist.
     pub namespaces: HashTrieMapSync<Arc<str>, ()>,
     /// Services by cluster IP, for reverse DNS.

@@ -13,6 +13,7 @@ mod custom;
 mod exchange;
 mod failure;
 mod follow;
+mod progress;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::compile::{
     Built, Change, Compiler, Delta, GatewayOptions, NodeIdentity, ObjectKey, Work,
 };
 use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
+use progress::Progress;
 use watches::Watches;
 
 /// How often staleness is measured and certificates are checked.
@@ -132,6 +134,7 @@ pub async fn run(
         publisher,
         give_up_certificates: None,
         has_published: false,
+        progress: Progress::new(jiff::Timestamp::now().as_millisecond()),
     };
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING_PERIOD);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -154,6 +157,7 @@ pub async fn run(
 }
 
 fn describe_metrics() {
+    progress::describe();
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
     describe_gauge!(
         "sealane_config_generation",
@@ -225,6 +229,7 @@ struct State {
     /// When the first snapshot goes without the certificates that are still missing.
     give_up_certificates: Option<Instant>,
     has_published: bool,
+    progress: Progress,
 }
 
 impl State {
@@ -252,6 +257,7 @@ impl State {
         if let Some(kind) = listed_kind(&change) {
             self.unlisted.remove(kind);
         }
+        self.progress.took(&change);
         self.compiler.apply(change, Instant::now());
     }
 
@@ -277,11 +283,14 @@ impl State {
             is_changed,
         } = self.compiler.build(now, epoch_seconds);
         if self.has_published && !is_changed {
+            self.progress.nothing_changed();
             return;
         }
         snapshot.synced = true;
         let generation = self.publisher.publish(snapshot);
         self.has_published = true;
+        self.progress
+            .published(jiff::Timestamp::now().as_millisecond());
         metrics::gauge!("sealane_config_generation").set(generation as f64);
         metrics::histogram!("sealane_config_publish_seconds").record(now.elapsed());
         count(work);

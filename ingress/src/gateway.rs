@@ -1,11 +1,14 @@
 //! The gateway of one worker.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use sealane_config::Reader;
+use sealane_proxy::admission::Place;
 use sealane_proxy::http::{ClientStream, Engine, ServerOptions, serve_relayed};
+use sealane_proxy::live::UPKEEP;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -57,45 +60,80 @@ impl Gateway {
         }
     }
 
+    /// Keeps the metrics in order until `shutdown`. Run one of these for each gateway.
+    pub async fn maintain(&self, shutdown: CancellationToken) {
+        let upkeep = async {
+            loop {
+                tokio::time::sleep(UPKEEP).await;
+                self.inner.metrics.upkeep();
+            }
+        };
+        shutdown.run_until_cancelled(upkeep).await;
+    }
+
     /// Serves plain HTTP, HTTP/1.1 or HTTP/2 with prior knowledge. After `shutdown` nothing is
     /// accepted any more and connections end when their requests are answered; the future resolves
     /// when the last has ended. It is up to the caller to set a deadline, and to wait for
     /// [`Engine::drained`] for upgraded connections.
     ///
     /// Has to run in a [`tokio::task::LocalSet`].
-    pub async fn serve_http(&self, listener: TcpListener, shutdown: CancellationToken) {
+    ///
+    /// # Errors
+    /// The listener cannot be used any more.
+    pub async fn serve_http(
+        &self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
         let inner = Rc::clone(&self.inner);
-        let token = shutdown.clone();
-        accept_loop(listener, shutdown, move |stream, client| {
-            let peer = peer(&stream, client, false);
-            let server = inner.options.server.clone();
-            serve_connection(Rc::clone(&inner), stream, peer, server, token.clone())
-        })
-        .await;
+        let admitted = self.inner.engine.connections();
+        accept_loop(
+            listener,
+            admitted,
+            shutdown,
+            move |stream, client, place| {
+                let peer = peer(&stream, client, false);
+                let server = inner.options.server.clone();
+                serve_connection(Rc::clone(&inner), stream, peer, server, place)
+            },
+        )
+        .await
     }
 
     /// Serves HTTPS: HTTP/2 or HTTP/1.1, as negotiated. Otherwise as [`Self::serve_http`].
-    pub async fn serve_https(&self, listener: TcpListener, shutdown: CancellationToken) {
+    ///
+    /// # Errors
+    /// The listener cannot be used any more.
+    pub async fn serve_https(
+        &self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
         let inner = Rc::clone(&self.inner);
         let acceptor = TlsAcceptor::from(Arc::clone(&inner.options.tls));
-        let token = shutdown.clone();
-        accept_loop(listener, shutdown, move |stream, client| {
-            let (inner, acceptor, token) = (Rc::clone(&inner), acceptor.clone(), token.clone());
-            async move {
-                let peer = peer(&stream, client, true);
-                let accepted = tokio::select! {
-                    accepted = Box::pin(tls::accept(&acceptor, stream)) => accepted,
-                    () = token.cancelled() => return,
-                };
-                if let Some(stream) = accepted {
-                    let mut server = inner.options.server.clone();
-                    server.http2_only = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    // Boxed, because a session is large and is moved from state to state.
-                    serve_connection(inner, Box::new(stream), peer, server, token).await;
+        let admitted = self.inner.engine.connections();
+        accept_loop(
+            listener,
+            admitted,
+            shutdown,
+            move |stream, client, place| {
+                let (inner, acceptor) = (Rc::clone(&inner), acceptor.clone());
+                async move {
+                    let peer = peer(&stream, client, true);
+                    let accepted = tokio::select! {
+                        accepted = Box::pin(tls::accept(&acceptor, stream)) => accepted,
+                        () = place.end().cancelled() => return,
+                    };
+                    if let Some(stream) = accepted {
+                        let mut server = inner.options.server.clone();
+                        server.http2_only = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        // Boxed, because a session is large and is moved from state to state.
+                        serve_connection(inner, Box::new(stream), peer, server, place).await;
+                    }
                 }
-            }
-        })
-        .await;
+            },
+        )
+        .await
     }
 }
 
@@ -109,7 +147,7 @@ async fn serve_connection<I>(
     stream: I,
     peer: Peer,
     server: ServerOptions,
-    shutdown: CancellationToken,
+    place: Rc<Place>,
 ) where
     I: ClientStream + Send + 'static,
 {
@@ -118,8 +156,13 @@ async fn serve_connection<I>(
     let plain = Plain {
         gateway: Rc::clone(&inner),
         peer: Rc::clone(&peer),
+        place: Rc::clone(&place),
     };
-    let handler = move |request| handle::handle(Rc::clone(&gateway), Rc::clone(&peer), request);
+    let end = place.end().clone();
+    let handler = move |request| {
+        place.used();
+        handle::handle(Rc::clone(&gateway), Rc::clone(&peer), request)
+    };
     let relayed = (&inner.engine, &plain);
-    serve_relayed(stream, &server, relayed, handler, shutdown).await;
+    serve_relayed(stream, &server, relayed, handler, end).await;
 }

@@ -1,13 +1,12 @@
 //! What is counted about the gateway's requests. Labels come from configuration only.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::StatusCode;
 use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
 use sealane_config::model::ObjectRef;
+use sealane_proxy::live::{Cache, Series};
 
 const REQUESTS: &str = "sealane_gateway_requests_total";
 const SECONDS: &str = "sealane_gateway_request_seconds";
@@ -15,9 +14,8 @@ const SECONDS: &str = "sealane_gateway_request_seconds";
 /// The handles of one worker, resolved once for each object that routes come from.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    routes: RefCell<HashMap<ObjectRef, Rc<RouteMetrics>>>,
-    /// Requests that no rule took.
-    unrouted: RefCell<Option<Rc<RouteMetrics>>>,
+    /// `None` is for requests that no rule took.
+    routes: Cache<Option<ObjectRef>, RouteMetrics>,
 }
 
 /// The handles of one object.
@@ -29,18 +27,25 @@ pub(crate) struct RouteMetrics {
 impl Metrics {
     /// The handles for requests of this object's rules; `None` for those that no rule took.
     pub(crate) fn route(&self, source: Option<&ObjectRef>) -> Rc<RouteMetrics> {
-        let Some(source) = source else {
-            let mut unrouted = self.unrouted.borrow_mut();
-            return Rc::clone(unrouted.get_or_insert_with(|| Rc::new(RouteMetrics::new("", ""))));
+        let (namespace, name) = match source {
+            Some(source) => (&*source.namespace, &*source.name),
+            None => ("", ""),
         };
-        if let Some(known) = self.routes.borrow().get(source) {
-            return Rc::clone(known);
+        let new = || RouteMetrics::new(namespace, name);
+        self.routes.get(&source.cloned(), new)
+    }
+
+    /// To be called every [`UPKEEP`](sealane_proxy::live::UPKEEP).
+    pub(crate) fn upkeep(&self) {
+        self.routes.upkeep();
+    }
+}
+
+impl Series for RouteMetrics {
+    fn keep(&self) {
+        for counter in &self.requests {
+            counter.increment(0);
         }
-        let new = Rc::new(RouteMetrics::new(&source.namespace, &source.name));
-        self.routes
-            .borrow_mut()
-            .insert(source.clone(), Rc::clone(&new));
-        new
     }
 }
 

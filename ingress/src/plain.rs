@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::StatusCode;
+use sealane_proxy::admission::Place;
 use sealane_proxy::http::{Front, PlainHead, Route, Target, is_default};
 
 use crate::decide::decide_plain;
@@ -16,6 +17,7 @@ use crate::metrics::RouteMetrics;
 pub(crate) struct Plain {
     pub(crate) gateway: Rc<Inner>,
     pub(crate) peer: Rc<Peer>,
+    pub(crate) place: Rc<Place>,
 }
 
 /// What was decided about a request.
@@ -37,6 +39,7 @@ impl Front for Plain {
         if options.access_log {
             return None;
         }
+        self.place.used();
         let secure = self.peer.secure;
         let decided = decide_plain(
             &reader.load(),

@@ -65,6 +65,8 @@ pub enum ErrorKind {
     ExpectationFailed,
     /// A transfer coding other than `chunked` (501, and the connection is closed).
     UnknownCoding,
+    /// The request's body comes too slowly (408, and the connection is closed).
+    SlowBody,
     /// No rule takes the request (404).
     NoRoute,
     /// The rule that takes the request cannot be served as it is written (503).
@@ -75,6 +77,8 @@ pub enum ErrorKind {
     NoPort,
     /// The Service has no endpoint that is ready (503).
     NoEndpoints,
+    /// We have no port or address left to connect to an endpoint from (503).
+    NoLocalPorts,
     /// As many requests are worked on as may be: the proxy's limit, or that of every endpoint (503).
     Overloaded,
     /// The request would be sent again if the retry budget were not used up (503).
@@ -106,11 +110,13 @@ impl ErrorKind {
             Self::BodyTooLarge => "body_too_large",
             Self::ExpectationFailed => "expectation_failed",
             Self::UnknownCoding => "unknown_coding",
+            Self::SlowBody => "slow_body",
             Self::NoRoute => "no_route",
             Self::InvalidRoute => "invalid_route",
             Self::NoService => "no_service",
             Self::NoPort => "no_port",
             Self::NoEndpoints => "no_endpoints",
+            Self::NoLocalPorts => "no_local_ports",
             Self::Overloaded => "overloaded",
             Self::RetryBudget => "retry_budget",
             Self::ConnectFailed => "connect_failed",
@@ -133,11 +139,13 @@ impl ErrorKind {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::InvalidRoute
             | Self::NoService
             | Self::NoPort
             | Self::NoEndpoints
+            | Self::NoLocalPorts
             | Self::Overloaded
             | Self::RetryBudget => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed | Self::UpstreamReset | Self::BadResponse => {
@@ -155,6 +163,7 @@ impl ErrorKind {
         matches!(
             self,
             Self::BadRequest
+                | Self::SlowBody
                 | Self::UnknownCoding
                 | Self::ExpectationFailed
                 | Self::TargetTooLong
@@ -174,6 +183,7 @@ impl ErrorKind {
             | Self::TargetTooLong
             | Self::HeadersTooLarge
             | Self::BodyTooLarge
+            | Self::SlowBody
             | Self::ExpectationFailed
             | Self::UnknownCoding => "DPE",
             Self::NoRoute | Self::InvalidRoute | Self::NoService | Self::NoPort | Self::Loop => {
@@ -182,7 +192,7 @@ impl ErrorKind {
             Self::NoEndpoints => "UH",
             Self::Overloaded => "UO",
             Self::RetryBudget => "URX",
-            Self::ConnectFailed | Self::ConnectTimeout => "UF",
+            Self::NoLocalPorts | Self::ConnectFailed | Self::ConnectTimeout => "UF",
             Self::UpstreamReset => "UC",
             Self::BadResponse => "UPE",
             Self::ResponseTimeout | Self::RequestTimeout => "UT",

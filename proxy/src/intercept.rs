@@ -31,7 +31,7 @@ use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use addresses::{NodeAddresses, device_addresses};
-pub use bridge::lossy_bridge;
+pub use bridge::bridge_between_pods;
 use netlink::NfTables;
 pub use original::original_destination;
 use state::{Elements, difference, record};
@@ -129,8 +129,7 @@ pub enum Method {
     /// TPROXY: the connection's local address is what the client dialled.
     #[default]
     Transparent,
-    /// REDIRECT, where packets that TPROXY has assigned are lost (behind a bridge that hands its
-    /// packets to the firewall): connection tracking knows what the client dialled, see
+    /// REDIRECT, where TPROXY does not work (see [`bridge_between_pods`]): connection tracking knows what the client dialled, see
     /// [`original_destination`]. Clients' addresses are not kept.
     Redirect,
 }

@@ -4,6 +4,8 @@
 //! Everything here runs on a worker: one thread, one current-thread runtime, tasks spawned with
 //! [`tokio::task::spawn_local`]. Workers share nothing but the snapshot and the endpoints' counters.
 
+pub mod accept;
+pub mod admission;
 pub mod balance;
 mod clock;
 pub mod connect;
@@ -11,6 +13,7 @@ mod detect;
 mod error;
 pub mod http;
 pub mod intercept;
+pub mod live;
 pub mod node;
 mod pool;
 mod scratch;

@@ -22,12 +22,14 @@ use sealane_config::Reader;
 use sealane_config::sockets::HostSockets;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connect::Connector;
 use crate::http::Engine;
 use crate::intercept::{self, InterceptOptions};
+use crate::live::UPKEEP;
 use crate::sidecar::{Direction, PodOptions};
 use crate::tcp::{Flows, Metrics};
 use crate::udp::{Arrival, FlowBudget, UdpOptions, UdpProxy};
@@ -169,7 +171,17 @@ impl NodeProxy {
             let datagrams = udp.run(worker.shutdown.clone());
             worker.connections.spawn_local(datagrams);
         }
-        shutdown.cancelled().await;
+        let measured = Rc::clone(&worker);
+        let upkeep = async move {
+            loop {
+                sleep(UPKEEP).await;
+                measured.metrics.upkeep();
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = upkeep => {}
+        }
         worker.shutdown.cancel();
         worker.connections.close();
         worker.connections.wait().await;

@@ -1,19 +1,21 @@
 //! What is answered to a GET. Nothing here shows a Secret, a header or the environment.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
+use sealane_config::model::Service;
+use sealane_proxy::admission::Connections;
 use serde_json::{Value, json};
 
-use super::metrics;
+use super::debug;
 use super::readiness::Readiness;
 use crate::explain::Explainer;
 
 /// Media types.
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Who may ask for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub(crate) struct Pages {
     pub(crate) explainer: Explainer,
     /// The metrics.
     pub(crate) metrics: PrometheusHandle,
+    /// The data plane's connections.
+    pub(crate) connections: Connections,
 }
 
 impl Pages {
@@ -54,15 +58,13 @@ impl Pages {
         match (path, scope) {
             ("/livez" | "/live" | "/healthz", _) => text(StatusCode::OK, "ok\n".to_owned()),
             ("/readyz" | "/ready", _) => self.readyz(),
-            ("/metrics", _) => Page {
-                status: StatusCode::OK,
-                media_type: METRICS,
-                body: metrics::render(&self.metrics),
-            },
             ("/version", _) => {
                 object(&json!({"version": env!("CARGO_PKG_VERSION"), "mode": self.mode}))
             }
             ("/debug/snapshot", Scope::All) => object(&self.snapshot()),
+            ("/debug/config", Scope::All) => self.of_services(query, debug::config),
+            ("/debug/endpoints", Scope::All) => self.of_services(query, debug::endpoints),
+            ("/debug/connections", Scope::All) => object(&debug::connections(&self.connections)),
             ("/debug/explain", Scope::All) => match self.explainer.answer(query) {
                 Ok(body) => Page {
                     status: StatusCode::OK,
@@ -73,6 +75,15 @@ impl Pages {
             },
             _ => text(StatusCode::NOT_FOUND, format!("no page {path:?}\n")),
         }
+    }
+
+    /// The Services, or the one that `service=NAMESPACE/NAME` names.
+    fn of_services(&self, query: &str, show: fn(&Service) -> Value) -> Page {
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        let only = pairs.find(|(name, _)| name == "service");
+        let only = only.map(|(_, value)| value);
+        let snapshot = Arc::clone(&self.explainer.reader.load());
+        object(&debug::services(&snapshot, only.as_deref(), show))
     }
 
     /// Kubernetes' own form: `ok`, or what is missing, a line each.

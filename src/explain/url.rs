@@ -165,7 +165,7 @@ fn certificate(trail: &mut Trail, snapshot: &Snapshot, query: &UrlQuery) {
     };
     let step = trail.step(Phase::Certificate, Mark::Chosen, what, how);
     step.of(&certificate.source, "");
-    if certificate.not_after < k8s_openapi::jiff::Timestamp::now().as_second() {
+    if certificate.not_after < jiff::Timestamp::now().as_second() {
         step.mark = Mark::Note;
         step.why.push_str("; it has expired, so clients refuse it");
     }

@@ -14,13 +14,14 @@ use sealane_config::sockets::{HostSockets, tcp_listener};
 use sealane_dns::{DnsServer, DnsSettings};
 use sealane_ingress::{Gateway, GatewayOptions};
 use sealane_proxy::FlowBudget;
+use sealane_proxy::admission::Connections;
 use sealane_proxy::balance::Affinity;
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, Hop, Shared};
 use sealane_proxy::intercept::Interceptor;
 use sealane_proxy::node::{Capture, NodeProxy};
 use sealane_proxy::sidecar::{Direction, Engines, PodOptions, SidecarProxy};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +64,10 @@ pub(crate) struct Work {
     pub(crate) sockets: HostSockets,
     /// Connects to endpoints.
     pub(crate) connector: Connector,
+    /// The connections of clients.
+    pub(crate) connections: Connections,
+    /// Told of the last generation that is in force in the kernel.
+    pub(crate) applied: watch::Sender<u64>,
     /// Serves Ingresses on sockets of [`Sockets::gateway`].
     pub(crate) gateway: Option<GatewayOptions>,
     /// Answers names on sockets of [`Sockets::dns`].
@@ -251,8 +256,13 @@ impl Worker {
     async fn serve(self, set: Sockets, bound: Bound) {
         let options = EngineOptions {
             affinity: self.affinity.clone(),
+            connections: self.work.connections.clone(),
             shared: self.shared.clone(),
-            hop: Hop::Node,
+            hop: if self.work.pod.is_some() {
+                Hop::Sidecar
+            } else {
+                Hop::Node
+            },
             ..EngineOptions::default()
         };
         let engine = Engine::new(self.connector(), options);
@@ -291,12 +301,21 @@ impl Worker {
             let gateway = Gateway::new(reader, engine.clone(), options.clone());
             let http = tokio::net::TcpListener::from_std(sockets.http)?;
             let https = tokio::net::TcpListener::from_std(sockets.https)?;
+            let (measured, drain) = (gateway.clone(), self.drain.clone());
+            let upkeep = async move { measured.maintain(drain).await };
+            parts.push(upkeep.map(Ok).boxed_local());
             let (plain, drain) = (gateway.clone(), self.drain.clone());
-            let plain = async move { plain.serve_http(http, drain).await };
-            parts.push(plain.map(Ok).boxed_local());
+            let plain = async move {
+                let served = plain.serve_http(http, drain).await;
+                served.context("cannot accept HTTP connections")
+            };
+            parts.push(plain.boxed_local());
             let drain = self.drain.clone();
-            let tls = async move { gateway.serve_https(https, drain).await };
-            parts.push(tls.map(Ok).boxed_local());
+            let tls = async move {
+                let served = gateway.serve_https(https, drain).await;
+                served.context("cannot accept HTTPS connections")
+            };
+            parts.push(tls.boxed_local());
         }
         if let Some(dns) = &self.work.dns {
             self.names(dns, set.dns, &mut parts)?;
@@ -346,6 +365,9 @@ impl Worker {
     fn pod(&self, pod: &PodOptions, engine: &Engine, parts: &mut Vec<Part>) -> anyhow::Result<()> {
         let (reader, drain) = (self.work.reader.clone(), self.drain.clone());
         let options = EngineOptions {
+            connections: self.work.connections.clone(),
+            shared: self.shared.clone(),
+            hop: Hop::Sidecar,
             direction: Direction::Inbound,
             ..EngineOptions::default()
         };
@@ -389,6 +411,14 @@ impl Worker {
             && self.index == 0
         {
             let kernel = Interceptor::open(options.clone()).context("cannot program the kernel")?;
+            let (mut in_force, applied) = (kernel.applied(), self.work.applied.clone());
+            let telling = async move {
+                while in_force.changed().await.is_ok() {
+                    applied.send_replace(*in_force.borrow_and_update());
+                }
+                Ok(())
+            };
+            parts.push(telling.boxed_local());
             parts.push(kernel.run(reader, drain).map(Ok).boxed_local());
         }
         Ok(())

@@ -10,6 +10,7 @@ use sealane_cluster::network::PodNetwork;
 use sealane_cluster::runtime::{AgentOptions, NodeAgent};
 use sealane_config::watch::WatchOptions;
 use sealane_config::{Publisher, Reader};
+use sealane_proxy::admission::Connections;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::apply;
@@ -71,6 +72,8 @@ pub(crate) struct Parts {
     pub(crate) explainer: Explainer,
     /// The data plane.
     pub(crate) workers: Workers,
+    /// The connections of clients.
+    pub(crate) connections: Connections,
     /// The console.
     pub(crate) console: Console,
 }
@@ -91,6 +94,7 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         publisher,
         reader,
         explainer,
+        connections,
         mut workers,
         mut console,
     } = parts;
@@ -110,6 +114,7 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         readiness: readiness.clone(),
         explainer,
         metrics,
+        connections,
     };
     // Where `sealane explain` finds us. Without it that has to be told: no reason to stop.
     if let Err(error) = data_dir.announce(admin_addr) {

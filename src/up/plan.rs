@@ -10,6 +10,7 @@ use sealane_config::Reader;
 use sealane_config::sockets::HostSockets;
 use sealane_dns::DnsSettings;
 use sealane_ingress::{GatewayOptions, tls};
+use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Hop, ServerOptions};
 use sealane_proxy::intercept::InterceptOptions;
@@ -17,6 +18,8 @@ use sealane_proxy::node::Capture;
 
 use super::settings::{Addresses, Settings};
 use super::system::DNS_PORT;
+use tokio::sync::watch;
+
 use crate::serve::workers::{Dns, Work};
 
 /// Port of the listeners for intercepted connections, in the cluster's namespace.
@@ -54,6 +57,8 @@ pub(super) fn work(
         network: Some(network.clone()),
         sockets: sockets.clone(),
         connector,
+        connections: Connections::new(Limits::none()),
+        applied: watch::Sender::default(),
         gateway: Some(GatewayOptions {
             tls: tls::server_config(reader.clone(), fallback).context("cannot set up TLS")?,
             https_port: https.port(),

@@ -11,6 +11,9 @@ use crate::model::EndpointInfo;
 /// The label with the zone of a Node.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// The taint with which the cluster autoscaler marks a Node that it is about to remove.
+const LEAVING: &str = "ToBeDeletedByClusterAutoscaler";
+
 /// The node that this process runs on. Without one nothing is local and no hint is for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeIdentity {
@@ -22,15 +25,20 @@ pub struct NodeIdentity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRecord {
     pub(super) zone: Option<Arc<str>>,
+    /// It is being deleted, or about to be.
+    pub(super) is_leaving: bool,
 }
 
 impl NodeRecord {
     /// Reads a Node.
     pub fn read(_: &ObjectKey, node: v1::Node, names: &mut Names) -> Self {
+        let is_deleted = node.metadata.deletion_timestamp.is_some();
+        let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
         let labels = node.metadata.labels.unwrap_or_default();
         let zone = labels.get(ZONE).filter(|zone| !zone.is_empty());
         Self {
             zone: zone.map(|zone| names.get(zone)),
+            is_leaving: is_deleted || taints.iter().any(|taint| taint.key == LEAVING),
         }
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Services {
     records: Store<ServiceRecord>,
     slices: Store<SliceRecord>,
     nodes: Store<NodeRecord>,
+    /// Of the Node that this process runs on, see [`Snapshot::node_is_leaving`].
+    pub(super) node_is_leaving: bool,
     here: Option<Here>,
     /// Sorted by name.
     slices_of: HashMap<ObjectKey, Vec<ObjectKey>>,
@@ -69,6 +71,7 @@ impl Services {
             records: Store::new("Service"),
             slices: Store::new("EndpointSlice"),
             nodes: Store::new("Node"),
+            node_is_leaving: false,
             here: node.map(|node| Here {
                 node: node.name,
                 zone: None,
@@ -123,7 +126,9 @@ impl Services {
             namespace: "".into(),
             name: Arc::clone(&here.node),
         };
-        let zone = self.nodes.get(&key).and_then(|node| node.zone.clone());
+        let node = self.nodes.get(&key);
+        self.node_is_leaving = node.is_some_and(|node| node.is_leaving);
+        let zone = node.and_then(|node| node.zone.clone());
         if here.zone != zone {
             here.zone = zone;
             let hinted = self.compiled.iter().filter(|(_, it)| it.has_zone_hints);

@@ -14,6 +14,9 @@ use crate::model::{Conditions, EndpointInfo, EndpointPorts, Location, Problem, P
 /// Names the Service that a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// When the change happened that made the slice controller write the slice (RFC 3339).
+const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
 /// The fields of an EndpointSlice that are used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SliceRecord {
@@ -22,6 +25,18 @@ pub struct SliceRecord {
     pub(super) ports: EndpointPorts,
     pub(super) endpoints: Box<[Arc<EndpointInfo>]>,
     pub(super) problems: Vec<Problem>,
+    /// When the change happened that it was written for.
+    pub(crate) triggered: Trigger,
+}
+
+/// A time, in milliseconds since the Unix epoch, that does not make one record differ from another.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trigger(pub(crate) Option<i64>);
+
+impl PartialEq for Trigger {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 impl SliceRecord {
@@ -30,6 +45,11 @@ impl SliceRecord {
         if slice.address_type == "FQDN" {
             return None;
         }
+        let annotations = slice.metadata.annotations.unwrap_or_default();
+        let triggered = annotations
+            .get(TRIGGERED)
+            .and_then(|time| time.parse().ok());
+        let triggered = triggered.map(|time: jiff::Timestamp| time.as_millisecond());
         let labels = slice.metadata.labels.unwrap_or_default();
         let service = labels.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
         let service = key.sibling(&names.get(service));
@@ -52,6 +72,7 @@ impl SliceRecord {
             ports: ports_of(ports, names),
             endpoints: endpoints.into(),
             problems,
+            triggered: Trigger(triggered),
         })
     }
 }

@@ -57,10 +57,10 @@ impl Edge {
         };
         let (plain, token) = (gateway.clone(), shutdown.clone());
         edge.listeners.push(tokio::task::spawn_local(async move {
-            plain.serve_http(http, token).await
+            plain.serve_http(http, token).await.unwrap();
         }));
         edge.listeners.push(tokio::task::spawn_local(async move {
-            gateway.serve_https(https, shutdown).await
+            gateway.serve_https(https, shutdown).await.unwrap();
         }));
         edge
     }

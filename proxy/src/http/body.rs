@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 
 use super::exchange::Exchange;
 use super::io::Busy;
+use super::pace::Paced;
 use super::replay::Replay;
 
 /// Why a body ended early. Sources keep an HTTP/2 reset code, so that it is passed on.
@@ -26,6 +27,8 @@ enum Kind {
     Empty,
     Full(Bytes),
     Incoming(Incoming),
+    /// A request body that must not come too slowly.
+    Paced(Box<Paced>),
     /// A request body that can be sent again.
     Replay(Replay),
     /// A response body whose end is the end of an exchange with an endpoint.
@@ -54,6 +57,14 @@ impl Body {
         Kind::Incoming(incoming).into()
     }
 
+    /// The same, if it is sent by a client, with an eye on how fast.
+    pub(super) fn paced(mut self) -> Self {
+        if let Kind::Incoming(incoming) = self.kind {
+            self.kind = Kind::Paced(Box::new(Paced::new(incoming)));
+        }
+        self
+    }
+
     pub(super) fn replay(replay: Replay) -> Self {
         Kind::Replay(replay).into()
     }
@@ -71,7 +82,11 @@ impl Body {
     pub(super) fn into_full(self) -> Bytes {
         match self.kind {
             Kind::Full(bytes) => bytes,
-            Kind::Empty | Kind::Incoming(_) | Kind::Replay(_) | Kind::Exchange(..) => Bytes::new(),
+            Kind::Empty
+            | Kind::Incoming(_)
+            | Kind::Paced(_)
+            | Kind::Replay(_)
+            | Kind::Exchange(..) => Bytes::new(),
         }
     }
 
@@ -93,6 +108,7 @@ impl fmt::Debug for Body {
             Kind::Empty => "empty",
             Kind::Full(_) => "full",
             Kind::Incoming(_) => "incoming",
+            Kind::Paced(_) => "paced",
             Kind::Replay(_) => "replay",
             Kind::Exchange(..) => "exchange",
         };
@@ -116,6 +132,7 @@ impl HttpBody for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Kind::Incoming(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Kind::Paced(paced) => paced.poll_frame(cx),
             Kind::Replay(replay) => replay.poll_frame(cx),
             Kind::Exchange(incoming, exchange) => {
                 let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
@@ -161,6 +178,7 @@ impl HttpBody for Body {
             Kind::Empty => true,
             Kind::Full(_) => false,
             Kind::Incoming(incoming) | Kind::Exchange(incoming, _) => incoming.is_end_stream(),
+            Kind::Paced(paced) => paced.inner.is_end_stream(),
             Kind::Replay(replay) => replay.is_end_stream(),
         }
     }
@@ -170,6 +188,7 @@ impl HttpBody for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Incoming(incoming) | Kind::Exchange(incoming, _) => incoming.size_hint(),
+            Kind::Paced(paced) => paced.inner.size_hint(),
             Kind::Replay(replay) => replay.size_hint(),
         }
     }

@@ -18,8 +18,10 @@ use super::body::Body;
 use super::relay::Connections;
 use super::respond::{self, Hop};
 use super::services::{ServiceState, Services, Shared};
+use crate::admission;
 use crate::balance::{Affinity, Balancer};
 use crate::connect::Connector;
+use crate::live::UPKEEP;
 use crate::pool::Pool;
 use crate::sidecar::Direction;
 use crate::{Error, ErrorKind};
@@ -95,6 +97,8 @@ pub struct EngineOptions {
     pub hop: Hop,
     /// Clients that stay with their endpoint; one table for all workers.
     pub affinity: Affinity,
+    /// The connections of clients; one count for all workers.
+    pub connections: admission::Connections,
     /// Which way requests go, for metrics.
     pub direction: Direction,
 }
@@ -113,6 +117,7 @@ pub(super) struct Inner {
     pub(super) services: Services,
     pub(super) tunnels: TaskTracker,
     pub(super) hop: Hop,
+    connections: admission::Connections,
     /// Where a request that failed looks for endpoints that have appeared since it came.
     pub(super) reader: RefCell<Option<Reader>>,
 }
@@ -128,9 +133,15 @@ impl Engine {
                 services: Services::new(options.shared, options.direction),
                 tunnels: TaskTracker::new(),
                 hop: options.hop,
+                connections: options.connections,
                 reader: RefCell::new(None),
             }),
         }
+    }
+
+    /// The connections of clients, for listeners to admit them.
+    pub fn connections(&self) -> &admission::Connections {
+        &self.inner.connections
     }
 
     pub(super) fn hop(&self) -> Hop {
@@ -153,10 +164,12 @@ impl Engine {
         *self.inner.reader.borrow_mut() = Some(reader.clone());
         let mut tick = interval(SWEEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut upkeep = interval(UPKEEP);
         let mut published = true;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
+                _ = upkeep.tick() => self.inner.services.upkeep(),
                 _ = tick.tick() => {}
                 change = reader.changed(), if published => published = change.is_some(),
             }

@@ -47,6 +47,16 @@ pub(super) fn not_connected(error: &ConnectError) -> Failure {
             ErrorKind::ConnectTimeout,
             "no endpoint accepted a connection in time",
         )
+    } else if error.is_out_of_ports() {
+        // To another endpoint there may be some left: a port is taken for one destination only.
+        return Failure {
+            error: Error::new(
+                ErrorKind::NoLocalPorts,
+                "no local port is left to connect from",
+            ),
+            reason: Reason::NotConnected,
+            blame: false,
+        };
     } else {
         tracing::debug!(%error, "no connection to an endpoint");
         Error::new(

@@ -278,6 +278,7 @@ fn faulty(fault: Fault) -> Error {
             ErrorKind::BadRequest,
             "the request's body is malformed or cut short",
         ),
+        Fault::TooSlow => Error::new(ErrorKind::SlowBody, "the request's body comes too slowly"),
         Fault::TooLong => Error::new(
             ErrorKind::BodyTooLarge,
             "the request's body is longer than the Service takes",

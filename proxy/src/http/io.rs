@@ -22,8 +22,11 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+use super::frames::Frames;
 use super::serve::ServerOptions;
 use crate::clock;
+
+const FLOODS: &str = "sealane_http2_floods_total";
 
 /// How an HTTP/2 connection begins (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -110,6 +113,8 @@ pub(super) struct Watched<I> {
     prefix: Bytes,
     activity: Arc<Activity>,
     heads: bool,
+    /// What an HTTP/2 client's frames are good for.
+    frames: Option<Box<Frames>>,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
@@ -145,6 +150,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
                 prefix: prefix.freeze(),
                 activity,
                 heads,
+                frames: (!heads).then(|| Box::new(Frames::new())),
             };
             return Ok(Some((watched, spoken)));
         }
@@ -152,6 +158,24 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
 
     pub(super) fn activity(&self) -> &Arc<Activity> {
         &self.activity
+    }
+
+    /// Looks at what was read.
+    fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(frames) = &mut self.frames else {
+            return Ok(());
+        };
+        frames.read(bytes).map_err(|flood| {
+            metrics::counter!(FLOODS).increment(1);
+            io::Error::other(flood)
+        })
+    }
+
+    /// So many bytes went out.
+    fn sent(&mut self, result: &Poll<io::Result<usize>>) {
+        if let (Some(frames), Poll::Ready(Ok(sent))) = (&mut self.frames, result) {
+            frames.wrote(*sent);
+        }
     }
 
     fn written<T>(&self, result: &Poll<io::Result<T>>) {
@@ -175,15 +199,17 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<I> {
         let this = self.get_mut();
         if this.prefix.has_remaining() {
             let n = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix.split_to(n));
-            return Poll::Ready(Ok(()));
+            let bytes = this.prefix.split_to(n);
+            buf.put_slice(&bytes);
+            return Poll::Ready(this.look(&bytes));
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         if this.heads && buf.filled().len() > before {
             this.activity.read();
         }
-        Poll::Ready(Ok(()))
+        let bytes = buf.filled().get(before..).unwrap_or_default();
+        Poll::Ready(this.look(bytes))
     }
 }
 
@@ -196,6 +222,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.written(&result);
+        this.sent(&result);
         result
     }
 
@@ -207,6 +234,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.written(&result);
+        this.sent(&result);
         result
     }
 

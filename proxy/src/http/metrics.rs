@@ -8,6 +8,7 @@ use metrics::{
 };
 use sealane_config::model::ServiceKey;
 
+use crate::live::Series;
 use crate::sidecar::Direction;
 
 const REQUESTS: &str = "sealane_requests_total";
@@ -22,6 +23,14 @@ pub(super) struct ServiceMetrics {
     pub(super) retries: Counter,
     key: ServiceKey,
     direction: Direction,
+}
+
+impl Series for ServiceMetrics {
+    fn keep(&self) {
+        for counter in self.requests.iter().chain([&self.retries]) {
+            counter.increment(0);
+        }
+    }
 }
 
 impl ServiceMetrics {

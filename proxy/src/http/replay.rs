@@ -14,6 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::body::{Body, BodyError};
+use super::pace::TooSlow;
 use super::services::Shared;
 
 /// The longest body that is kept, bytes.
@@ -53,6 +54,8 @@ pub(super) struct State {
 pub(super) enum Fault {
     /// The client did not send all of it, or sent it malformed.
     Broken,
+    /// It comes too slowly.
+    TooSlow,
     /// It is longer than it may be.
     TooLong,
 }
@@ -214,9 +217,13 @@ impl Replay {
                     self.next += 1;
                 }
             }
-            Some(Err(_)) => {
+            Some(Err(error)) => {
                 state.lost = true;
-                state.fault = Some(Fault::Broken);
+                state.fault = Some(if error.is::<TooSlow>() {
+                    Fault::TooSlow
+                } else {
+                    Fault::Broken
+                });
             }
             None => {}
         }

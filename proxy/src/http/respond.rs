@@ -113,7 +113,10 @@ fn grpc(kind: ErrorKind, message: &'static str) -> Response<Body> {
 /// exhausted, 13 internal.
 fn grpc_status(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::ResponseTimeout | ErrorKind::RequestTimeout | ErrorKind::ConnectTimeout => "4",
+        ErrorKind::ResponseTimeout
+        | ErrorKind::RequestTimeout
+        | ErrorKind::ConnectTimeout
+        | ErrorKind::SlowBody => "4",
         ErrorKind::HeadersTooLarge | ErrorKind::BodyTooLarge => "8",
         ErrorKind::NoRoute | ErrorKind::MethodNotAllowed => "12",
         ErrorKind::BadRequest
@@ -124,6 +127,7 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::NoService
         | ErrorKind::NoPort
         | ErrorKind::NoEndpoints
+        | ErrorKind::NoLocalPorts
         | ErrorKind::Overloaded
         | ErrorKind::RetryBudget
         | ErrorKind::ConnectFailed

@@ -23,6 +23,7 @@ use super::body::Body;
 use super::engine::Engine;
 use super::gate;
 use super::io::{Activity, Busy, Deadline, Spoken, Watched};
+use super::pace;
 use super::relay::{ClientStream, Front, relay};
 use super::respond::{self, Hop};
 use crate::clock;
@@ -234,7 +235,7 @@ where
     let mut request = request.map(Body::incoming);
     let admitted = gate::check_size(request.headers(), limits);
     match admitted.and_then(|()| gate::admit(&mut request)) {
-        Ok(()) => handler(request).await,
+        Ok(()) => handler(pace::keep(request)).await,
         Err(error) => {
             let asked = respond::Asked::new(request.version(), request.headers());
             respond::error(&error, asked)

@@ -4,7 +4,7 @@
 //! [`Shared`] is one for all workers. A worker keeps what it has looked up, so that a request takes
 //! no lock, and drops it when the Service is gone.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -17,6 +17,7 @@ use tokio::sync::futures::Notified;
 
 use super::metrics::ServiceMetrics;
 use super::retry::Budget;
+use crate::live::{Cache, Series};
 use crate::sidecar::Direction;
 use crate::{Error, ErrorKind};
 
@@ -82,7 +83,7 @@ impl Shared {
 pub(super) struct Services {
     shared: Shared,
     direction: Direction,
-    known: RefCell<HashMap<ServiceKey, Rc<ServiceState>>>,
+    known: Cache<ServiceKey, ServiceState>,
 }
 
 /// A Service, for one worker.
@@ -107,30 +108,34 @@ impl Services {
         Self {
             shared,
             direction,
-            known: RefCell::default(),
+            known: Cache::default(),
         }
     }
 
     pub(super) fn get(&self, key: &ServiceKey) -> Rc<ServiceState> {
-        if let Some(known) = self.known.borrow().get(key) {
-            return Rc::clone(known);
-        }
-        let new = Rc::new(ServiceState {
+        self.known.get(key, || ServiceState {
             metrics: ServiceMetrics::new(key, self.direction),
             service: self.shared.service(key),
             shared: self.shared.clone(),
             requests: Cell::new(0),
-        });
-        let mut known = self.known.borrow_mut();
-        known.insert(key.clone(), Rc::clone(&new));
-        new
+        })
     }
 
     /// Forgets the Services that are gone.
     pub(super) fn retain(&self, snapshot: &Snapshot) {
-        let mut known = self.known.borrow_mut();
-        known.retain(|key, _| snapshot.services.contains_key(key));
+        self.known.retain(|key| snapshot.services.contains_key(key));
         self.shared.retain(snapshot);
+    }
+
+    /// To be called every [`UPKEEP`](crate::live::UPKEEP).
+    pub(super) fn upkeep(&self) {
+        self.known.upkeep();
+    }
+}
+
+impl Series for ServiceState {
+    fn keep(&self) {
+        self.metrics.keep();
     }
 }
 
@@ -236,7 +241,7 @@ mod tests {
         services.get(&key("api"));
         services.get(&key("gone"));
         services.retain(&world.snapshot);
-        let known: Vec<ServiceKey> = services.known.borrow().keys().cloned().collect();
+        let known: Vec<ServiceKey> = services.known.keys();
         assert_eq!(known, [key("api")]);
         assert_eq!(services.shared.0.services.lock().unwrap().len(), 1);
     }

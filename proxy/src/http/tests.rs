@@ -3,6 +3,7 @@
 mod connections;
 mod messages;
 mod policies;
+mod relayed;
 mod retries;
 mod versions;
 

@@ -1,10 +1,13 @@
-//! Bridges behind which TPROXY loses packets.
+//! Bridges between pods, behind which TPROXY does not work.
 //!
 //! With `net.bridge.bridge-nf-call-iptables` the bridge takes packets through the rules for IP itself,
 //! before it hands them up. The socket that TPROXY assigns there is forgotten on the way up, and the
-//! rules do not run again: a connection's first segment is lost. There is no sign of it afterwards,
-//! and trying it out takes a packet that comes in through a port of the bridge, which only another
-//! namespace could send; so the switches are read that decide about it.
+//! rules do not run again: a connection's first segment is lost. Without it, an endpoint answers a
+//! client on the same bridge directly, so that the answer to a connection that was made from the
+//! client's address never comes here.
+//!
+//! There is no sign of either afterwards, and trying it out takes a packet that comes in through a
+//! port of the bridge, which only another namespace could send; so devices and switches are looked at.
 
 use std::fs;
 use std::net::IpAddr;
@@ -12,9 +15,9 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-/// The first bridge of the calling thread's namespace that connects pods, which are in `pods`, and
-/// loses what TPROXY assigns. Without `pods` any bridge with ports may connect some.
-pub fn lossy_bridge(pods: &[IpNet]) -> Option<String> {
+/// The first bridge of the calling thread's namespace that connects pods: one with an address in
+/// `pods`. Without `pods` any bridge may that hands its packets to the rules for IP.
+pub fn bridge_between_pods(pods: &[IpNet]) -> Option<String> {
     let everywhere = ["iptables", "ip6tables"].into_iter().any(|which| {
         let switch = format!("/proc/sys/net/bridge/bridge-nf-call-{which}");
         is_on(Path::new(&switch))
@@ -26,11 +29,12 @@ pub fn lossy_bridge(pods: &[IpNet]) -> Option<String> {
         .filter(|name| {
             let settings = Path::new("/sys/class/net").join(name).join("bridge");
             let own = || ["nf_call_iptables", "nf_call_ip6tables"].map(|file| settings.join(file));
-            settings.is_dir() && (everywhere || own().iter().any(|path| is_on(path)))
-        })
-        .filter(|name| {
-            let mut own = addresses.iter().filter(|(device, _)| device == name);
-            pods.is_empty() || own.any(|(_, ip)| pods.iter().any(|cidr| cidr.contains(ip)))
+            let hands_over = || everywhere || own().iter().any(|path| is_on(path));
+            let of_pods = || {
+                let mut own = addresses.iter().filter(|(device, _)| device == name);
+                own.any(|(_, ip)| pods.iter().any(|cidr| cidr.contains(ip)))
+            };
+            settings.is_dir() && (of_pods() || (pods.is_empty() && hands_over()))
         })
         .collect();
     bridges.sort_unstable();

@@ -156,10 +156,11 @@ fn address_kind(
     let is_simple = policy.internal == Scope::Cluster
         && policy.external == Scope::Cluster
         && policy.source_ranges.is_none();
+    if is_simple && options.external_ips {
+        return AddressKind::ClusterIp;
+    }
     let service = snapshot.services.get(&port.service);
-    let kind = service
-        .filter(|_| !is_simple || !options.external_ips)
-        .and_then(|service| service.address_kind(ip));
+    let kind = service.and_then(|service| service.address_kind(ip));
     kind.unwrap_or(AddressKind::ClusterIp)
 }
 

@@ -4,21 +4,17 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sealane_config::model::{AppProtocol, Backend, ClientAddr, Protocol, ServiceKey};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Capture, Worker};
+use crate::accept::Acceptor;
 use crate::connect::tune;
 use crate::http::ServiceTarget;
 use crate::intercept::{Method, may_be_outside, original_destination};
-
-/// Pause after an accept that failed for want of descriptors or memory.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a connection is for.
 #[derive(Debug)]
@@ -40,9 +36,10 @@ impl Worker {
     /// Accepts until `stop`. Connections that the kernel has accepted by then are taken, too:
     /// closing the listener would reset them.
     pub(super) async fn accept(self: Rc<Self>, listener: TcpListener, stop: CancellationToken) {
+        let mut acceptor = Acceptor::default();
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = acceptor.accept(&listener) => accepted,
                 () = stop.cancelled() => break,
             };
             match accepted {
@@ -51,10 +48,9 @@ impl Worker {
                     let slot = slot.expect("the slots are never closed");
                     self.admit(stream, client, slot);
                 }
-                Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections");
-                    sleep(PAUSE).await;
+                    tracing::error!(%error, "a listener is lost");
+                    return;
                 }
             }
         }
@@ -73,9 +69,13 @@ impl Worker {
 
     fn admit(self: &Rc<Self>, stream: TcpStream, client: SocketAddr, slot: OwnedSemaphorePermit) {
         let worker = Rc::clone(self);
+        let connections = self.engine.connections();
+        let Ok(place) = connections.admit(client.ip(), &self.shutdown) else {
+            return;
+        };
         self.connections.spawn_local(async move {
             worker.handle(stream, ClientAddr(client)).await;
-            drop(slot);
+            drop((place, slot));
         });
     }
 
@@ -175,18 +175,4 @@ impl Worker {
             Capture::Pod(..) => Destination::Outside(dialled),
         }
     }
-}
-
-/// Errors of a connection that ended before it was accepted (accept(2), "Error handling").
-fn is_of_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::WouldBlock
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown
-    )
 }

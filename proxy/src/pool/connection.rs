@@ -48,6 +48,11 @@ impl ConnectError {
     pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::TimedOut)
     }
+
+    /// `EADDRNOTAVAIL`: connect(2) finds no free local port.
+    pub(crate) fn is_out_of_ports(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
+    }
 }
 
 impl From<io::Error> for ConnectError {

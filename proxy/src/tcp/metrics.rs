@@ -1,12 +1,11 @@
 //! What is counted about relayed connections. Labels are the Service, nothing that a client chooses.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use metrics::{Counter, Gauge, Label, counter, describe_counter, describe_gauge, gauge};
 use sealane_config::model::ServiceKey;
 
+use crate::live::{Cache, Series};
 use crate::sidecar::Direction;
 
 const OPENED: &str = "sealane_tcp_connections_opened_total";
@@ -19,7 +18,7 @@ const BYTES: &str = "sealane_tcp_bytes_total";
 pub(crate) struct Metrics {
     direction: Direction,
     /// `None` is the world outside.
-    known: RefCell<HashMap<Option<ServiceKey>, Rc<FlowMetrics>>>,
+    known: Cache<Option<ServiceKey>, FlowMetrics>,
 }
 
 /// The handles of one Service, or of the world outside, whose labels are empty.
@@ -39,15 +38,32 @@ impl Metrics {
     pub(crate) fn new(direction: Direction) -> Self {
         Self {
             direction,
-            known: RefCell::default(),
+            known: Cache::default(),
         }
     }
 
     pub(crate) fn of(&self, service: Option<&ServiceKey>) -> Rc<FlowMetrics> {
-        let key = service.cloned();
-        let mut known = self.known.borrow_mut();
-        let new = || Rc::new(FlowMetrics::new(service, self.direction));
-        Rc::clone(known.entry(key).or_insert_with(new))
+        let new = || FlowMetrics::new(service, self.direction);
+        self.known.get(&service.cloned(), new)
+    }
+
+    /// To be called every [`UPKEEP`](crate::live::UPKEEP).
+    pub(crate) fn upkeep(&self) {
+        self.known.upkeep();
+    }
+}
+
+impl Series for FlowMetrics {
+    fn keep(&self) {
+        for counter in [
+            &self.opened,
+            &self.failed,
+            &self.no_local_endpoints,
+            &self.to_upstream,
+            &self.to_client,
+        ] {
+            counter.increment(0);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod datagrams;
 mod intercept;
 mod loopback;
 mod node;
+mod nodes;
 mod pod;
 mod redirect;
 mod sidecar;

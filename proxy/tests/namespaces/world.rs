@@ -118,22 +118,40 @@ impl Proxy {
     pub(crate) fn start_with_outside(world: &World, snapshot: Snapshot, address: IpAddr) -> Self {
         let outside = Pod::host(address);
         let host = outside.run(|| HostSockets::spawn().unwrap());
+        let cluster = ["10.244.0.0/16", "10.96.0.0/16"].map(|cidr| cidr.parse().unwrap());
+        let connector = Connector::Split {
+            cluster: Arc::new(cluster),
+            host: host.clone(),
+        };
+        let spawn = |work: Box<dyn FnOnce() + Send>| world.spawn(work);
+        let sockets = (connector, host);
+        Self::start_by(spawn, world.options(), sockets, outside, snapshot)
+    }
+
+    /// Starts a worker and the rules on threads that `spawn` starts in a namespace.
+    pub(crate) fn start_by(
+        spawn: impl Fn(Box<dyn FnOnce() + Send>) -> JoinHandle<()>,
+        options: InterceptOptions,
+        (connector, host): (Connector, HostSockets),
+        outside: Pod,
+        snapshot: Snapshot,
+    ) -> Self {
         let (publisher, reader) = snapshot::channel();
         let shutdown = CancellationToken::new();
-        let (options, rules, stop) = (world.options(), reader.clone(), shutdown.clone());
-        let interceptor = world.run(move || Interceptor::open(options).unwrap());
-        let applied = interceptor.applied();
-        let rules = world.spawn(move || block_on(interceptor.run(rules, stop)));
-        let options = world.options();
-        let (capture, stop) = (Capture::Transparent(options.clone()), shutdown.clone());
+        let (started, ready) = std::sync::mpsc::channel();
+        let (rules, stop) = (reader.clone(), shutdown.clone());
+        let for_rules = options.clone();
+        let rules = spawn(Box::new(move || {
+            let interceptor = Interceptor::open(for_rules).unwrap();
+            started.send(interceptor.applied()).unwrap();
+            block_on(interceptor.run(rules, stop));
+        }));
+        let applied = ready.recv().unwrap();
         let (bound, ready) = std::sync::mpsc::channel();
-        let worker = world.spawn(move || {
-            let cluster = ["10.244.0.0/16", "10.96.0.0/16"].map(|cidr| cidr.parse().unwrap());
-            let connector = Connector::Split {
-                cluster: Arc::new(cluster),
-                host: host.clone(),
-            };
+        let stop = shutdown.clone();
+        let worker = spawn(Box::new(move || {
             let connector = connector.of_node(&options);
+            let capture = Capture::Transparent(options);
             block_on(async {
                 let engine = Engine::new(connector.clone(), EngineOptions::default());
                 let proxy = NodeProxy::bind(capture, reader, engine, connector, host);
@@ -145,7 +163,7 @@ impl Proxy {
                     () = stop.cancelled() => {}
                 }
             });
-        });
+        }));
         ready.recv().unwrap();
         let mut proxy = Self {
             publisher,
@@ -156,6 +174,11 @@ impl Proxy {
         };
         proxy.publish(snapshot);
         proxy
+    }
+
+    /// Publishes a snapshot and waits for nothing.
+    pub(crate) fn announce(&mut self, snapshot: Snapshot) {
+        self.publisher.publish(snapshot);
     }
 
     /// Publishes a snapshot and waits until the rules follow it.
@@ -191,6 +214,45 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
+    /// An empty namespace for something with this address.
+    pub(crate) fn empty(ip: IpAddr) -> Self {
+        let netns = std::thread::spawn(|| {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            std::fs::File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let empty = Self {
+            ip,
+            netns: netns.join().unwrap().into(),
+        };
+        empty.ip("link set lo up");
+        empty
+    }
+
+    /// Another handle of the same namespace.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            ip: self.ip,
+            netns: self.netns.try_clone().unwrap(),
+        }
+    }
+
+    /// The namespace as `ip` takes it.
+    pub(crate) fn path(&self) -> String {
+        let number = std::os::fd::AsRawFd::as_raw_fd(&self.netns);
+        format!("/proc/{}/fd/{number}", std::process::id())
+    }
+
+    /// Runs `ip` in the namespace.
+    pub(crate) fn ip(&self, arguments: &str) {
+        let arguments = arguments.to_owned();
+        self.run(move || {
+            let mut ip = std::process::Command::new("ip");
+            let output = ip.args(arguments.split(' ')).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "ip {arguments}: {said}");
+        });
+    }
+
     /// A namespace of its own that is joined to nothing and has one more address.
     fn host(address: IpAddr) -> Self {
         let netns = std::thread::spawn(move || {
@@ -358,7 +420,7 @@ async fn set_up(last: u8, routed: bool) {
 }
 
 /// Whether this machine lets us make namespaces; skips the test if not.
-fn may_make_namespaces() -> bool {
+pub(crate) fn may_make_namespaces() -> bool {
     let Err(error) = prove_capabilities() else {
         return true;
     };

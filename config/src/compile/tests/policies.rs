@@ -562,3 +562,38 @@ fn proxy_s24_policies_change_live() {
         assert_eq!(lasts(&port.endpoints), [1, 2], "{name}");
     }
 }
+
+#[test]
+fn proxy_s16_a_node_that_is_about_to_go_is_known() {
+    let taint = |key: &str| json!([{"key": key, "effect": "NoSchedule"}]);
+    let cases = [
+        (
+            "another node",
+            json!({"name": "there"}),
+            taint("ToBeDeletedByClusterAutoscaler"),
+            false,
+        ),
+        ("nothing", json!({"name": "here"}), json!([]), false),
+        ("another taint", json!({"name": "here"}), taint("x"), false),
+        (
+            "taint",
+            json!({"name": "here"}),
+            taint("ToBeDeletedByClusterAutoscaler"),
+            true,
+        ),
+        (
+            "deleted",
+            json!({"name": "here", "deletionTimestamp": "2026-01-01T00:00:00Z"}),
+            json!([]),
+            true,
+        ),
+    ];
+    let mut world = World::on_node();
+    for (name, metadata, taints, want) in cases {
+        let was = world.build().node_is_leaving;
+        world.node_object(json!({"metadata": metadata, "spec": {"taints": taints}}));
+        let built = world.compiler.build(world.now, world.epoch);
+        assert_eq!(built.snapshot.node_is_leaving, want, "{name}");
+        assert_eq!(built.is_changed, was != want, "{name}");
+    }
+}

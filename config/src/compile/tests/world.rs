@@ -137,8 +137,12 @@ impl World {
     /// The Node `here` with this zone.
     pub(super) fn node(&mut self, zone: Option<&str>) {
         let labels = zone.map(|zone| json!({"topology.kubernetes.io/zone": zone}));
-        let object = json!({"metadata": {"name": "here", "labels": labels}});
-        let key = ObjectKey::new("", "here");
+        self.node_object(json!({"metadata": {"name": "here", "labels": labels}}));
+    }
+
+    pub(super) fn node_object(&mut self, object: Value) {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let key = ObjectKey::new("", name);
         let record = NodeRecord::read(&key, typed(object), &mut Names::default());
         self.apply(Change::Nodes(Delta::Set(key, Ok(Some(record)))));
     }

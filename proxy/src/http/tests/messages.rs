@@ -242,3 +242,46 @@ async fn proxy_l21_errors_say_what_is_wrong() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn reliability_b11_a_flood_of_frames_ends_the_connection_and_no_other() {
+    on_worker(async {
+        let origin = Origin::named("api").await;
+        let front = Front::new(&[origin.addr]).await;
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let update = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let unknown = [0, 0, 0, 0x2a, 0, 0, 0, 0, 0];
+        for (name, frame) in [
+            ("PING", &ping[..]),
+            ("WINDOW_UPDATE", &update),
+            ("SETTINGS", &settings),
+            ("unknown", &unknown),
+        ] {
+            let mut stream = TcpStream::connect(front.addr).await.unwrap();
+            let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+            hello.extend(settings);
+            stream.write_all(&hello).await.unwrap();
+            let (mut reading, mut writing) = stream.split();
+            let flood = frame.repeat(100);
+            let flooding = async {
+                let mut frames = 0;
+                while frames < 40_000 && writing.write_all(&flood).await.is_ok() {
+                    frames += 100;
+                }
+                frames
+            };
+            let draining = async {
+                let mut sink = vec![0; 64 * 1024];
+                while matches!(reading.read(&mut sink).await, Ok(n) if n > 0) {}
+            };
+            let both = async { tokio::join!(flooding, draining).0 };
+            let frames = tokio::time::timeout(Duration::from_secs(10), both).await;
+            let frames = frames.unwrap_or_else(|_| panic!("{name}: it goes on"));
+            assert!(frames < 40_000, "{name}: {frames}");
+            let mut client = front.client().await;
+            assert_eq!(client.get("a.test", "/").await.status, 200, "{name}");
+        }
+    })
+    .await;
+}

@@ -30,7 +30,8 @@
 //!
 //! What the node's own processes send takes 5 to 10 on its way out if
 //! [`InterceptOptions::own_mark`] is given; instead of being delivered it is marked, which leads it
-//! around through `lo` to rule 1. Packets with the own mark, those of the proxy itself, pass.
+//! around through `lo` to rule 1. A datagram that is refused or lost on its way out fails with "not
+//! permitted", as with kube-proxy. Packets with the own mark, those of the proxy itself, pass.
 //!
 //! While no proxy listens (it was killed, and the next one is not there yet) what would be delivered
 //! is refused: it neither vanishes nor reaches anything else.
