@@ -467,7 +467,14 @@ impl UdpProxy {
             tracing::debug!(vip = %key.vip, %error, "cannot reply from a Service's address");
             Lost::NoSocket
         })?;
-        let upstream = match choice.connect(&self.options, key.client).await {
+        let mut upstream = choice.connect(&self.options, key.client).await;
+        if upstream.as_ref().is_err_and(is_out_of_descriptors)
+            && let Some(expendable) = self.table.expendable()
+        {
+            self.table.remove(expendable);
+            upstream = choice.connect(&self.options, key.client).await;
+        }
+        let upstream = match upstream {
             Ok(upstream) => upstream,
             Err(error) => {
                 tracing::debug!(client = %key.client, %error, "no socket for a flow");
@@ -511,6 +518,12 @@ impl UdpProxy {
 /// The socket's buffer, or the device's queue, is full.
 fn is_backlog(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(nix::libc::ENOBUFS)
+}
+
+/// The process, or the machine, may not open any more.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    errno == Some(nix::libc::EMFILE) || errno == Some(nix::libc::ENFILE)
 }
 
 /// The endpoint cannot take datagrams: not that there is nothing to receive, nor that the path takes

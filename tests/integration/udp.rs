@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::cluster::{Cluster, Options};
+use crate::support::http::get;
 use crate::support::{eventually, has};
 
 /// The node port in `examples/udp`.
@@ -77,6 +78,17 @@ async fn proxy_s8_s18_a_udp_service_through_scaling_and_a_rolling_restart() {
         assert!(answer.contains("\"body\":\"by-name\""), "{answer}");
     }
 
+    let metrics = admin(&cluster, "/metrics").await;
+    for (name, least) in [
+        ("sealane_udp_open_flows{", 40),
+        ("sealane_udp_flows_opened_total{", 41),
+        ("sealane_udp_datagrams_total{", 84),
+        ("sealane_udp_bytes_total{", 84),
+    ] {
+        let value = value_of(&metrics, name);
+        assert!(value >= Some(least), "{name} {value:?}\n{metrics}");
+    }
+
     // One flow goes on while every pod is replaced. Only datagrams that were under way when an
     // endpoint went may be lost.
     cluster.kubectl_output(&["rollout", "restart", "deployment/datagrams"]);
@@ -105,4 +117,19 @@ async fn proxy_s8_s18_a_udp_service_through_scaling_and_a_rolling_restart() {
     eprintln!("refused {:?} after the first refusal", refused.elapsed());
     scale(&cluster, 1);
     answered("back", &kept).await;
+}
+
+async fn admin(cluster: &Cluster, path: &str) -> String {
+    let addr = cluster.summary["admin"].as_str().unwrap();
+    let addr = addr.trim_start_matches("http://").parse().unwrap();
+    let answer = get(addr, "localhost", path).await.unwrap();
+    String::from_utf8_lossy(&answer.body).into_owned()
+}
+
+/// The sum of a metric over all workers' series of this Service.
+fn value_of(metrics: &str, name: &str) -> Option<u64> {
+    let of_service = |line: &&str| line.starts_with(name) && line.contains("service=\"datagrams\"");
+    let lines = metrics.lines().filter(of_service);
+    let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    values.reduce(|a, b| a + b).map(|sum| sum as u64)
 }

@@ -125,9 +125,12 @@ where
         }
         wait = options.idle_timeout;
     }
-    let shut = std::future::poll_fn(|cx| Pin::new(&mut client.stream).poll_shutdown(cx));
-    // The client may be gone already.
-    let _ = shut.await;
+    // Closing a socket says all that there is to say; a session has an end of its own.
+    if client.stream.socket().is_none() {
+        let shut = std::future::poll_fn(|cx| Pin::new(&mut client.stream).poll_shutdown(cx));
+        // The client may be gone already.
+        let _ = shut.await;
+    }
     None
 }
 

@@ -3,7 +3,9 @@
 mod connections;
 mod messages;
 mod policies;
+mod relayed;
 mod retries;
+mod treatment;
 mod versions;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -77,7 +77,12 @@ impl Worker {
 
     /// Looks at what the client says first. While it says nothing the server is connected to: it may
     /// be the one that speaks first.
-    async fn serve_detected(&self, stream: TcpStream, client: ClientAddr, target: ServiceTarget) {
+    async fn serve_detected(
+        &self,
+        mut stream: TcpStream,
+        client: ClientAddr,
+        target: ServiceTarget,
+    ) {
         let mut first = Vec::new();
         let spoke = timeout(SILENCE, read_some(&stream, &mut first)).await;
         let (detected, upstream) = match spoke {
@@ -102,9 +107,9 @@ impl Worker {
                 let stream = Prefixed::new(first, stream);
                 self.serve_http(stream, client, target).await;
             }
-            (Ok(Detected::Opaque), Some((upstream, _flight))) => {
+            (Ok(Detected::Opaque), Some((mut upstream, _flight))) => {
                 let metrics = self.metrics.of(Some(&target.backend.service));
-                relay_counted(&stream, &upstream, first, &metrics).await;
+                relay_counted(&mut stream, &mut upstream, first, &metrics).await;
             }
             (Ok(Detected::Opaque), None) => {
                 self.serve_flow(stream, first, client, &target).await;
@@ -115,14 +120,14 @@ impl Worker {
 
     async fn serve_flow(
         &self,
-        stream: TcpStream,
+        mut stream: TcpStream,
         first: Vec<u8>,
         client: ClientAddr,
         target: &ServiceTarget,
     ) {
-        if let Some((upstream, _flight)) = self.connect(&stream, client, target).await {
+        if let Some((mut upstream, _flight)) = self.connect(&stream, client, target).await {
             let metrics = self.metrics.of(Some(&target.backend.service));
-            relay_counted(&stream, &upstream, first, &metrics).await;
+            relay_counted(&mut stream, &mut upstream, first, &metrics).await;
         }
     }
 
@@ -155,7 +160,7 @@ impl Worker {
         }
     }
 
-    pub(super) async fn serve_outside(&self, stream: TcpStream, addr: SocketAddr) {
+    pub(super) async fn serve_outside(&self, mut stream: TcpStream, addr: SocketAddr) {
         let connect = async {
             let socket = self.host.tcp(addr).await?;
             let upstream = TcpSocket::from_std_stream(socket.into())
@@ -166,8 +171,8 @@ impl Worker {
         };
         let metrics = self.metrics.of(None);
         let error = match timeout(OUTSIDE_CONNECT, connect).await {
-            Ok(Ok(upstream)) => {
-                relay_counted(&stream, &upstream, Vec::new(), &metrics).await;
+            Ok(Ok(mut upstream)) => {
+                relay_counted(&mut stream, &mut upstream, Vec::new(), &metrics).await;
                 return;
             }
             Ok(Err(error)) => error,
@@ -225,8 +230,8 @@ pub(super) fn reset(stream: &TcpStream) {
 }
 
 async fn relay_counted(
-    client: &TcpStream,
-    upstream: &TcpStream,
+    client: &mut TcpStream,
+    upstream: &mut TcpStream,
     first: Vec<u8>,
     metrics: &Rc<FlowMetrics>,
 ) {

@@ -21,6 +21,7 @@ use metrics::Counter;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::scratch;
@@ -45,26 +46,37 @@ pub(crate) struct RelayOptions<'a> {
 /// The first error of either side, or `TimedOut` if nothing moved for `idle`; both connections are
 /// set to be reset when they are dropped.
 pub(crate) async fn relay(
-    client: &TcpStream,
-    upstream: &TcpStream,
+    client: &mut TcpStream,
+    upstream: &mut TcpStream,
     prefix: Vec<u8>,
     options: RelayOptions<'_>,
 ) -> io::Result<()> {
     let moved = Cell::new(Instant::now());
-    let direction = |from, to, count| Direction {
-        from,
-        to,
-        count,
-        moved: &moved,
-        ended: Cell::new(false),
-    };
-    let up = direction(client, upstream, options.to_upstream);
-    let down = direction(upstream, client, options.to_client);
-    let both =
-        async { tokio::try_join!(up.run(prefix, &down.ended), down.run(Vec::new(), &up.ended)) };
-    let ended = tokio::select! {
-        ended = both => ended.map(|_| ()),
-        () = stays_idle(&moved, options.idle) => Err(io::ErrorKind::TimedOut.into()),
+    let (up_ended, down_ended) = (Cell::new(false), Cell::new(false));
+    let ended = {
+        let (from_client, to_client) = client.split();
+        let (from_upstream, to_upstream) = upstream.split();
+        let mut up = Direction {
+            from: from_client,
+            to: to_upstream.as_ref(),
+            count: options.to_upstream,
+            moved: &moved,
+            ended: &up_ended,
+        };
+        let mut down = Direction {
+            from: from_upstream,
+            to: to_client.as_ref(),
+            count: options.to_client,
+            moved: &moved,
+            ended: &down_ended,
+        };
+        let both = async {
+            tokio::try_join!(up.run(prefix, &down_ended), down.run(Vec::new(), &up_ended))
+        };
+        tokio::select! {
+            ended = both => ended.map(|_| ()),
+            () = stays_idle(&moved, options.idle) => Err(io::ErrorKind::TimedOut.into()),
+        }
     };
     if ended.is_err() {
         for stream in [client, upstream] {
@@ -88,17 +100,17 @@ async fn stays_idle(moved: &Cell<Instant>, idle: Duration) {
 
 /// One direction.
 struct Direction<'a> {
-    from: &'a TcpStream,
+    from: ReadHalf<'a>,
     to: &'a TcpStream,
     count: &'a Counter,
     moved: &'a Cell<Instant>,
     /// The stream ended, and its end was passed on.
-    ended: Cell<bool>,
+    ended: &'a Cell<bool>,
 }
 
 impl Direction<'_> {
     /// Sends `prefix` first.
-    async fn run(&self, prefix: Vec<u8>, back: &Cell<bool>) -> io::Result<()> {
+    async fn run(&mut self, prefix: Vec<u8>, back: &Cell<bool>) -> io::Result<()> {
         match self.pump(prefix).await {
             // The receiver had ended its own stream before (otherwise this is a reset), so all that
             // it said is on its way back.
@@ -108,26 +120,20 @@ impl Direction<'_> {
     }
 
     /// Copies up to and including the end of the stream.
-    async fn pump(&self, prefix: Vec<u8>) -> io::Result<()> {
+    async fn pump(&mut self, prefix: Vec<u8>) -> io::Result<()> {
         self.write(&prefix).await?;
         drop(prefix);
         loop {
-            match self.pass() {
-                Ok(Passed::All(read)) if read < splice::MIN => {}
-                Ok(Passed::All(_)) => {
+            match self.pass().await? {
+                Passed::All(read) if read < splice::MIN => {}
+                Passed::All(_) => {
                     if self.splice().await? {
                         return self.end();
                     }
                 }
-                Ok(Passed::Some(rest)) => self.write(&rest).await?,
-                Ok(Passed::End) => return self.end(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.from.readable().await?;
-                }
-                Err(error) => return Err(error),
+                Passed::Some(rest) => self.write(&rest).await?,
+                Passed::End => return self.end(),
             }
-            // Other connections of this worker get their turn.
-            tokio::task::consume_budget().await;
         }
     }
 
@@ -146,7 +152,7 @@ impl Direction<'_> {
             return Ok(false);
         };
         loop {
-            let filled = match pipe.fill(self.from, usize::MAX) {
+            let filled = match pipe.fill(self.from.as_ref(), usize::MAX) {
                 Ok(0) => return Ok(true),
                 Ok(filled) => filled,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -185,30 +191,38 @@ impl Direction<'_> {
         Ok(())
     }
 
-    /// Reads once and writes once.
-    fn pass(&self) -> io::Result<Passed> {
-        scratch::with(|buffer| {
-            let read = self.from.try_read(buffer)?;
-            if read == 0 {
-                return Ok(Passed::End);
-            }
-            let written = match self.to.try_write(&buffer[..read]) {
-                Ok(written) => written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => return Err(error),
-            };
-            self.count(written);
-            Ok(if written == read {
-                Passed::All(read)
-            } else {
-                Passed::Some(buffer[written..read].to_vec())
-            })
+    /// Waits for bytes, reads once and writes once. Reading less than there is room for tells that no
+    /// more is there, so that nobody has to ask the kernel again.
+    async fn pass(&mut self) -> io::Result<Passed> {
+        let Self { from, to, .. } = self;
+        let (written, passed) = std::future::poll_fn(|cx| {
+            let read = scratch::poll_read(from, cx, |_, bytes| {
+                if bytes.is_empty() {
+                    return Ok((0, Passed::End));
+                }
+                let written = match to.try_write(bytes) {
+                    Ok(written) => written,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                    Err(error) => return Err(error),
+                };
+                let rest = &bytes[written..];
+                let passed = if rest.is_empty() {
+                    Passed::All(written)
+                } else {
+                    Passed::Some(rest.to_vec())
+                };
+                Ok((written, passed))
+            });
+            read.map(|read| read.flatten())
         })
+        .await?;
+        self.count(written);
+        Ok(passed)
     }
 
     /// Reads and forgets until the sender ends its stream, or for a while after `back`: the other
     /// direction's end was passed on.
-    async fn forget(&self, back: &Cell<bool>) -> io::Result<()> {
+    async fn forget(&mut self, back: &Cell<bool>) -> io::Result<()> {
         let mut deadline = None;
         loop {
             if back.get() {
@@ -217,13 +231,13 @@ impl Direction<'_> {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(());
             }
-            let read = scratch::with(|buffer| self.from.try_read(buffer));
+            let read = scratch::with(|buffer| self.from.as_ref().try_read(buffer));
             match read {
                 Ok(0) => return Ok(()),
                 Ok(_) => tokio::task::consume_budget().await,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // Looks after `back` now and then, too.
-                    if let Ok(ready) = timeout(LINGER, self.from.readable()).await {
+                    if let Ok(ready) = timeout(LINGER, self.from.as_ref().readable()).await {
                         ready?;
                     }
                 }

@@ -26,8 +26,8 @@ struct Relay {
 }
 
 async fn start(prefix: &[u8], idle: Duration) -> Relay {
-    let (client, near_client) = pair().await;
-    let (near_server, server) = pair().await;
+    let (client, mut near_client) = pair().await;
+    let (mut near_server, server) = pair().await;
     let prefix = prefix.to_vec();
     let counts = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
     let [to_upstream, to_client] = counts.clone().map(Counter::from_arc);
@@ -37,7 +37,7 @@ async fn start(prefix: &[u8], idle: Duration) -> Relay {
             to_upstream: &to_upstream,
             to_client: &to_client,
         };
-        relay(&near_client, &near_server, prefix, options).await
+        relay(&mut near_client, &mut near_server, prefix, options).await
     };
     Relay {
         client,
@@ -183,13 +183,13 @@ async fn a_slow_receiver_holds_the_sender_back() {
 
 #[tokio::test]
 async fn a_relay_costs_little_memory() {
-    let (client, upstream) = pair().await;
+    let (mut client, mut upstream) = pair().await;
     let count = Counter::noop();
     let options = RelayOptions {
         idle: HOUR,
         to_upstream: &count,
         to_client: &count,
     };
-    let size = size_of_val(&relay(&client, &upstream, Vec::new(), options));
+    let size = size_of_val(&relay(&mut client, &mut upstream, Vec::new(), options));
     assert!(size < 2048, "{size} bytes");
 }

@@ -1,0 +1,121 @@
+//! Plain requests, which are relayed, beside others on the same connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::Response;
+use tokio::io::AsyncWriteExt;
+
+use super::*;
+use crate::testing::{Origin, eventually, full};
+
+/// Long enough to be spliced, and not all the same.
+fn long() -> Vec<u8> {
+    (0..5_000_000_u32).map(|i| (i % 251) as u8).collect()
+}
+
+#[tokio::test]
+async fn proxy_l3_pipelined_requests_are_answered_in_order_whoever_serves_them() {
+    on_worker(async {
+        let origin = Origin::start(|seen| Response::new(full(seen.target.clone()))).await;
+        let front = Front::new(&[origin.addr]).await;
+        let plain = |path| format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        let chunked = "POST /chunked HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       2\r\nok\r\n0\r\n\r\n";
+        let body = "POST /body HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody";
+        let requests = [
+            &plain("/1"),
+            body,
+            &plain("/2"),
+            chunked,
+            &plain("/3"),
+            body,
+        ]
+        .concat();
+        // Cut where a read may end: within a head, within a body, between requests.
+        for at in [1, 30, 37, 100, 110, 200, requests.len()] {
+            let mut client = front.client().await;
+            let (first, rest) = requests.split_at(at);
+            client.send(first).await;
+            tokio::task::yield_now().await;
+            client.send(rest).await;
+            for path in ["/1", "/body", "/2", "/chunked", "/3", "/body"] {
+                assert_eq!(client.response().await.text(), path, "cut at {at}");
+            }
+        }
+        let bodies: Vec<_> = origin
+            .seen()
+            .into_iter()
+            .filter_map(|seen| seen.body)
+            .collect();
+        let whole = |body: &&bytes::Bytes| **body == "body" || **body == "ok";
+        assert_eq!(bodies.iter().filter(whole).count(), 21);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn proxy_l3_long_bodies_come_through_whole_and_the_connection_goes_on() {
+    on_worker(async {
+        let origin = Origin::start(|_| Response::new(full(long()))).await;
+        let front = Front::new(&[origin.addr]).await;
+        let mut client = front.client().await;
+        for _ in 0..3 {
+            let response = client.get("a.test", "/").await;
+            assert_eq!(response.status, 200);
+            assert!(response.body == long(), "{} bytes", response.body.len());
+        }
+        assert!(origin.seen().iter().all(|seen| seen.connection == 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn proxy_l3_a_long_body_that_is_cut_short_ends_the_clients_connection() {
+    on_worker(async {
+        let origin = Origin::raw(|mut stream, _| {
+            Box::pin(async move {
+                if read_head(&mut stream).await {
+                    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n";
+                    stream.write_all(head).await.unwrap();
+                    stream.write_all(&long()[..3_000_000]).await.unwrap();
+                }
+            })
+        })
+        .await;
+        let front = Front::new(&[origin.addr]).await;
+        let mut client = front.client().await;
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        let received = client.closed().await;
+        let body = received.len() - received.windows(4).position(|w| w == b"\r\n\r\n").unwrap() - 4;
+        assert_eq!(body, 3_000_000);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn proxy_l26_a_client_that_leaves_takes_its_endpoints_connection_along() {
+    on_worker(async {
+        let open = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&open);
+        let origin = Origin::raw(move |mut stream, _| {
+            let open = Arc::clone(&count);
+            Box::pin(async move {
+                if read_head(&mut stream).await {
+                    open.fetch_add(1, Ordering::Relaxed);
+                    // Never answered; ends when the other side does.
+                    read_head(&mut stream).await;
+                    open.fetch_sub(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .await;
+        let front = Front::new(&[origin.addr]).await;
+        let mut client = front.client().await;
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        eventually("the request is there", || open.load(Ordering::Relaxed) == 1).await;
+        drop(client);
+        eventually("it is given up", || open.load(Ordering::Relaxed) == 0).await;
+    })
+    .await;
+}
