@@ -45,15 +45,17 @@ macro_rules! tests {
 /// Tests that touch nothing but Services of their own.
 const SIDE_BY_SIDE: &[Test] = &tests![
     addresses::proxy_s8_s9_s10_node_ports_load_balancers_and_external_ips,
-    addresses::proxy_s21_datagrams_of_each_family,
+    addresses::proxy_s21_each_family_for_itself,
     addresses::proxy_s22_a_pod_reaches_itself,
     addresses::proxy_s23_pods_see_who_dials_if_it_is_a_pod,
+    addresses::proxy_s23_from_ports_that_pods_do_not_choose,
     changes::proxy_s12_a_client_stays_with_its_pod_until_that_is_not_ready,
     changes::proxy_s19_open_connections_outlive_endpoints_policies_and_services,
     changes::proxy_s24_s20_s11_other_types_ports_and_labels_within_a_second,
     policies::proxy_s3_s13_fallback_to_pods_that_are_ending_and_topology,
     policies::proxy_s5_s6_s7_policies_for_traffic_from_within_and_from_outside,
     reach::proxy_s1_s2_s4_s20_endpoints_that_can_be_used_and_refusals_at_once,
+    reach::proxy_i5_the_proxy_is_no_endpoint,
     reach::proxy_s11_s14_services_of_others_and_pods_that_are_not_ready,
 ];
 

@@ -9,16 +9,27 @@
 //! Some addresses are never dialled, whoever wrote them into an EndpointSlice: those that mean this
 //! machine or its link (B19), and the listener for intercepted connections (I5).
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use sealane_config::model::EndpointAddr;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::Connector;
 use crate::intercept::{InterceptOptions, Method, may_be_outside};
+
+/// Ports for connections from a client's address: below those that Linux gives to the client itself
+/// (`net.ipv4.ip_local_port_range`) and below node ports. With one that the client takes for a
+/// connection of its own to the same endpoint, the endpoint's answers would be taken for ours.
+const SOURCE_PORTS: Range<u16> = 10_000..30_000;
+
+/// Ports that are tried until one is free for an endpoint.
+const PORT_ATTEMPTS: usize = 8;
 
 /// How the proxy of a node connects.
 #[derive(Clone, Debug)]
@@ -73,22 +84,49 @@ impl NodeConnector {
 
     fn check(&self, EndpointAddr(addr): EndpointAddr) -> io::Result<()> {
         let ip = addr.ip().to_canonical();
-        let why = if !may_be_outside(ip) {
-            "no endpoint of a Service has such an address"
+        let (kind, why) = if !may_be_outside(ip) {
+            let why = "no endpoint of a Service has such an address";
+            (io::ErrorKind::PermissionDenied, why)
         } else if addr.port() == self.options.port && self.options.is_own(ip) {
-            "the endpoint is the proxy itself"
+            (io::ErrorKind::Deadlock, "the endpoint is the proxy itself")
         } else {
             return Ok(());
         };
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+        Err(io::Error::new(kind, why))
     }
 
-    /// Connects from an address that is not this node's (`IP_TRANSPARENT`).
+    /// Connects from an address that is not this node's, from a port that its owner does not choose.
     async fn open_from(&self, source: IpAddr, endpoint: SocketAddr) -> io::Result<TcpStream> {
+        for _ in 0..PORT_ATTEMPTS {
+            let socket = self.transparent(endpoint)?;
+            let from = SocketAddr::new(source, next_port());
+            let opened = match socket.bind(&SockAddr::from(from)) {
+                Ok(()) => {
+                    let socket = TcpSocket::from_std_stream(socket.into());
+                    socket.connect(endpoint).await
+                }
+                Err(error) => Err(error),
+            };
+            match opened {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+                    ) => {}
+                opened => return opened,
+            }
+        }
+        Err(io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// A socket that can be bound to any address (`IP_TRANSPARENT`), and to a port that connections
+    /// to other endpoints have.
+    fn transparent(&self, endpoint: SocketAddr) -> io::Result<Socket> {
         let domain = Domain::for_address(endpoint);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
-        if source.is_ipv4() {
+        socket.set_reuse_address(true)?;
+        if endpoint.is_ipv4() {
             socket.set_ip_transparent_v4(true)?;
         } else {
             socket.set_ip_transparent_v6(true)?;
@@ -96,10 +134,16 @@ impl NodeConnector {
         if let Some(mark) = self.options.own_mark {
             socket.set_mark(mark)?;
         }
-        // The port is chosen when connecting, so that it has to be free for this endpoint only.
-        setsockopt(&socket, IpBindAddressNoPort, &true)?;
-        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
-        let socket = TcpSocket::from_std_stream(socket.into());
-        socket.connect(endpoint).await
+        Ok(socket)
     }
+}
+
+/// One port after the other, so that each rests for as long as possible; from a different one at
+/// each start, because the kernel remembers those of an earlier run for a minute.
+fn next_port() -> u16 {
+    static TURN: LazyLock<AtomicU32> =
+        LazyLock::new(|| AtomicU32::new(RandomState::new().hash_one(0) as u32));
+    let count = u32::from(SOURCE_PORTS.end - SOURCE_PORTS.start);
+    let turn = TURN.fetch_add(1, Ordering::Relaxed) % count;
+    SOURCE_PORTS.start + turn as u16
 }

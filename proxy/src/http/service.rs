@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use sealane_config::Reader;
 use sealane_config::model::{Backend, ClientAddr, Scope, ServicePort, TrafficPolicy};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -179,11 +179,12 @@ impl Engine {
         client: ClientAddr,
         target: &ServiceTarget,
     ) -> Response<Body> {
-        let upstream = if request.version() == Version::HTTP_2 {
-            Upstream::Http2
-        } else {
-            Upstream::Http1
-        };
+        let upstream =
+            if request.version() == Version::HTTP_2 && request.method() != Method::CONNECT {
+                Upstream::Http2
+            } else {
+                Upstream::Http1
+            };
         match target.resolve(upstream) {
             Ok(mut target) => {
                 target.client = Some(client.0.ip());

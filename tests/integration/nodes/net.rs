@@ -157,7 +157,9 @@ impl Net {
             let other = 3 - number;
             places[node].namespace.ip(&format!(
                 "route add 10.244.{other}.0/24 via 10.0.0.{other}\n\
-                 route add fd00:244:{other}::/48 via fd00::{other}\n"
+                 route add fd00:244:{other}::/48 via fd00::{other}\n\
+                 route add default via 10.0.0.9\n\
+                 route add ::/0 via fd00::9\n"
             ));
             for (pod, host) in pods.into_iter().zip(2..) {
                 let made = joined_pod(&places[node].namespace, node, pod, number, host);
@@ -181,7 +183,6 @@ impl Net {
 
     /// Who has an address.
     pub(super) fn name_of(&self, ip: IpAddr) -> String {
-        let ip = ip.to_canonical();
         let mut places = self.places.iter();
         let found = places.find(|(_, place)| place.v4 == ip || place.v6 == ip);
         found.map_or_else(|| ip.to_string(), |(name, _)| (*name).to_owned())
@@ -216,11 +217,14 @@ pub(super) fn external_prefixes(node: &str) -> [&'static str; 2] {
     }
 }
 
-/// A machine on the bridge. Nodes forward; strict filtering of source addresses is what
+/// A machine on the bridge. Nodes forward, and have the machine outside as their gateway, from where
+/// nothing goes on; strict filtering of source addresses is what
 /// distributions have, and the harder case.
 fn machine(hub: &Namespace, name: &'static str, number: u8) -> Place {
     let namespace = Namespace::new();
-    if name != OUTSIDE {
+    if name == OUTSIDE {
+        namespace.run(|| sysctl("ipv4/ip_forward", "0"));
+    } else {
         namespace.run(|| {
             for (name, value) in [
                 ("ipv4/ip_forward", "1"),

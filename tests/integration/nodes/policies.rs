@@ -89,6 +89,11 @@ pub(super) fn proxy_s5_s6_s7_policies_for_traffic_from_within_and_from_outside(w
         )
         .expect("a3", To::Cluster, answer(&["a1", "a2"]))
         .expect("b3", To::Cluster, answer(&["b1"])),
+        Case::new("proxy_s5_none_here", [ready("a1")], internal)
+            .expect("a3", To::Cluster, answer(&["a1"]))
+            .expect("b3", To::Cluster, Got::Nothing)
+            .expect(NODE_A, To::Cluster, answer(&["a1"]))
+            .expect(NODE_B, To::Cluster, Got::Nothing),
         Case::new("proxy_s5_none_anywhere", [], internal)
             .expect("a3", To::Cluster, Got::Refused)
             .expect("b3", To::Cluster, Got::Refused),
@@ -97,11 +102,34 @@ pub(super) fn proxy_s5_s6_s7_policies_for_traffic_from_within_and_from_outside(w
         })
         .expect("b3", To::NodePort(NODE_B), answer(&["a1"]))
         .expect("outside", To::NodePort(NODE_B), answer(&["a1"])),
+        Case::new("proxy_s6_local", [ready("a1")], external)
+            .expect(
+                "outside",
+                To::Balancer(NODE_A),
+                answer(&["a1"]).seeing("outside"),
+            )
+            .expect(
+                "outside",
+                To::NodePort(NODE_A),
+                answer(&["a1"]).seeing("outside"),
+            )
+            .expect(
+                "outside",
+                To::External(NODE_A),
+                answer(&["a1"]).seeing("outside"),
+            )
+            .expect("outside", To::Balancer(NODE_B), Got::Nothing)
+            .expect("outside", To::NodePort(NODE_B), Got::Nothing)
+            .expect("outside", To::External(NODE_B), Got::Nothing)
+            .expect("a3", To::Cluster, answer(&["a1"]))
+            .expect("b3", To::Cluster, answer(&["a1"])),
         Case::new("proxy_s6_pods_are_not_outside", [ready("a1")], external)
             .expect("a3", To::Balancer(NODE_B), answer(&["a1"]))
             .expect("b3", To::Balancer(NODE_A), answer(&["a1"]))
             .expect("b3", To::External(NODE_B), answer(&["a1"]))
-            .expect("b3", To::NodePort(NODE_B), answer(&["a1"])),
+            .expect("b3", To::NodePort(NODE_B), answer(&["a1"]))
+            .expect(NODE_B, To::NodePort(NODE_B), answer(&["a1"]))
+            .expect(NODE_B, To::Balancer(NODE_A), answer(&["a1"])),
         Case::new("proxy_s6_none_anywhere", [], external)
             .expect("outside", To::Balancer(NODE_A), Got::Refused)
             .expect("outside", To::NodePort(NODE_B), Got::Refused)

@@ -39,7 +39,7 @@ pub(super) struct Said {
     /// Its port.
     pub(super) port: u16,
     /// The client as the pod sees it.
-    pub(super) client: IpAddr,
+    pub(super) client: SocketAddr,
 }
 
 impl Said {
@@ -62,7 +62,9 @@ pub(super) fn ask(protocol: Protocol, addr: SocketAddr, patience: Duration) -> O
         Protocol::Http => request(addr, patience),
         Protocol::Opaque => Connection::open(addr, patience)
             .map_or_else(|outcome| outcome, |mut connection| connection.say()),
-        Protocol::Datagram => Datagrams::open(addr).say(patience),
+        Protocol::Datagram => {
+            Datagrams::open(addr).map_or_else(|outcome| outcome, |socket| socket.say(patience))
+        }
     }
 }
 
@@ -73,14 +75,16 @@ pub(super) struct Datagrams {
 
 impl Datagrams {
     /// Makes it in the calling thread's namespace.
-    pub(super) fn open(addr: SocketAddr) -> Self {
+    pub(super) fn open(addr: SocketAddr) -> Result<Self, Outcome> {
         let any = match addr {
             SocketAddr::V4(_) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             SocketAddr::V6(_) => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
         };
         let socket = UdpSocket::bind(any).unwrap();
-        socket.connect(addr).unwrap();
-        Self { socket }
+        match socket.connect(addr) {
+            Ok(()) => Ok(Self { socket }),
+            Err(error) => Err(refusal(&error, Duration::ZERO)),
+        }
     }
 
     /// Says hello once, and waits so long for what comes back.
@@ -88,8 +92,14 @@ impl Datagrams {
         self.socket.set_read_timeout(Some(patience)).unwrap();
         let begun = Instant::now();
         let mut buffer = [0; 256];
-        let sent = self.socket.send(b"hello");
-        match sent.and_then(|_| self.socket.recv(&mut buffer)) {
+        let heard = match self.socket.send(b"hello") {
+            // Not let out of this machine. If it was refused, that is said next (`nft reject`).
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                self.socket.recv(&mut buffer)
+            }
+            sent => sent.and_then(|_| self.socket.recv(&mut buffer)),
+        };
+        match heard {
             Ok(length) => Said::read(&String::from_utf8_lossy(&buffer[..length])),
             Err(error) => refusal(&error, begun.elapsed()),
         }

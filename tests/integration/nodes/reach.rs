@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::net::{NODE_A, NODE_B};
 use super::objects::{Slice, ended, ready, terminating, unready, with_conditions};
-use super::table::{Case, Got, To, answer, check};
+use super::probe::Protocol;
+use super::table::{Case, Got, To, answer, check, probe};
 use super::world::World;
 
 pub(super) fn proxy_s1_s2_s4_s20_endpoints_that_can_be_used_and_refusals_at_once(world: &World) {
@@ -31,6 +32,7 @@ pub(super) fn proxy_s1_s2_s4_s20_endpoints_that_can_be_used_and_refusals_at_once
             .expect("a3", To::Cluster, answer(&["a1", "a2", "b1"]))
             .expect("b3", To::Cluster, answer(&["a1", "a2", "b1"]))
             .expect("outside", To::Cluster, answer(&["a1", "a2", "b1"]))
+            .expect(NODE_A, To::Cluster, answer(&["a1", "a2", "b1"]))
             .expect("a3", To::ClusterPort(79), Got::Refused)
             .expect("b3", To::ClusterPort(79), Got::Refused)
             .expect("a3", To::Fixed("10.96.255.200"), Got::Nothing)
@@ -50,6 +52,9 @@ pub(super) fn proxy_s1_s2_s4_s20_endpoints_that_can_be_used_and_refusals_at_once
             .expect("a3", To::Cluster, Got::Refused)
             .expect("b3", To::Cluster, Got::Refused)
             .expect("outside", To::Cluster, Got::Refused)
+            .expect(NODE_A, To::Cluster, Got::Refused)
+            .expect(NODE_A, To::NodePort(NODE_A), Got::Refused)
+            .expect(NODE_A, To::Balancer(NODE_B), Got::Refused)
             .expect("a3", To::NodePort(NODE_A), Got::Refused)
             .expect("a3", To::NodePort(NODE_B), Got::Refused)
             .expect("outside", To::NodePort(NODE_B), Got::Refused)
@@ -100,4 +105,34 @@ pub(super) fn proxy_s11_s14_services_of_others_and_pods_that_are_not_ready(world
             .expect("b3", To::Cluster, answer(&["b1"])),
     ];
     check(world, cases);
+}
+
+/// Whatever leads to the proxy's own listener leads nowhere.
+pub(super) fn proxy_i5_the_proxy_is_no_endpoint(world: &World) {
+    let flows: &[Protocol] = &[Protocol::Http, Protocol::Opaque];
+    let itself = |node| Slice {
+        labelled: true,
+        addresses: vec![world.net.place(node).v4.to_string()],
+        port: Some(15001),
+    };
+    let cases = [
+        Case::new("proxy_i5_an_endpoint_that_is_the_proxy", [], |s| {
+            s.slice(itself(NODE_A))
+        })
+        .only(flows)
+        .expect("a3", To::Cluster, Got::NoAnswer)
+        .expect("outside", To::Cluster, Got::NoAnswer),
+        Case::new("proxy_i5_beside_another", [ready("a1")], |s| {
+            s.slice(itself(NODE_A))
+        })
+        .only(&[Protocol::Opaque])
+        .expect("a3", To::Cluster, answer(&["a1"])),
+    ];
+    check(world, cases);
+    for client in ["a3", "outside", NODE_A] {
+        let addr = (world.net.place(NODE_A).v4, 15001).into();
+        for protocol in flows {
+            probe(world, client, *protocol, addr, &Got::NoAnswer).unwrap();
+        }
+    }
 }

@@ -45,7 +45,8 @@ pub(super) fn serve(name: &'static str, place: &Place) {
 }
 
 fn said(name: &str, port: u16, client: SocketAddr) -> String {
-    format!("{name} {port} {}", client.ip().to_canonical())
+    let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+    format!("{name} {port} {client}")
 }
 
 /// Answers requests and lines, whatever comes, until the client ends the connection.

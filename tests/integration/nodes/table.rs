@@ -249,7 +249,7 @@ fn probe_for(
         return found.map(drop);
     };
     for said in found? {
-        let seen = world.net.name_of(said.client);
+        let seen = world.net.name_of(said.client.ip());
         if seen != client {
             return Err(format!("{} sees {seen}", said.pod));
         }

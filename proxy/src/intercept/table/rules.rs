@@ -19,9 +19,10 @@
 //! 9. it is for an address of this node: passes
 //! 10. it is for another port of a Service's address: refused; for an address of the Service CIDR
 //!     that no Service has: lost (S1)
-//! 11. it is for a pod: passes, unless it is a datagram for a transparent socket of ours, or an ICMP
-//!     error about one: delivered. Only endpoints' answers come here: what clients send to a Service
-//!     was dealt with above, so that a Service that is gone takes no more datagrams of old flows (S18)
+//! 11. it is from a pod or for one, and a datagram for a transparent socket of ours, or an ICMP error
+//!     about one: delivered. Only endpoints' answers come here, to pods (S23) and to clients outside
+//!     (S6): what clients send to a Service was dealt with above, so that a Service that is gone
+//!     takes no more datagrams of old flows (S18). Otherwise, if it is for a pod: passes
 //! 12. it is TCP to an address that is no destination outside, such as loopback or link-local:
 //!     refused
 //! 13. other TCP: delivered to the proxy, which is the way out
@@ -177,9 +178,11 @@ impl Chains<'_> {
             let pods: Vec<_> = of(&options.pod_cidrs, family).collect();
             for cidr in &pods {
                 if options.method == Method::Transparent {
-                    for answer in [of_family().udp(), of_family().icmp(family)] {
-                        let answer = within(answer, cidr).for_transparent_socket();
-                        self.add(ENTRY, answer.set_mark(options.mark).accept());
+                    for place in [within, from] {
+                        for answer in [of_family().udp(), of_family().icmp(family)] {
+                            let answer = place(answer, cidr).for_transparent_socket();
+                            self.add(ENTRY, answer.set_mark(options.mark).accept());
+                        }
                     }
                 }
                 self.add(ENTRY, within(of_family(), cidr).accept());
