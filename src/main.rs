@@ -17,7 +17,9 @@ mod manifests;
 mod mode;
 mod node;
 mod output;
+mod panics;
 mod serve;
+mod sidecar;
 mod signal;
 mod state;
 mod up;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         | Command::Gateway(_)
         | Command::Dns(_)
         | Command::Init(_)
+        | Command::Sidecar(_)
         | Command::Echo(_) => DEFAULT_LOG,
     };
     log::start(log);
@@ -63,12 +66,17 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
-    let metrics = admin::install_metrics;
+    let metrics = || {
+        let handle = admin::install_metrics()?;
+        panics::count();
+        anyhow::Ok(handle)
+    };
     match command {
         Command::Up(options) => up::run(*options, metrics()?),
         Command::Node(options) => node::run(*options, metrics()?),
         Command::Gateway(options) => gateway::run(*options, metrics()?),
         Command::Dns(options) => dns::run(*options, metrics()?),
+        Command::Sidecar(options) => sidecar::run(*options, metrics()?),
         Command::Init(options) => init::run(&options),
         Command::Check(options) => block_on(check::run(options)),
         Command::Explain(options) => block_on(explain::run(*options)),

@@ -1,4 +1,4 @@
-//! The life of a process that serves a real cluster: `node`, `gateway`, `dns`.
+//! The life of a process that serves a real cluster: `node`, `gateway`, `dns`, `sidecar`.
 //!
 //! Sockets are bound before anything starts. The API server need not be there: the process waits for
 //! it, not ready, and once it has a state it keeps it whatever becomes of the API server.
@@ -28,6 +28,7 @@ use crate::explain::Explainer;
 use crate::health::{self, HealthOptions};
 use crate::serve::bind::Binder;
 use crate::serve::workers::{self, Sockets, Work, Workers};
+use crate::sidecar::leave;
 use crate::signal;
 use crate::up::settings::Output;
 
@@ -61,6 +62,9 @@ pub(crate) struct ModeOptions {
     /// Worker threads of the data plane [default: one a core]
     #[arg(long, value_name = "COUNT")]
     workers: Option<usize>,
+    /// End, for a supervisor to start again, when a worker thread is stuck for 5 seconds
+    #[arg(long)]
+    exit_when_stuck: bool,
     /// How the addresses are told: in the log, or as a JSON object on standard output
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -172,10 +176,12 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
             .context("cannot intercept connections to Services")?;
     }
     let mut workers = workers::start(mode.sockets, &mode.work)?;
+    workers.fails_when_stuck = mode.options.exit_when_stuck;
     drop(bound);
     announce(mode.name, mode.options.output, &addresses);
-    let watching = watch::run(client.clone(), mode.publisher, mode.watch, serving.clone());
-    tokio::spawn(watching);
+    let watching = serving.child_token();
+    let watch = watch::run(client.clone(), mode.publisher, mode.watch, watching.clone());
+    tokio::spawn(watch);
     let reporting = Reporting::start(client, reader, mode.report);
 
     let failure = tokio::select! {
@@ -186,8 +192,14 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
     readiness.drain();
     let delay = Duration::from_secs(mode.options.drain_delay);
     let grace = Duration::from_secs(mode.options.grace);
+    let leaving = async {
+        match &mode.work.pod {
+            Some(pod) => leave(workers, pod.waits_for_app, (delay, grace), watching).await,
+            None => drain(workers, delay, grace).await,
+        }
+    };
     let stopping = async {
-        tokio::join!(drain(workers, delay, grace), reporting.end());
+        tokio::join!(leaving, reporting.end());
     };
     tokio::select! {
         () = stopping => {}

@@ -14,18 +14,21 @@ use sealane_config::sockets::{HostSockets, tcp_listener};
 use sealane_dns::{DnsServer, DnsSettings};
 use sealane_ingress::{Gateway, GatewayOptions};
 use sealane_proxy::FlowBudget;
+use sealane_proxy::access::AccessLog;
 use sealane_proxy::admission::Connections;
 use sealane_proxy::balance::Affinity;
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, Hop, Shared};
 use sealane_proxy::intercept::Interceptor;
 use sealane_proxy::node::{Capture, NodeProxy};
+use sealane_proxy::sidecar::{Direction, Engines, PodOptions, SidecarProxy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::bind::{DnsSockets, GatewaySockets};
+use super::watchdog::{Beat, Watchdog};
 use crate::exit::Failure;
 
 /// Most workers that can be asked for.
@@ -52,6 +55,16 @@ pub(crate) fn count(wanted: Option<usize>) -> Result<usize, String> {
     }
 }
 
+/// The access log, if it is wanted.
+///
+/// # Errors
+/// There is no thread for it.
+pub(crate) fn access_log(is_wanted: bool) -> Result<Option<AccessLog>, Failure> {
+    let log = is_wanted.then(|| AccessLog::start(std::io::stdout()));
+    let log = log.transpose().context("cannot start the access log")?;
+    Ok(log)
+}
+
 /// What every worker does; one clone each.
 #[derive(Clone)]
 pub(crate) struct Work {
@@ -63,6 +76,8 @@ pub(crate) struct Work {
     pub(crate) sockets: HostSockets,
     /// Connects to endpoints.
     pub(crate) connector: Connector,
+    /// Where each request gets a line.
+    pub(crate) access_log: Option<AccessLog>,
     /// The connections of clients.
     pub(crate) connections: Connections,
     /// Told of the last generation that is in force in the kernel.
@@ -73,6 +88,17 @@ pub(crate) struct Work {
     pub(crate) dns: Option<Dns>,
     /// Serves Services.
     pub(crate) services: Option<Capture>,
+    /// Serves the pod that this is in.
+    pub(crate) pod: Option<Pod>,
+}
+
+/// A pod with a sidecar.
+#[derive(Clone)]
+pub(crate) struct Pod {
+    /// The pod.
+    pub(crate) options: PodOptions,
+    /// The sidecar has to see for itself when the application has ended.
+    pub(crate) waits_for_app: bool,
 }
 
 /// DNS of a worker.
@@ -115,7 +141,12 @@ pub(crate) struct Workers {
     threads: Vec<JoinHandle<()>>,
     /// Cancelled: stop accepting, finish what is in flight.
     drain: CancellationToken,
+    /// The same for connections to the pod; cancelled by `drain`, too.
+    inbound: CancellationToken,
     failures: mpsc::Receiver<String>,
+    watchdog: Watchdog,
+    /// A worker that is stuck is a failure.
+    pub(crate) fails_when_stuck: bool,
 }
 
 /// Starts a worker for each set of sockets, and waits until all of them serve.
@@ -124,19 +155,23 @@ pub(crate) struct Workers {
 /// A worker could not be started or lacks something that it needs.
 pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure> {
     let drain = CancellationToken::new();
+    let inbound = drain.child_token();
     let (bound, started) = std_mpsc::sync_channel(sets.len());
     let (failed, failures) = mpsc::channel(1);
     let (affinity, shared) = (Affinity::default(), Shared::default());
     let flows = FlowBudget::default();
+    let watchdog = Watchdog::new(sets.len());
     let mut threads = Vec::with_capacity(sets.len());
     for (index, set) in sets.into_iter().enumerate() {
         let worker = Worker {
             work: work.clone(),
             index,
             affinity: affinity.clone(),
+            beat: watchdog.beat(index),
             shared: shared.clone(),
             flows: flows.clone(),
             drain: drain.clone(),
+            inbound: inbound.clone(),
             failed: failed.clone(),
         };
         let bound = bound.clone();
@@ -154,7 +189,10 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
     Ok(Workers {
         threads,
         drain,
+        inbound,
         failures,
+        watchdog,
+        fails_when_stuck: false,
     })
 }
 
@@ -169,9 +207,19 @@ impl Workers {
                     if self.threads.iter().any(JoinHandle::is_finished) {
                         return "a worker ended".to_owned();
                     }
+                    if let [worker, ..] = self.watchdog.look()[..]
+                        && self.fails_when_stuck
+                    {
+                        return format!("worker {worker} is stuck");
+                    }
                 }
             }
         }
+    }
+
+    /// Takes no more connections to the pod; those from it go on being taken.
+    pub(crate) fn stop_inbound(&self) {
+        self.inbound.cancel();
     }
 
     /// Stops accepting and waits until everything in flight is done, at most `deadline`. Workers
@@ -200,10 +248,12 @@ type Part = LocalBoxFuture<'static, anyhow::Result<()>>;
 struct Worker {
     work: Work,
     index: usize,
+    beat: Arc<Beat>,
     affinity: Affinity,
     shared: Shared,
     flows: FlowBudget,
     drain: CancellationToken,
+    inbound: CancellationToken,
     failed: mpsc::Sender<String>,
 }
 
@@ -234,8 +284,13 @@ impl Worker {
         let options = EngineOptions {
             affinity: self.affinity.clone(),
             connections: self.work.connections.clone(),
+            access_log: self.work.access_log.clone(),
             shared: self.shared.clone(),
-            hop: Hop::Node,
+            hop: if self.work.pod.is_some() {
+                Hop::Sidecar
+            } else {
+                Hop::Node
+            },
             ..EngineOptions::default()
         };
         let engine = Engine::new(self.connector(), options);
@@ -255,7 +310,8 @@ impl Worker {
             }
         });
         let maintenance = engine.maintain(self.work.reader.clone(), self.drain.clone());
-        tokio::join!(join_all(parts), maintenance);
+        let beating = self.beat.run(self.drain.clone());
+        tokio::join!(join_all(parts), maintenance, beating);
         engine.drained().await;
     }
 
@@ -296,6 +352,9 @@ impl Worker {
         if let Some(capture) = &self.work.services {
             self.services(capture, engine, &mut parts)?;
         }
+        if let Some(pod) = &self.work.pod {
+            self.pod(&pod.options, engine, &mut parts)?;
+        }
         Ok(parts)
     }
 
@@ -329,6 +388,33 @@ impl Worker {
             };
             parts.push(both.boxed_local());
         }
+        Ok(())
+    }
+
+    fn pod(&self, pod: &PodOptions, engine: &Engine, parts: &mut Vec<Part>) -> anyhow::Result<()> {
+        let (reader, drain) = (self.work.reader.clone(), self.drain.clone());
+        let options = EngineOptions {
+            connections: self.work.connections.clone(),
+            shared: self.shared.clone(),
+            hop: Hop::Sidecar,
+            direction: Direction::Inbound,
+            ..EngineOptions::default()
+        };
+        let inbound = Engine::new(self.work.connector.clone(), options);
+        let engines = Engines {
+            inbound: inbound.clone(),
+            outbound: engine.clone(),
+        };
+        let proxy = SidecarProxy::bind(pod, &reader, engines, &self.work.sockets)
+            .context("cannot listen for the pod's connections")?;
+        let stop_inbound = self.inbound.clone();
+        let serving = async move {
+            let maintenance = inbound.maintain(reader, drain.clone());
+            tokio::join!(proxy.run(stop_inbound, drain), maintenance);
+            inbound.drained().await;
+            Ok(())
+        };
+        parts.push(serving.boxed_local());
         Ok(())
     }
 
