@@ -141,7 +141,11 @@ pub(crate) fn run(mode: Mode) -> Result<(), Failure> {
 
 async fn serve(mode: Mode) -> Result<(), Failure> {
     let mut stop = std::pin::pin!(signal::terminated());
-    let client = mode.options.cluster.client(mode.name).await?;
+    let own_mark = match &mode.work.services {
+        Some(Capture::Transparent(options)) => options.own_mark,
+        _ => None,
+    };
+    let client = mode.options.cluster.client(mode.name, own_mark).await?;
     let readiness = Readiness::default();
     let bound = readiness.wait_for("listeners bound");
     wait_for_state(&readiness, &mode);

@@ -59,7 +59,7 @@ impl Connector {
     ///
     /// # Errors
     /// The system call's error; `TimedOut` after `limit`; `PermissionDenied` for an address that no
-    /// endpoint may have.
+    /// endpoint may have, `Deadlock` for that of the proxy itself.
     pub async fn connect(&self, endpoint: EndpointAddr, limit: Duration) -> io::Result<TcpStream> {
         self.connect_from(None, endpoint, limit).await
     }
