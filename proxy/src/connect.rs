@@ -48,7 +48,7 @@ impl Connector {
     }
 
     /// Every connection with a socket that `sockets` makes.
-    pub(crate) fn all_from(sockets: HostSockets) -> Self {
+    pub fn from_sockets(sockets: HostSockets) -> Self {
         Self::Split {
             cluster: Arc::new([]),
             host: sockets,

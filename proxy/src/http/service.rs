@@ -122,7 +122,7 @@ impl ServiceTarget {
     }
 }
 
-/// Answers every request of a connection with an error.
+/// Answers every request of a connection with an error, as a pod's own proxy.
 pub(crate) async fn refuse<I>(stream: I, error: Error, shutdown: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -135,7 +135,11 @@ where
             respond::error(&error, asked)
         }
     };
-    serve(stream, &ServerOptions::default(), handler, shutdown).await;
+    let options = ServerOptions {
+        hop: respond::Hop::Sidecar,
+        ..ServerOptions::default()
+    };
+    serve(stream, &options, handler, shutdown).await;
 }
 
 impl Engine {
