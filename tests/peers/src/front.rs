@@ -134,8 +134,8 @@ async fn work(
     );
     let open = CancellationToken::new();
     tokio::select! {
-        () = gateway.serve_http(http, open.clone()) => {}
-        () = gateway.serve_https(https, open.clone()) => {}
+        ended = gateway.serve_http(http, open.clone()) => ended.unwrap(),
+        ended = gateway.serve_https(https, open.clone()) => ended.unwrap(),
         () = node.unwrap().run(open.clone()) => {}
         () = engine.maintain(reader, open.clone()) => {}
         () = shutdown.cancelled() => {}
