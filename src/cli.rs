@@ -9,6 +9,7 @@ use crate::explain::ExplainOptions;
 use crate::gateway::GatewayOptions;
 use crate::init::InitOptions;
 use crate::node::NodeOptions;
+use crate::sidecar::SidecarOptions;
 use crate::up::settings::UpOptions;
 
 /// Kubernetes services, ingress and DNS in one program; `up` brings its own cluster
@@ -45,6 +46,9 @@ pub(crate) enum Command {
     /// Answer the names of a cluster's Services
     #[command(after_help = DNS_EXAMPLES)]
     Dns(Box<DnsOptions>),
+    /// Serve a pod's connections, both ways, from within the pod
+    #[command(after_help = SIDECAR_EXAMPLES)]
+    Sidecar(Box<SidecarOptions>),
     /// Redirect a pod's connections to its sidecar, and prove that they are
     #[command(after_help = INIT_EXAMPLES)]
     Init(InitOptions),
@@ -133,6 +137,16 @@ Examples:
   dig @127.0.0.1 -p 1053 kubernetes.default.svc.cluster.local
   kubectl apply -f deploy/dns.yaml
       On a cluster, with the role that it needs.";
+
+const SIDECAR_EXAMPLES: &str = "\
+Examples:
+  sealane sidecar --native --pod-ip \"$POD_IPS\" --probes 0.0.0.0:15021
+      In a pod whose connections `sealane init` redirects, as an init container with restartPolicy
+      Always, as user 65532.
+  kubectl apply -f deploy/sidecar.yaml
+      The role that it needs; the file has a pod to copy from.
+
+A Service without endpoints: HTTP gets 503 at once, other connections are accepted and then reset.";
 
 const INIT_EXAMPLES: &str = "\
 Examples:

@@ -42,12 +42,18 @@ impl ClusterOptions {
         found.map_err(failed)
     }
 
-    /// A client that says it is `sealane/VERSION (MODE)`. The API server need not be there yet.
+    /// A client that says it is `sealane/VERSION (MODE)`. The API server need not be there yet. Its
+    /// connections carry the mark, if one is given.
     ///
     /// # Errors
     /// As for [`Self::config`], or the credentials cannot be used.
-    pub(crate) async fn client(&self, mode: &str) -> Result<Client, Failure> {
-        connect(self.config().await?, mode).await
+    pub(crate) async fn client(&self, mode: &str, mark: Option<u32>) -> Result<Client, Failure> {
+        let config = self.config().await?;
+        let Some(mark) = mark else {
+            return connect(config, mode).await;
+        };
+        let made = Box::pin(client::connect_marked(config, mode, mark)).await;
+        made.map_err(failed)
     }
 }
 

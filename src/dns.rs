@@ -90,6 +90,7 @@ pub(crate) fn run(options: DnsOptions, metrics: PrometheusHandle) -> Result<(), 
             inside_is_optional: false,
         }),
         services: None,
+        pod: None,
     };
     mode::run(Mode {
         name: "dns",

@@ -98,6 +98,7 @@ pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<
         }),
         dns: None,
         services: None,
+        pod: None,
         reader,
     };
     let ingress = IngressWatch {

@@ -25,6 +25,9 @@ pub(crate) const MARK: u32 = 0x534d;
 /// How long a connection that ought to be redirected may take to arrive; it does so in microseconds.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Most ports, ranges and networks that can be skipped: all rules go to the kernel in one datagram.
+const MOST_SKIPPED: usize = 256;
+
 /// Where the sidecar takes redirected connections; `init` and `sidecar` have to be told the same.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct PortOptions {
@@ -87,6 +90,7 @@ pub(crate) struct InitOptions {
 pub(crate) fn run(options: &InitOptions) -> Result<(), Failure> {
     options.output.set_color();
     options.ports.check()?;
+    options.check_size()?;
     let redirect = options.redirect();
     let begun = Instant::now();
     if options.remove {
@@ -127,6 +131,19 @@ pub(crate) fn run(options: &InitOptions) -> Result<(), Failure> {
 }
 
 impl InitOptions {
+    fn check_size(&self) -> Result<(), Failure> {
+        let skipped = self.skip_inbound_ports.len()
+            + self.skip_outbound_ports.len()
+            + self.skip_outbound_cidrs.len();
+        if skipped <= MOST_SKIPPED {
+            return Ok(());
+        }
+        Err(Failure::Input(vec![format!(
+            "{skipped} ports and networks are to be skipped, {MOST_SKIPPED} are possible: give ranges \
+             (4000-4010) and larger networks"
+        )]))
+    }
+
     fn redirect(&self) -> RedirectOptions {
         RedirectOptions {
             inbound_port: self.ports.inbound_port,

@@ -18,6 +18,7 @@ mod mode;
 mod node;
 mod output;
 mod serve;
+mod sidecar;
 mod signal;
 mod state;
 mod up;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         | Command::Gateway(_)
         | Command::Dns(_)
         | Command::Init(_)
+        | Command::Sidecar(_)
         | Command::Echo(_) => DEFAULT_LOG,
     };
     log::start(log);
@@ -69,6 +71,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Node(options) => node::run(*options, metrics()?),
         Command::Gateway(options) => gateway::run(*options, metrics()?),
         Command::Dns(options) => dns::run(*options, metrics()?),
+        Command::Sidecar(options) => sidecar::run(*options, metrics()?),
         Command::Init(options) => init::run(&options),
         Command::Check(options) => block_on(check::run(options)),
         Command::Explain(options) => block_on(explain::run(*options)),

@@ -1,4 +1,4 @@
-//! The life of a process that serves a real cluster: `node`, `gateway`, `dns`.
+//! The life of a process that serves a real cluster: `node`, `gateway`, `dns`, `sidecar`.
 //!
 //! Sockets are bound before anything starts. The API server need not be there: the process waits for
 //! it, not ready, and once it has a state it keeps it whatever becomes of the API server.
@@ -28,6 +28,7 @@ use crate::explain::Explainer;
 use crate::health::{self, HealthOptions};
 use crate::serve::bind::Binder;
 use crate::serve::workers::{self, Sockets, Work, Workers};
+use crate::sidecar::leave;
 use crate::signal;
 use crate::up::settings::Output;
 
@@ -141,7 +142,11 @@ pub(crate) fn run(mode: Mode) -> Result<(), Failure> {
 
 async fn serve(mode: Mode) -> Result<(), Failure> {
     let mut stop = std::pin::pin!(signal::terminated());
-    let client = mode.options.cluster.client(mode.name).await?;
+    let own_mark = match &mode.work.services {
+        Some(Capture::Transparent(options)) => options.own_mark,
+        _ => None,
+    };
+    let client = mode.options.cluster.client(mode.name, own_mark).await?;
     let readiness = Readiness::default();
     let bound = readiness.wait_for("listeners bound");
     wait_for_state(&readiness, &mode);
@@ -170,8 +175,9 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
     let mut workers = workers::start(mode.sockets, &mode.work)?;
     drop(bound);
     announce(mode.name, mode.options.output, &addresses);
-    let watching = watch::run(client.clone(), mode.publisher, mode.watch, serving.clone());
-    tokio::spawn(watching);
+    let watching = serving.child_token();
+    let watch = watch::run(client.clone(), mode.publisher, mode.watch, watching.clone());
+    tokio::spawn(watch);
     let reporting = Reporting::start(client, reader, mode.report);
 
     let failure = tokio::select! {
@@ -182,8 +188,14 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
     readiness.drain();
     let delay = Duration::from_secs(mode.options.drain_delay);
     let grace = Duration::from_secs(mode.options.grace);
+    let leaving = async {
+        match &mode.work.pod {
+            Some(pod) => leave(workers, pod.waits_for_app, (delay, grace), watching).await,
+            None => drain(workers, delay, grace).await,
+        }
+    };
     let stopping = async {
-        tokio::join!(drain(workers, delay, grace), reporting.end());
+        tokio::join!(leaving, reporting.end());
     };
     tokio::select! {
         () = stopping => {}

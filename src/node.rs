@@ -108,6 +108,7 @@ pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(),
         applied: watch::Sender::default(),
         gateway: None,
         dns,
+        pod: None,
         services: Some(Capture::Transparent(options.intercept()?)),
     };
     let watch = WatchOptions {

@@ -10,6 +10,7 @@
 //!   [`KEEP_ALIVE_TIMEOUT`]; TCP alone would wait for a quarter of an hour.
 //! - Credentials are read again when the server no longer accepts them ([`renew`]).
 
+mod dial;
 mod lanes;
 mod renew;
 mod transport;
@@ -66,20 +67,23 @@ pub enum ClientError {
     },
 }
 
-/// How connections are kept alive.
+/// How connections are made and kept alive.
 #[derive(Clone, Copy, Debug)]
-struct KeepAlive {
+struct LinkOptions {
     /// A PING is sent after this time without a frame.
     interval: Duration,
     /// How long its answer may take.
     timeout: Duration,
+    /// `SO_MARK` of the connections.
+    mark: Option<u32>,
 }
 
-impl Default for KeepAlive {
+impl Default for LinkOptions {
     fn default() -> Self {
         Self {
             interval: KEEP_ALIVE_INTERVAL,
             timeout: KEEP_ALIVE_TIMEOUT,
+            mark: None,
         }
     }
 }
@@ -119,18 +123,35 @@ fn unusable(file: &Path, error: &dyn std::error::Error) -> ClientError {
 ///
 /// # Errors
 /// Credentials or certificates cannot be read, or the kind of proxy is not supported.
-pub async fn connect(mut config: Config, mode: &str) -> Result<Client, ClientError> {
+pub async fn connect(config: Config, mode: &str) -> Result<Client, ClientError> {
+    connect_with(named(config, mode), LinkOptions::default()).await
+}
+
+/// The same with connections that carry a mark (`SO_MARK`), which takes `CAP_NET_ADMIN`: the kernel's
+/// rules for Services, which are there before the state is that this client fetches, leave them alone.
+///
+/// # Errors
+/// As for [`connect`].
+pub async fn connect_marked(config: Config, mode: &str, mark: u32) -> Result<Client, ClientError> {
+    let link = LinkOptions {
+        mark: Some(mark),
+        ..LinkOptions::default()
+    };
+    connect_with(named(config, mode), link).await
+}
+
+fn named(mut config: Config, mode: &str) -> Config {
     let agent = format!("sealane/{} ({mode})", env!("CARGO_PKG_VERSION"));
     if let Ok(agent) = HeaderValue::try_from(agent) {
         config.headers.push((USER_AGENT, agent));
     }
-    connect_with(config, KeepAlive::default()).await
+    config
 }
 
-async fn connect_with(config: Config, keep_alive: KeepAlive) -> Result<Client, ClientError> {
+async fn connect_with(config: Config, link: LinkOptions) -> Result<Client, ClientError> {
     let namespace = config.default_namespace.clone();
     let url = config.cluster_url.to_string();
-    let connection = Connection::open(config, keep_alive).await;
+    let connection = Connection::open(config, link).await;
     let connection = connection.map_err(|error| ClientError::Unusable {
         url,
         reason: error.to_string(),

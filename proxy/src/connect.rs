@@ -48,7 +48,7 @@ impl Connector {
     }
 
     /// Every connection with a socket that `sockets` makes.
-    pub(crate) fn all_from(sockets: HostSockets) -> Self {
+    pub fn from_sockets(sockets: HostSockets) -> Self {
         Self::Split {
             cluster: Arc::new([]),
             host: sockets,
@@ -59,7 +59,7 @@ impl Connector {
     ///
     /// # Errors
     /// The system call's error; `TimedOut` after `limit`; `PermissionDenied` for an address that no
-    /// endpoint may have.
+    /// endpoint may have, `Deadlock` for that of the proxy itself.
     pub async fn connect(&self, endpoint: EndpointAddr, limit: Duration) -> io::Result<TcpStream> {
         self.connect_from(None, endpoint, limit).await
     }

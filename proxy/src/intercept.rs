@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use addresses::NodeAddresses;
+pub use addresses::{NodeAddresses, device_addresses};
 pub use bridge::bridge_between_pods;
 use netlink::NfTables;
 pub use original::original_destination;

@@ -141,7 +141,7 @@ impl SidecarProxy {
     ) -> io::Result<Self> {
         let bind = |direction, engine| {
             let capture = Capture::Pod(Arc::new(options.clone()), direction);
-            let connector = Connector::all_from(sockets.clone());
+            let connector = Connector::from_sockets(sockets.clone());
             NodeProxy::bind(capture, reader.clone(), engine, connector, sockets.clone())
         };
         Ok(Self {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_i1_i2_our_ports_are_none_that_people_skip_or_that_is_opaque() {
+    fn proxy_i2_our_ports_are_none_that_people_skip_or_that_is_opaque() {
         // What other meshes' users leave out, by habit or by default.
         let skipped = [443, 4567, 4568, 6443, 15020, 15021, 15090];
         for port in [pod().inbound_port, pod().outbound_port] {

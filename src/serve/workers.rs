@@ -20,6 +20,7 @@ use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, Hop, Shared};
 use sealane_proxy::intercept::Interceptor;
 use sealane_proxy::node::{Capture, NodeProxy};
+use sealane_proxy::sidecar::{Direction, Engines, PodOptions, SidecarProxy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
@@ -73,6 +74,17 @@ pub(crate) struct Work {
     pub(crate) dns: Option<Dns>,
     /// Serves Services.
     pub(crate) services: Option<Capture>,
+    /// Serves the pod that this is in.
+    pub(crate) pod: Option<Pod>,
+}
+
+/// A pod with a sidecar.
+#[derive(Clone)]
+pub(crate) struct Pod {
+    /// The pod.
+    pub(crate) options: PodOptions,
+    /// The sidecar has to see for itself when the application has ended.
+    pub(crate) waits_for_app: bool,
 }
 
 /// DNS of a worker.
@@ -115,6 +127,8 @@ pub(crate) struct Workers {
     threads: Vec<JoinHandle<()>>,
     /// Cancelled: stop accepting, finish what is in flight.
     drain: CancellationToken,
+    /// The same for connections to the pod; cancelled by `drain`, too.
+    inbound: CancellationToken,
     failures: mpsc::Receiver<String>,
 }
 
@@ -124,6 +138,7 @@ pub(crate) struct Workers {
 /// A worker could not be started or lacks something that it needs.
 pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure> {
     let drain = CancellationToken::new();
+    let inbound = drain.child_token();
     let (bound, started) = std_mpsc::sync_channel(sets.len());
     let (failed, failures) = mpsc::channel(1);
     let (affinity, shared) = (Affinity::default(), Shared::default());
@@ -137,6 +152,7 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
             shared: shared.clone(),
             flows: flows.clone(),
             drain: drain.clone(),
+            inbound: inbound.clone(),
             failed: failed.clone(),
         };
         let bound = bound.clone();
@@ -154,6 +170,7 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
     Ok(Workers {
         threads,
         drain,
+        inbound,
         failures,
     })
 }
@@ -172,6 +189,11 @@ impl Workers {
                 }
             }
         }
+    }
+
+    /// Takes no more connections to the pod; those from it go on being taken.
+    pub(crate) fn stop_inbound(&self) {
+        self.inbound.cancel();
     }
 
     /// Stops accepting and waits until everything in flight is done, at most `deadline`. Workers
@@ -204,6 +226,7 @@ struct Worker {
     shared: Shared,
     flows: FlowBudget,
     drain: CancellationToken,
+    inbound: CancellationToken,
     failed: mpsc::Sender<String>,
 }
 
@@ -235,7 +258,11 @@ impl Worker {
             affinity: self.affinity.clone(),
             connections: self.work.connections.clone(),
             shared: self.shared.clone(),
-            hop: Hop::Node,
+            hop: if self.work.pod.is_some() {
+                Hop::Sidecar
+            } else {
+                Hop::Node
+            },
             ..EngineOptions::default()
         };
         let engine = Engine::new(self.connector(), options);
@@ -296,6 +323,9 @@ impl Worker {
         if let Some(capture) = &self.work.services {
             self.services(capture, engine, &mut parts)?;
         }
+        if let Some(pod) = &self.work.pod {
+            self.pod(&pod.options, engine, &mut parts)?;
+        }
         Ok(parts)
     }
 
@@ -329,6 +359,33 @@ impl Worker {
             };
             parts.push(both.boxed_local());
         }
+        Ok(())
+    }
+
+    fn pod(&self, pod: &PodOptions, engine: &Engine, parts: &mut Vec<Part>) -> anyhow::Result<()> {
+        let (reader, drain) = (self.work.reader.clone(), self.drain.clone());
+        let options = EngineOptions {
+            connections: self.work.connections.clone(),
+            shared: self.shared.clone(),
+            hop: Hop::Sidecar,
+            direction: Direction::Inbound,
+            ..EngineOptions::default()
+        };
+        let inbound = Engine::new(self.work.connector.clone(), options);
+        let engines = Engines {
+            inbound: inbound.clone(),
+            outbound: engine.clone(),
+        };
+        let proxy = SidecarProxy::bind(pod, &reader, engines, &self.work.sockets)
+            .context("cannot listen for the pod's connections")?;
+        let stop_inbound = self.inbound.clone();
+        let serving = async move {
+            let maintenance = inbound.maintain(reader, drain.clone());
+            tokio::join!(proxy.run(stop_inbound, drain), maintenance);
+            inbound.drained().await;
+            Ok(())
+        };
+        parts.push(serving.boxed_local());
         Ok(())
     }
 

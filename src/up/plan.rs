@@ -78,6 +78,7 @@ pub(super) fn work(
             // Without a namespace of its own port 53 may be somebody else's, or root's.
             inside_is_optional: matches!(network, PodNetwork::Loopback(_)),
         }),
+        pod: None,
         services: Some(services),
     })
 }

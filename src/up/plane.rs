@@ -1,7 +1,7 @@
 //! The control plane: our own in this process, or one that is there already and that this machine
 //! joins as a node.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,11 +84,15 @@ impl Plane {
         network: &PodNetwork,
         serving: &CancellationToken,
     ) -> Result<Self, Failure> {
-        let node = settings.pod_network.addresses().node;
+        let addresses = settings.pod_network.addresses();
+        let node = addresses.node;
         let host = listener
             .local_addr()
             .context("the API's listener has no address")?;
-        let credentials = Credentials::load_or_create(data_dir, &[node.into()])
+        // Pods know the API by Service `kubernetes`, whose address is the first one.
+        let service = addresses.services.hosts().next().map(IpAddr::V4);
+        let names: Vec<IpAddr> = service.into_iter().chain([node.into()]).collect();
+        let credentials = Credentials::load_or_create(data_dir, &names)
             .context("cannot make the API's certificates")?;
         let inside = api_for_pods(settings, network, host, node.into())?;
         let options = ApiOptions {
@@ -214,7 +218,7 @@ fn api_for_pods(
     settings: &Settings,
     network: &PodNetwork,
     host: SocketAddr,
-    node: std::net::IpAddr,
+    node: IpAddr,
 ) -> Result<ApiInside, Failure> {
     if settings.pod_network == PodNetworkMode::Loopback {
         return Ok(ApiInside {

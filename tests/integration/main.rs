@@ -19,4 +19,5 @@ mod lifecycle;
 mod modes;
 mod nodes;
 mod rootless;
+mod sidecar;
 mod udp;

@@ -84,14 +84,19 @@ impl Default for ImageMap {
 }
 
 impl ImageMap {
-    /// The built-in rules: `sealane/echo:*` is this program's own `echo` command.
+    /// The built-in rules: `sealane:*` is this program, whose subcommand a pod names in `args`, and
+    /// `sealane/echo:*` its `echo` command.
     pub fn new() -> Self {
-        let echo = Rule {
-            name: "sealane/echo".into(),
+        let rule = |name: &str, command: &[&str]| Rule {
+            name: name.into(),
             tag: None,
-            command: vec!["/proc/self/exe".into(), "echo".into()],
+            command: command.iter().copied().map(Into::into).collect(),
         };
-        Self { rules: vec![echo] }
+        let rules = vec![
+            rule("sealane", &["/proc/self/exe"]),
+            rule("sealane/echo", &["/proc/self/exe", "echo"]),
+        ];
+        Self { rules }
     }
 
     /// Adds a rule in the form of the `--image` flag; the command is split into words as a shell

@@ -131,10 +131,14 @@ fn is_sidecar(observed: &Observed<'_>, status: &ContainerStatus) -> bool {
 /// Names of the init containers that are not done: sidecars have to be started, others to have
 /// succeeded.
 fn initialized<'a>(observed: &Observed<'a>) -> Vec<&'a str> {
+    // Containers start when that is so. A sidecar that ends later has started all the same; one that
+    // keeps ending before it has, has not.
+    let begun =
+        |status: &ContainerStatus| running(status) || ended(status).is_some() || last_ended(status);
+    let begun = observed.main.iter().any(begun);
     let done = |status: &ContainerStatus| {
         if is_sidecar(observed, status) {
-            // One that ended after its start has started all the same.
-            status.started == Some(true) || last_ended(status) || ended(status).is_some()
+            status.started == Some(true) || begun
         } else {
             ended(status) == Some(0)
         }

@@ -209,6 +209,24 @@ async fn init_containers(world: &World) {
     // The end of the container is the end of the sidecar, and of the pod.
     world.until("inits", |pod| phase(pod) == "Succeeded").await;
 
+    // A sidecar that ends before its startup probe succeeds has not started.
+    let at = |name: &str| world.dir.path().join(name).display().to_string();
+    let (tried, order) = (at("tried"), at("order"));
+    let script = format!(
+        "[ -e {tried} ] || {{ touch {tried}; exit 3; }}; sleep 0.3; echo side >> {order}; exec sleep 1000"
+    );
+    let mut side = init("side", &script);
+    side["restartPolicy"] = "Always".into();
+    side["startupProbe"] = json!({ "exec": { "command": ["test", "-e", order] }, "periodSeconds": 1, "failureThreshold": 60 });
+    let spec = json!({ "restartPolicy": "Never", "initContainers": [side] });
+    let main = format!("echo main >> {order}");
+    world.shell("crashes", &main, json!({}), spec).await;
+    world
+        .until("crashes", |pod| phase(pod) == "Succeeded")
+        .await;
+    let text = std::fs::read_to_string(&order).expect("the file of the order");
+    assert_eq!(text, "side\nmain\n");
+
     let spec = json!({ "restartPolicy": "Never", "initContainers": [init("bad", "exit 2")] });
     world.shell("badinit", "echo never", json!({}), spec).await;
     let pod = world.until("badinit", |pod| phase(pod) == "Failed").await;

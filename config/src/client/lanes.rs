@@ -32,7 +32,7 @@ use kube::client::Body;
 use tokio::time::{Instant, timeout};
 use tower::{BoxError, Service};
 
-use super::KeepAlive;
+use super::LinkOptions;
 use crate::defaults::CONNECT_TIMEOUT;
 
 /// Requests at a time on one connection: well below what a server allows.
@@ -53,7 +53,7 @@ impl<C> Clone for Lanes<C> {
 
 struct Inner<C> {
     connector: C,
-    keep_alive: KeepAlive,
+    link: LinkOptions,
     lanes: Mutex<Vec<Arc<Lane>>>,
 }
 
@@ -93,10 +93,10 @@ where
     C::Future: Send,
     C::Error: Into<BoxError>,
 {
-    pub(super) fn new(connector: C, keep_alive: KeepAlive) -> Self {
+    pub(super) fn new(connector: C, link: LinkOptions) -> Self {
         let inner = Inner {
             connector,
-            keep_alive,
+            link,
             lanes: Mutex::default(),
         };
         Self {
@@ -189,8 +189,8 @@ where
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())
-                .keep_alive_interval(self.keep_alive.interval)
-                .keep_alive_timeout(self.keep_alive.timeout)
+                .keep_alive_interval(self.link.interval)
+                .keep_alive_timeout(self.link.timeout)
                 .keep_alive_while_idle(true);
             let (sender, connection) = builder.handshake(io).await?;
             tokio::spawn(connection.map(ended));

@@ -18,7 +18,7 @@ use kube::config::AuthInfo;
 use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceExt as _};
 
-use super::KeepAlive;
+use super::LinkOptions;
 use super::lanes::Stream;
 use super::transport::{self, Transport};
 
@@ -34,7 +34,7 @@ pub(super) struct Connection {
 
 struct Inner {
     config: Config,
-    keep_alive: KeepAlive,
+    link: LinkOptions,
     /// With its number, which grows with every renewal.
     transport: Mutex<(u64, Transport)>,
     /// When credentials were last read again; held while they are being read.
@@ -43,11 +43,11 @@ struct Inner {
 
 impl Connection {
     /// Reads the credentials.
-    pub(super) async fn open(config: Config, keep_alive: KeepAlive) -> kube::Result<Self> {
-        let transport = set_up(config.clone(), keep_alive).await?;
+    pub(super) async fn open(config: Config, link: LinkOptions) -> kube::Result<Self> {
+        let transport = set_up(config.clone(), link).await?;
         let inner = Inner {
             config,
-            keep_alive,
+            link,
             transport: Mutex::new((0, transport)),
             renewed: tokio::sync::Mutex::new(None),
         };
@@ -93,7 +93,7 @@ impl Inner {
             return None;
         }
         *renewed = Some(Instant::now());
-        match set_up(self.config.clone(), self.keep_alive).await {
+        match set_up(self.config.clone(), self.link).await {
             Ok(transport) => {
                 tracing::info!("the API server refused our credentials; they were read again");
                 let current = self.transport.lock();
@@ -118,8 +118,8 @@ fn can_change(auth: &AuthInfo) -> bool {
 }
 
 /// Runs exec plugins and reads files, which blocks.
-async fn set_up(config: Config, keep_alive: KeepAlive) -> kube::Result<Transport> {
-    let work = move || transport::set_up(&config, keep_alive);
+async fn set_up(config: Config, link: LinkOptions) -> kube::Result<Transport> {
+    let work = move || transport::set_up(&config, link);
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|failed| Err(kube::Error::Service(failed.into())))
 }

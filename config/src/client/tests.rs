@@ -22,16 +22,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{ClusterAddress, KeepAlive, configuration, connect, connect_with, transport};
+use super::{ClusterAddress, LinkOptions, configuration, connect, connect_with, transport};
 use crate::defaults::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
 
 /// For what takes milliseconds on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Short, so that a test need not wait for the real thing.
-const QUICK: KeepAlive = KeepAlive {
+const QUICK: LinkOptions = LinkOptions {
     interval: Duration::from_millis(300),
     timeout: Duration::from_millis(300),
+    mark: None,
 };
 
 /// An API server, its credentials, and a relay in front of it.

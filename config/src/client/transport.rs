@@ -13,20 +13,35 @@ use rustls_pki_types::ServerName;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceBuilder};
 
-use super::KeepAlive;
+use super::LinkOptions;
+use super::dial::MarkedConnector;
 use super::lanes::{Lanes, Stream};
 
 /// Sends requests with one set of credentials. Clones share connections.
 pub(super) type Transport = BoxCloneSyncService<Request<Body>, Response<Stream>, BoxError>;
 
 /// Reads credentials and certificates; blocks while an exec plugin runs.
-pub(super) fn set_up(config: &Config, keep_alive: KeepAlive) -> Result<Transport> {
+pub(super) fn set_up(config: &Config, link: LinkOptions) -> Result<Transport> {
+    if let Some(mark) = link.mark {
+        return set_up_over(config, link, MarkedConnector::new(mark, link.interval));
+    }
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(keep_alive.interval));
+    tcp.set_keepalive(Some(link.interval));
+    set_up_over(config, link, tcp)
+}
+
+/// The same on connections that `tcp` makes.
+fn set_up_over<C>(config: &Config, link: LinkOptions, tcp: C) -> Result<Transport>
+where
+    C: Service<Uri> + Clone + Send + Sync + 'static,
+    C::Response: Connection + Read + Write + Send + Unpin + 'static,
+    C::Future: Send + 'static,
+    C::Error: std::error::Error + Send + Sync + 'static,
+{
     let Some(proxy) = proxy(config) else {
-        return transport(config, keep_alive, tcp);
+        return transport(config, link, tcp);
     };
     let (uri, authorization) = (proxy.uri().clone(), proxy.basic_auth().cloned());
     match uri.scheme_str() {
@@ -35,14 +50,14 @@ pub(super) fn set_up(config: &Config, keep_alive: KeepAlive) -> Result<Transport
             if let Some(authorization) = authorization {
                 tunnel = tunnel.with_auth(authorization);
             }
-            transport(config, keep_alive, tunnel)
+            transport(config, link, tunnel)
         }
         Some("socks5") => {
             let mut socks = SocksV5::new(uri, tcp);
             if let Some((user, password)) = proxy.raw_auth() {
                 socks = socks.with_auth(user.to_owned(), password.to_owned());
             }
-            transport(config, keep_alive, socks)
+            transport(config, link, socks)
         }
         _ => Err(Error::ProxyProtocolUnsupported {
             proxy_url: Box::new(uri),
@@ -68,14 +83,14 @@ pub(super) fn proxy_unless(config: &Config, exceptions: &str) -> Option<Intercep
 }
 
 /// What every request carries, on connections that `connector` makes.
-fn transport<C>(config: &Config, keep_alive: KeepAlive, connector: C) -> Result<Transport>
+fn transport<C>(config: &Config, link: LinkOptions, connector: C) -> Result<Transport>
 where
     C: Service<Uri> + Clone + Send + Sync + 'static,
     C::Response: Connection + Read + Write + Send + Unpin + 'static,
     C::Future: Send + 'static,
     C::Error: Into<BoxError>,
 {
-    let lanes = Lanes::new(https(config, connector)?, keep_alive);
+    let lanes = Lanes::new(https(config, connector)?, link);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)

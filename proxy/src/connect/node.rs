@@ -84,14 +84,15 @@ impl NodeConnector {
 
     fn check(&self, EndpointAddr(addr): EndpointAddr) -> io::Result<()> {
         let ip = addr.ip().to_canonical();
-        let why = if !may_be_outside(ip) {
-            "no endpoint of a Service has such an address"
+        let (kind, why) = if !may_be_outside(ip) {
+            let why = "no endpoint of a Service has such an address";
+            (io::ErrorKind::PermissionDenied, why)
         } else if addr.port() == self.options.port && self.options.is_own(ip) {
-            "the endpoint is the proxy itself"
+            (io::ErrorKind::Deadlock, "the endpoint is the proxy itself")
         } else {
             return Ok(());
         };
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+        Err(io::Error::new(kind, why))
     }
 
     /// Connects from an address that is not this node's, from a port that its owner does not choose.

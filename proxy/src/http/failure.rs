@@ -42,7 +42,9 @@ impl Failure {
 
 /// There is no connection.
 pub(super) fn not_connected(error: &ConnectError) -> Failure {
-    let error = if error.is_timeout() {
+    let error = if error.is_loop() {
+        Error::new(ErrorKind::Loop, "the endpoint is the proxy itself")
+    } else if error.is_timeout() {
         Error::new(
             ErrorKind::ConnectTimeout,
             "no endpoint accepted a connection in time",

@@ -20,7 +20,7 @@ use super::replay::{Fault, Original, Rules};
 use super::retry::{Attempts, Choice, Verdict, is_idempotent};
 use super::serve::HeadLimits;
 use super::services::Admission;
-use super::upgrade::{self, Wanted};
+use super::upgrade::Wanted;
 use super::{gate, headers, heads, patience};
 use crate::balance::Flight;
 use crate::pool::{Lease, Reuse, Wish};
@@ -51,8 +51,12 @@ impl Inner {
         let wanted = if target.upstream.is_http2() {
             None
         } else {
-            Wanted::take(&mut parts)
+            Wanted::take(&mut parts, || self.balancer.random())
         };
+        if parts.method == Method::CONNECT {
+            let detail = "the Service's endpoints are not asked for WebSockets over HTTP/2";
+            return Err(Error::new(ErrorKind::MethodNotAllowed, detail));
+        }
         let rules = replay_rules(&parts, policy);
         check_limits(&parts.headers, &policy.limits)?;
         heads::write_request(&mut parts, target.upstream, wanted.as_ref())?;
@@ -241,8 +245,7 @@ impl Inner {
                 "the endpoint switched protocols without being asked",
             ));
         };
-        headers::remove_hop_by_hop(response.headers_mut());
-        upgrade::write(response.headers_mut(), protocol);
+        wanted.answer(&mut response, protocol);
         wanted.tunnel(endpoint, flight, &self.tunnels);
         Ok(response.map(|_nothing| Body::empty()))
     }

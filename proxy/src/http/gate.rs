@@ -13,6 +13,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::serve::HeadLimits;
+use super::upgrade::is_extended_connect;
 use crate::{Error, ErrorKind};
 
 /// The longest target, bytes.
@@ -26,7 +27,7 @@ const SPOOFABLE: [&str; 4] = ["x-forwarded-", "x-real-ip", "x-request-id", "x-sc
 /// # Errors
 /// What is wrong with it; the answer's status and whether the connection ends follow from the kind.
 pub fn admit<B>(request: &mut Request<B>) -> Result<(), Error> {
-    check_method(request.method())?;
+    check_method(request)?;
     check_framing(request.version(), request.headers())?;
     check_authority(request)?;
     check_target(request.method(), request.uri())?;
@@ -58,9 +59,13 @@ fn bad(detail: &'static str) -> Error {
     Error::new(ErrorKind::BadRequest, detail)
 }
 
-fn check_method(method: &Method) -> Result<(), Error> {
-    // CONNECT would make an open relay of us, TRACE shows a client's fields to scripts.
-    if *method == Method::CONNECT || *method == Method::TRACE {
+fn check_method<B>(request: &Request<B>) -> Result<(), Error> {
+    let (version, method) = (request.version(), request.method());
+    // CONNECT would make an open relay of us, TRACE shows a client's fields to scripts. That a
+    // WebSocket over HTTP/2 begins with a CONNECT is another matter: it goes where requests go.
+    let is_connect =
+        *method == Method::CONNECT && !is_extended_connect(version, method, request.extensions());
+    if is_connect || *method == Method::TRACE {
         return Err(Error::new(
             ErrorKind::MethodNotAllowed,
             "CONNECT and TRACE are not served",

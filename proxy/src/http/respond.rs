@@ -110,7 +110,8 @@ fn grpc(kind: ErrorKind, message: &'static str) -> Response<Body> {
 }
 
 /// gRPC's code for a kind: 14 unavailable, 12 unimplemented, 4 deadline exceeded, 8 resource
-/// exhausted, 13 internal.
+/// exhausted, 10 aborted, 13 internal. A call that nothing takes is unimplemented, as gRPC's own
+/// servers say.
 fn grpc_status(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::ResponseTimeout
@@ -119,6 +120,7 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::SlowBody => "4",
         ErrorKind::HeadersTooLarge | ErrorKind::BodyTooLarge => "8",
         ErrorKind::NoRoute | ErrorKind::MethodNotAllowed => "12",
+        ErrorKind::Loop => "10",
         ErrorKind::BadRequest
         | ErrorKind::TargetTooLong
         | ErrorKind::ExpectationFailed
@@ -132,7 +134,6 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::RetryBudget
         | ErrorKind::ConnectFailed
         | ErrorKind::UpstreamReset
-        | ErrorKind::BadResponse
-        | ErrorKind::Loop => "14",
+        | ErrorKind::BadResponse => "14",
     }
 }

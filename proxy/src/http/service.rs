@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use sealane_config::Reader;
 use sealane_config::model::{Backend, ClientAddr, Scope, ServicePort, TrafficPolicy};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -122,7 +122,7 @@ impl ServiceTarget {
     }
 }
 
-/// Answers every request of a connection with an error.
+/// Answers every request of a connection with an error, as a pod's own proxy.
 pub(crate) async fn refuse<I>(stream: I, error: Error, shutdown: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -135,7 +135,11 @@ where
             respond::error(&error, asked)
         }
     };
-    serve(stream, &ServerOptions::default(), handler, shutdown).await;
+    let options = ServerOptions {
+        hop: respond::Hop::Sidecar,
+        ..ServerOptions::default()
+    };
+    serve(stream, &options, handler, shutdown).await;
 }
 
 impl Engine {
@@ -179,11 +183,12 @@ impl Engine {
         client: ClientAddr,
         target: &ServiceTarget,
     ) -> Response<Body> {
-        let upstream = if request.version() == Version::HTTP_2 {
-            Upstream::Http2
-        } else {
-            Upstream::Http1
-        };
+        let upstream =
+            if request.version() == Version::HTTP_2 && request.method() != Method::CONNECT {
+                Upstream::Http2
+            } else {
+                Upstream::Http1
+            };
         match target.resolve(upstream) {
             Ok(mut target) => {
                 target.client = Some(client.0.ip());

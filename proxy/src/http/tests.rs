@@ -5,6 +5,7 @@ mod messages;
 mod policies;
 mod relayed;
 mod retries;
+mod treatment;
 mod versions;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -106,8 +106,11 @@ fn address_events() -> io::Result<OwnedFd> {
     Ok(events)
 }
 
-/// Sorted, each once.
-fn device_addresses() -> io::Result<Arc<[IpAddr]>> {
+/// Addresses of the devices of the calling thread's namespace that others can reach, sorted, each once.
+///
+/// # Errors
+/// The system call's error.
+pub fn device_addresses() -> io::Result<Arc<[IpAddr]>> {
     let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|device| {
         let address = device.address?;
         let v4 = address.as_sockaddr_in().map(|addr| IpAddr::V4(addr.ip()));

@@ -45,6 +45,11 @@ pub(crate) enum ConnectError {
 }
 
 impl ConnectError {
+    /// The endpoint is the proxy itself.
+    pub(crate) fn is_loop(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::Deadlock)
+    }
+
     pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::TimedOut)
     }

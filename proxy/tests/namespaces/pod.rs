@@ -86,7 +86,7 @@ fn proxy_i3_rules_are_idempotent_proved_and_removed() {
 }
 
 #[test]
-fn proxy_i3_rules_take_less_than_fifty_milliseconds() {
+fn proxy_i9_rules_are_written_in_one_transaction_and_proved_within_fifty_milliseconds() {
     let Some((pod, _peer)) = Pod::with_peer() else {
         return;
     };

@@ -88,6 +88,11 @@ impl Kubernetes {
     /// that listens in that namespace.
     pub(crate) async fn kubeconfig_within(&self, node: &Node, kubeconfig: &Path) -> PathBuf {
         let listener = node.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        self.kubeconfig_through(listener, kubeconfig)
+    }
+
+    /// The same through a listener of a pod's or the node's namespace.
+    pub(crate) fn kubeconfig_through(&self, listener: TcpListener, kubeconfig: &Path) -> PathBuf {
         let relay = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();

@@ -49,6 +49,7 @@ fn cluster_b6_no_rule_means_no_command() {
     assert_eq!(map.command("shop/web:1"), None);
     let echo = map.command("sealane/echo:v2").unwrap();
     assert_eq!(echo, ["/proc/self/exe", "echo"]);
+    assert_eq!(map.command("sealane:0.1.0").unwrap(), ["/proc/self/exe"]);
 }
 
 #[test]

@@ -112,7 +112,7 @@ impl Worker {
         for index in 0..self.slots.init.len() {
             let slot = &self.slots.init[index];
             let passed = match slot.role {
-                Role::Sidecar => slot.status.started == Some(true) || slot.status.restart_count > 0,
+                Role::Sidecar => slot.passed,
                 Role::Init | Role::Main => slot.done && slot.exit_code() == Some(0),
             };
             let begun = slot.stop.is_some() || slot.done;

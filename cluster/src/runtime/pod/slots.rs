@@ -26,6 +26,9 @@ pub(super) struct Slot {
     pub(super) stop: Option<watch::Sender<Option<Instant>>>,
     /// It will not run (again), and its supervisor has ended.
     pub(super) done: bool,
+    /// It was started once, its startup probe included: a sidecar that ends later keeps nobody from
+    /// starting.
+    pub(super) passed: bool,
 }
 
 /// All containers.
@@ -82,6 +85,7 @@ impl Slots {
             Role::Init | Role::Sidecar => &mut self.init,
         };
         if let Some(slot) = slots.get_mut(index) {
+            slot.passed |= status.started == Some(true);
             slot.status = status;
             slot.done = done;
         }
@@ -147,6 +151,7 @@ impl Slot {
             ended: None,
             stop: None,
             done: false,
+            passed: false,
         }
     }
 

@@ -135,6 +135,31 @@ fn cluster_b5_a_sidecar_has_to_be_started_and_ready() {
 }
 
 #[test]
+fn cluster_b5_a_sidecar_that_ends_before_it_is_started_keeps_the_others_waiting() {
+    let sidecars = ["side".to_owned()];
+    let mut side = container("side", exited(3));
+    side.started = Some(false);
+    side.restart_count = 2;
+    let init = [side];
+    for (name, main, initialized, phase) in [
+        ("nothing else was begun", waiting(), "False", "Pending"),
+        ("the container runs", running(), "True", "Running"),
+        ("the container has ended", exited(0), "True", "Running"),
+    ] {
+        let main = [container("a", main)];
+        let case = Case {
+            init: &init,
+            main: &main,
+            sidecars: &sidecars,
+            finished: false,
+        };
+        let status = status(&pod(), &case, None);
+        assert_eq!(find(&status, "Initialized").status, initialized, "{name}");
+        assert_eq!(status.phase.as_deref(), Some(phase), "{name}");
+    }
+}
+
+#[test]
 fn cluster_b2_end_states() {
     let failure = ("DeadlineExceeded".to_owned(), "too long".to_owned());
     for (name, codes, finished, failure, phase, reason) in [

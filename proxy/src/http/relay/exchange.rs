@@ -189,7 +189,11 @@ impl<R: Route> Exchange<'_, R> {
         let answered = self.ask(client, &mut upstream, sent, deadline).await;
         let answered = answered.inspect_err(|_| client.output.clear())?;
         if answered.answer.is_failure() {
-            flight.failed(target.endpoints(), &target.port.http.balancing);
+            let (peers, rules) = (target.endpoints(), &target.port.http.balancing);
+            flight.failed(peers, rules);
+            if let Some(wait) = answered.answer.wait.filter(|wait| !wait.is_zero()) {
+                flight.asked_to_wait(peers, rules, wait);
+            }
         } else {
             let elapsed = Duration::from_nanos(clock::now() - begun);
             flight.succeeded(elapsed);

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use httparse::{Header, Status};
@@ -42,6 +42,8 @@ pub(super) struct Answer {
     pub(super) framing: Framing,
     /// The endpoint keeps the connection.
     pub(super) keep: bool,
+    /// For how long it wants no traffic.
+    pub(super) wait: Option<Duration>,
 }
 
 /// What the fields come to.
@@ -51,6 +53,7 @@ struct Seen<'a> {
     chunked: bool,
     keep: bool,
     dated: bool,
+    retry_after: Option<u64>,
     /// `Connection` fields that name others.
     named: Option<&'a [u8]>,
 }
@@ -118,6 +121,10 @@ pub(super) fn read(
         status,
         length,
         keep: seen.keep && !matches!(framing, Framing::End),
+        wait: seen
+            .retry_after
+            .filter(|_| status == StatusCode::SERVICE_UNAVAILABLE)
+            .map(Duration::from_secs),
         framing,
     }))
 }
@@ -154,6 +161,7 @@ fn look<'a>(fields: &[Header<'a>], is_11: bool) -> Result<Seen<'a>, Malformed> {
                     }
                 }
             }
+            11 if is(field.name, "retry-after") => seen.retry_after = decimal(field.value),
             14 if is(field.name, "content-length") => {
                 let length = decimal(field.value).ok_or(Malformed)?;
                 if seen

@@ -85,7 +85,7 @@ async fn proxy_l26_an_endpoint_that_left_gets_nothing_new_and_finishes_its_work(
 }
 
 /// Agrees to every upgrade, says what it read before that, and sends everything back.
-async fn upgrading() -> Origin {
+pub(super) async fn upgrading() -> Origin {
     Origin::raw(|mut stream, _| {
         Box::pin(async move {
             let mut head = Vec::new();

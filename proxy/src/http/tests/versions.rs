@@ -8,11 +8,12 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::testing::{Origin, full, status};
+use crate::testing::{Origin, eventually, full, status};
 
 type Client = http2::SendRequest<Full<Bytes>>;
 
@@ -164,7 +165,7 @@ async fn ingress_t17_draining_http2_finishes_its_streams() {
         let mut client = http2_client(front.addr).await;
         let response = client.send_request(grpc_request("x"));
         let drain = async {
-            crate::testing::eventually("in flight", || origin.hits() == 1).await;
+            eventually("in flight", || origin.hits() == 1).await;
             front.shutdown.cancel();
         };
         let (response, ()) = tokio::join!(response, drain);
@@ -279,6 +280,121 @@ async fn proxy_l3_versions_are_translated_for_the_endpoint() {
             (seen.header("te"), seen.header("connection")),
             ("trailers", "te")
         );
+    })
+    .await;
+}
+
+/// An endpoint whose calls end with this status in the trailers, and how often it was called.
+async fn ending_with(code: &'static str) -> Origin {
+    Origin::start(move |_| {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static(code));
+        let frames = [
+            Ok(Frame::data(Bytes::from_static(b"answer"))),
+            Ok(Frame::trailers(trailers)),
+        ];
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        let mut response = Response::new(BodyExt::boxed(body));
+        let grpc = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert("content-type", grpc);
+        response
+    })
+    .await
+}
+
+#[tokio::test]
+async fn proxy_l10_the_status_in_the_trailers_counts() {
+    on_worker(async {
+        for (code, ejects) in [("14", true), ("0", false), ("5", false)] {
+            let bad = ending_with(code).await;
+            let good = [ending_with("0").await, ending_with("0").await];
+            let front = Front::new(&[bad.addr, good[0].addr, good[1].addr]).await;
+            let mut client = http2_client(front.addr).await;
+            for _ in 0..90 {
+                let answer = client.send_request(grpc_request("")).await.unwrap();
+                answer.into_body().collect().await.unwrap();
+            }
+            assert_eq!(bad.hits() < 10, ejects, "{code}: {} calls", bad.hits());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn proxy_l12_a_grpc_code_is_a_reason_for_who_asks() {
+    on_worker(async {
+        for (annotations, code) in [
+            (
+                &[("retry-on", "unavailable"), ("ejection", "off")][..],
+                None,
+            ),
+            (&[("ejection", "off")], Some("14")),
+        ] {
+            let bad = Origin::start(|_| {
+                let mut trailers_only = status(200);
+                let headers = trailers_only.headers_mut();
+                headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+                headers.insert("grpc-status", HeaderValue::from_static("14"));
+                trailers_only
+            })
+            .await;
+            let good = ending_with("0").await;
+            let front = Front::treating(&[bad.addr, good.addr], annotations).await;
+            let mut client = http2_client(front.addr).await;
+            let mut worst = None;
+            for _ in 0..20 {
+                let request = grpc_request("the same body again");
+                let answer = client.send_request(request).await.unwrap();
+                let failed = answer.headers().get("grpc-status").cloned();
+                worst = worst.or(failed);
+                answer.into_body().collect().await.unwrap();
+            }
+            assert!(bad.hits() > 0);
+            let worst = worst.as_ref().map(|code| code.to_str().unwrap());
+            assert_eq!(worst, code);
+            let body = Some(&b"the same body again"[..]);
+            assert!(good.seen().iter().all(|seen| seen.body.as_deref() == body));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn proxy_l5_a_websocket_over_http2_becomes_one_over_http1() {
+    on_worker(async {
+        let origin = connections::upgrading().await;
+        let front = Front::new(&[origin.addr]).await;
+        let mut client = http2_client(front.addr).await;
+        let connect = |protocol: &'static str| {
+            let mut request = Request::connect("http://a.test/chat")
+                .header("sec-websocket-version", "13")
+                .body(Full::new(Bytes::new()))
+                .unwrap();
+            let protocol = hyper::ext::Protocol::from_static(protocol);
+            request.extensions_mut().insert(protocol);
+            request
+        };
+        // The server's settings, which say that it understands this, are there with an answer.
+        let plain = Request::post("http://a.test/").header("te", "gzip");
+        let plain = plain.method("TRACE").body(Full::new(Bytes::new())).unwrap();
+        assert_eq!(client.send_request(plain).await.unwrap().status(), 405);
+        let mut response = client.send_request(connect("websocket")).await.unwrap();
+        assert_eq!(response.status(), 200);
+        for gone in ["upgrade", "connection", "sec-websocket-accept"] {
+            assert!(!response.headers().contains_key(gone), "{gone}");
+        }
+        assert_eq!(response.headers()["x-asked"], "true");
+        let tunnel = hyper::upgrade::on(&mut response).await.unwrap();
+        let mut tunnel = TokioIo::new(tunnel);
+        let mut hello = [0; 5];
+        tunnel.read_exact(&mut hello).await.unwrap();
+        assert_eq!(&hello, b"hello");
+        tunnel.write_all(b"more").await.unwrap();
+        let mut echo = [0; 4];
+        tunnel.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"more");
+        let refused = client.send_request(connect("connect-udp")).await.unwrap();
+        assert_eq!(refused.status(), 405);
     })
     .await;
 }

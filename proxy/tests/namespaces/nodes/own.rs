@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::Instant;
 
 use super::*;
-use crate::world::{TIMEOUT, eventually, snapshot_of};
+use crate::world::{TIMEOUT, eventually, read_line, snapshot_of};
 
 #[test]
 fn proxy_i5_the_nodes_own_connections_are_led_to_the_proxy_whose_own_are_not() {
@@ -40,6 +40,25 @@ fn proxy_i5_the_nodes_own_connections_are_led_to_the_proxy_whose_own_are_not() {
     proxy.publish(service(&policy, &[(VIP, 80).into()], &[]));
     let mut looped = connect(host, (VIP, 80)).unwrap();
     ask(&mut looped, "hello").map_or_else(|_reset| (), |answer| assert_eq!(answer, ""));
+}
+
+#[test]
+fn proxy_i5_an_endpoint_that_is_the_proxy_itself_is_answered_508() {
+    let Some(nodes) = Nodes::new() else { return };
+    let client = nodes.one.pod(2);
+    let own_listener = [(nodes.one.host.ip, PORT).into()];
+    let policy = TrafficPolicy::default();
+    let snapshot = service_that_speaks(AppProtocol::Http, &policy, &own_listener, &[]);
+    let _proxy = nodes.one.proxy(snapshot);
+    let mut stream = connect(&client, (VIP, 80)).unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: api\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let status = read_line(&mut stream).unwrap();
+    assert!(status.starts_with("HTTP/1.1 508"), "{status}");
+
+    // The listener dialled directly is no way to anywhere.
+    let mut direct = connect(&client, (nodes.one.host.ip, PORT)).unwrap();
+    ask(&mut direct, "hello").map_or_else(|_reset| (), |answer| assert_eq!(answer, ""));
 }
 
 #[test]
