@@ -22,7 +22,7 @@ use crate::admin::PrometheusHandle;
 use crate::exit::Failure;
 use crate::mode::{self, Mode, ModeOptions, Report};
 use crate::serve::bind::Binder;
-use crate::serve::workers::{Work, distribute};
+use crate::serve::workers::{self, Work, distribute};
 
 /// Options as given.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,7 +60,7 @@ pub(crate) struct GatewayOptions {
     /// Where addresses stand for many clients, such as load balancers (repeatable): no limit for each
     #[arg(long, value_name = "CIDR")]
     trusted_source: Vec<IpNet>,
-    /// One log line for each request
+    /// One line of JSON on standard output for each request
     #[arg(long)]
     access_log: bool,
     #[command(flatten)]
@@ -85,6 +85,7 @@ pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<
         network: None,
         sockets: HostSockets::here(),
         connector: Connector::Direct,
+        access_log: workers::access_log(options.access_log)?,
         connections: Connections::new(options.limits()),
         applied: watch::Sender::default(),
         gateway: Some(ServeOptions {
@@ -94,7 +95,6 @@ pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<
                 hop: Hop::Gateway,
                 ..ServerOptions::default()
             },
-            access_log: options.access_log,
         }),
         dns: None,
         services: None,

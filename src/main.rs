@@ -17,6 +17,7 @@ mod manifests;
 mod mode;
 mod node;
 mod output;
+mod panics;
 mod serve;
 mod sidecar;
 mod signal;
@@ -65,7 +66,11 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
-    let metrics = admin::install_metrics;
+    let metrics = || {
+        let handle = admin::install_metrics()?;
+        panics::count();
+        anyhow::Ok(handle)
+    };
     match command {
         Command::Up(options) => up::run(*options, metrics()?),
         Command::Node(options) => node::run(*options, metrics()?),

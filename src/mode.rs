@@ -62,6 +62,9 @@ pub(crate) struct ModeOptions {
     /// Worker threads of the data plane [default: one a core]
     #[arg(long, value_name = "COUNT")]
     workers: Option<usize>,
+    /// End, for a supervisor to start again, when a worker thread is stuck for 5 seconds
+    #[arg(long)]
+    exit_when_stuck: bool,
     /// How the addresses are told: in the log, or as a JSON object on standard output
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -173,6 +176,7 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
             .context("cannot intercept connections to Services")?;
     }
     let mut workers = workers::start(mode.sockets, &mode.work)?;
+    workers.fails_when_stuck = mode.options.exit_when_stuck;
     drop(bound);
     announce(mode.name, mode.options.output, &addresses);
     let watching = serving.child_token();

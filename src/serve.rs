@@ -2,4 +2,5 @@
 //! starts, and the data plane's threads behind them.
 
 pub(crate) mod bind;
+mod watchdog;
 pub(crate) mod workers;

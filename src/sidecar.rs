@@ -85,6 +85,7 @@ pub(crate) fn run(options: SidecarOptions, metrics: PrometheusHandle) -> Result<
         network: None,
         sockets: sockets.clone(),
         connector: Connector::from_sockets(sockets),
+        access_log: None,
         connections: Connections::new(Limits::none()),
         applied: watch::Sender::default(),
         gateway: None,

@@ -30,8 +30,6 @@ pub struct GatewayOptions {
     pub https_port: u16,
     /// How long clients may keep us waiting.
     pub server: ServerOptions,
-    /// One line for each request.
-    pub access_log: bool,
 }
 
 /// The gateway of one worker. Clones share its state.

@@ -19,10 +19,13 @@ pub(crate) async fn handle(
 ) -> Response<Body> {
     let started = Instant::now();
     let asked = respond::Asked::new(request.version(), request.headers());
-    let line = gateway
-        .options
-        .access_log
-        .then(|| (request.method().clone(), request.uri().clone()));
+    let (line, request) = match gateway.engine.access_log() {
+        Some(log) => {
+            let (line, request) = log.begin(peer.ip, request);
+            (Some(line), request)
+        }
+        None => (None, request),
+    };
     let decided = decide(
         &gateway.reader.load(),
         &request,
@@ -45,17 +48,10 @@ pub(crate) async fn handle(
         .metrics
         .route(source)
         .answered(response.status(), started.elapsed());
-    if let Some((method, target)) = line {
-        tracing::info!(
-            target: "access",
-            %method,
-            %target,
-            status = response.status().as_u16(),
-            seconds = started.elapsed().as_secs_f64(),
-            route = source.map(tracing::field::display),
-        );
+    match line {
+        Some(line) => line.answer(response, source),
+        None => response,
     }
-    response
 }
 
 async fn follow(

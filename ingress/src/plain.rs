@@ -33,10 +33,10 @@ impl Front for Plain {
         let Inner {
             reader,
             engine,
-            options,
             metrics,
+            ..
         } = &*self.gateway;
-        if options.access_log {
+        if engine.access_log().is_some() {
             return None;
         }
         self.place.used();

@@ -5,6 +5,7 @@
 //! [`tokio::task::spawn_local`]. Workers share nothing but the snapshot and the endpoints' counters.
 
 pub mod accept;
+pub mod access;
 pub mod admission;
 pub mod balance;
 mod clock;

@@ -14,6 +14,7 @@ use sealane_config::sockets::{HostSockets, tcp_listener};
 use sealane_dns::{DnsServer, DnsSettings};
 use sealane_ingress::{Gateway, GatewayOptions};
 use sealane_proxy::FlowBudget;
+use sealane_proxy::access::AccessLog;
 use sealane_proxy::admission::Connections;
 use sealane_proxy::balance::Affinity;
 use sealane_proxy::connect::Connector;
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::bind::{DnsSockets, GatewaySockets};
+use super::watchdog::{Beat, Watchdog};
 use crate::exit::Failure;
 
 /// Most workers that can be asked for.
@@ -53,6 +55,16 @@ pub(crate) fn count(wanted: Option<usize>) -> Result<usize, String> {
     }
 }
 
+/// The access log, if it is wanted.
+///
+/// # Errors
+/// There is no thread for it.
+pub(crate) fn access_log(is_wanted: bool) -> Result<Option<AccessLog>, Failure> {
+    let log = is_wanted.then(|| AccessLog::start(std::io::stdout()));
+    let log = log.transpose().context("cannot start the access log")?;
+    Ok(log)
+}
+
 /// What every worker does; one clone each.
 #[derive(Clone)]
 pub(crate) struct Work {
@@ -64,6 +76,8 @@ pub(crate) struct Work {
     pub(crate) sockets: HostSockets,
     /// Connects to endpoints.
     pub(crate) connector: Connector,
+    /// Where each request gets a line.
+    pub(crate) access_log: Option<AccessLog>,
     /// The connections of clients.
     pub(crate) connections: Connections,
     /// Told of the last generation that is in force in the kernel.
@@ -130,6 +144,9 @@ pub(crate) struct Workers {
     /// The same for connections to the pod; cancelled by `drain`, too.
     inbound: CancellationToken,
     failures: mpsc::Receiver<String>,
+    watchdog: Watchdog,
+    /// A worker that is stuck is a failure.
+    pub(crate) fails_when_stuck: bool,
 }
 
 /// Starts a worker for each set of sockets, and waits until all of them serve.
@@ -143,12 +160,14 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
     let (failed, failures) = mpsc::channel(1);
     let (affinity, shared) = (Affinity::default(), Shared::default());
     let flows = FlowBudget::default();
+    let watchdog = Watchdog::new(sets.len());
     let mut threads = Vec::with_capacity(sets.len());
     for (index, set) in sets.into_iter().enumerate() {
         let worker = Worker {
             work: work.clone(),
             index,
             affinity: affinity.clone(),
+            beat: watchdog.beat(index),
             shared: shared.clone(),
             flows: flows.clone(),
             drain: drain.clone(),
@@ -172,6 +191,8 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
         drain,
         inbound,
         failures,
+        watchdog,
+        fails_when_stuck: false,
     })
 }
 
@@ -185,6 +206,11 @@ impl Workers {
                 Err(_elapsed) => {
                     if self.threads.iter().any(JoinHandle::is_finished) {
                         return "a worker ended".to_owned();
+                    }
+                    if let [worker, ..] = self.watchdog.look()[..]
+                        && self.fails_when_stuck
+                    {
+                        return format!("worker {worker} is stuck");
                     }
                 }
             }
@@ -222,6 +248,7 @@ type Part = LocalBoxFuture<'static, anyhow::Result<()>>;
 struct Worker {
     work: Work,
     index: usize,
+    beat: Arc<Beat>,
     affinity: Affinity,
     shared: Shared,
     flows: FlowBudget,
@@ -257,6 +284,7 @@ impl Worker {
         let options = EngineOptions {
             affinity: self.affinity.clone(),
             connections: self.work.connections.clone(),
+            access_log: self.work.access_log.clone(),
             shared: self.shared.clone(),
             hop: if self.work.pod.is_some() {
                 Hop::Sidecar
@@ -282,7 +310,8 @@ impl Worker {
             }
         });
         let maintenance = engine.maintain(self.work.reader.clone(), self.drain.clone());
-        tokio::join!(join_all(parts), maintenance);
+        let beating = self.beat.run(self.drain.clone());
+        tokio::join!(join_all(parts), maintenance, beating);
         engine.drained().await;
     }
 

@@ -57,6 +57,7 @@ pub(super) fn work(
         network: Some(network.clone()),
         sockets: sockets.clone(),
         connector,
+        access_log: None,
         connections: Connections::new(Limits::none()),
         applied: watch::Sender::default(),
         gateway: Some(GatewayOptions {
@@ -66,7 +67,6 @@ pub(super) fn work(
                 hop: Hop::Gateway,
                 ..ServerOptions::default()
             },
-            access_log: false,
         }),
         dns: Some(Dns {
             settings: Arc::new(DnsSettings {

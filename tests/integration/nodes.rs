@@ -50,6 +50,7 @@ const SIDE_BY_SIDE: &[Test] = &tests![
     addresses::proxy_s23_pods_see_who_dials_if_it_is_a_pod,
     addresses::proxy_s23_from_ports_that_pods_do_not_choose,
     changes::proxy_s12_a_client_stays_with_its_pod_until_that_is_not_ready,
+    changes::proxy_s15_load_balancers_learn_where_pods_are,
     changes::proxy_s19_open_connections_outlive_endpoints_policies_and_services,
     changes::proxy_s24_s20_s11_other_types_ports_and_labels_within_a_second,
     policies::proxy_s3_s13_fallback_to_pods_that_are_ending_and_topology,

@@ -44,8 +44,8 @@ impl fmt::Display for Outcome {
         write!(
             f,
             "refused in {:?} to {:?}, served {:?} after the first endpoint was ready",
-            self.refusals.first(),
-            self.refusals.last(),
+            self.refusals.first().copied().unwrap_or_default(),
+            self.refusals.last().copied().unwrap_or_default(),
             self.served
         )
     }

@@ -27,6 +27,8 @@ const MAX_REQUEST_ID: usize = 128;
 /// The client of a connection; values are made once and shared by its requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
+    /// Its address.
+    pub(crate) ip: IpAddr,
     address: HeaderValue,
     port: HeaderValue,
     scheme: HeaderValue,
@@ -39,7 +41,8 @@ pub(crate) struct Peer {
 impl Peer {
     /// A client at `address` that came to our `port`.
     pub(crate) fn new(address: IpAddr, port: u16, secure: bool) -> Self {
-        let address = address.to_canonical().to_string();
+        let ip = address.to_canonical();
+        let address = ip.to_string();
         let scheme = if secure { "https" } else { "http" };
         let mut lines = Vec::with_capacity(192);
         write_field(FORWARDED_FOR.as_str(), address.as_bytes(), &mut lines);
@@ -53,6 +56,7 @@ impl Peer {
             write_field(name.as_str(), scheme.as_bytes(), &mut lines);
         }
         Self {
+            ip,
             address: HeaderValue::try_from(address)
                 .expect("an address is written in digits, letters, dots and colons"),
             port: HeaderValue::from(port),

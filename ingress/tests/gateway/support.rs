@@ -42,7 +42,6 @@ impl Edge {
             tls: tls::server_config(world.reader.clone(), Arc::clone(&fallback)).unwrap(),
             https_port: 8443,
             server: ServerOptions::default(),
-            access_log: false,
         };
         let engine = Engine::new(Connector::Direct, EngineOptions::default());
         let gateway = Gateway::new(world.reader.clone(), engine, options);

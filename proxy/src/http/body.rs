@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -12,6 +12,7 @@ use super::exchange::Exchange;
 use super::io::Busy;
 use super::pace::Paced;
 use super::replay::Replay;
+use crate::access::Meter;
 
 /// Why a body ended early. Sources keep an HTTP/2 reset code, so that it is passed on.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -21,6 +22,8 @@ pub struct Body {
     kind: Kind,
     /// Keeps the client's connection marked as busy until the response is through.
     busy: Option<Busy>,
+    /// Counts bytes for the access log.
+    meter: Option<Box<Meter>>,
 }
 
 enum Kind {
@@ -90,6 +93,14 @@ impl Body {
         }
     }
 
+    pub(crate) fn metered(mut self, mut meter: Meter) -> Self {
+        if self.is_end_stream() {
+            meter.end();
+        }
+        self.meter = Some(Box::new(meter));
+        self
+    }
+
     pub(super) fn busy(mut self, busy: Busy) -> Self {
         self.busy = Some(busy);
         self
@@ -98,7 +109,11 @@ impl Body {
 
 impl From<Kind> for Body {
     fn from(kind: Kind) -> Self {
-        Self { kind, busy: None }
+        Self {
+            kind,
+            busy: None,
+            meter: None,
+        }
     }
 }
 
@@ -116,14 +131,8 @@ impl fmt::Debug for Body {
     }
 }
 
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+impl Body {
+    fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => {
@@ -172,7 +181,30 @@ impl HttpBody for Body {
             }
         }
     }
+}
 
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(self.poll_kind(cx));
+        if self.meter.is_some() {
+            let is_end = frame.is_none() || self.is_end_stream();
+            let data = frame.as_ref().and_then(|it| it.as_ref().ok()?.data_ref());
+            let bytes = data.map_or(0, Bytes::len);
+            if let Some(meter) = &mut self.meter {
+                meter.count(bytes);
+                if is_end {
+                    meter.end();
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Empty => true,

@@ -18,6 +18,7 @@ use super::body::Body;
 use super::relay::Connections;
 use super::respond::{self, Hop};
 use super::services::{ServiceState, Services, Shared};
+use crate::access::AccessLog;
 use crate::admission;
 use crate::balance::{Affinity, Balancer};
 use crate::connect::Connector;
@@ -101,6 +102,8 @@ pub struct EngineOptions {
     pub connections: admission::Connections,
     /// Which way requests go, for metrics.
     pub direction: Direction,
+    /// Where each request gets a line.
+    pub access_log: Option<AccessLog>,
 }
 
 /// The engine of one worker. Clones share its pools and its state.
@@ -118,6 +121,7 @@ pub(super) struct Inner {
     pub(super) tunnels: TaskTracker,
     pub(super) hop: Hop,
     connections: admission::Connections,
+    pub(super) access_log: Option<AccessLog>,
     /// Where a request that failed looks for endpoints that have appeared since it came.
     pub(super) reader: RefCell<Option<Reader>>,
 }
@@ -134,6 +138,7 @@ impl Engine {
                 tunnels: TaskTracker::new(),
                 hop: options.hop,
                 connections: options.connections,
+                access_log: options.access_log,
                 reader: RefCell::new(None),
             }),
         }
@@ -142,6 +147,11 @@ impl Engine {
     /// The connections of clients, for listeners to admit them.
     pub fn connections(&self) -> &admission::Connections {
         &self.inner.connections
+    }
+
+    /// Where each request gets a line.
+    pub fn access_log(&self) -> Option<&AccessLog> {
+        self.inner.access_log.as_ref()
     }
 
     pub(super) fn hop(&self) -> Hop {

@@ -22,6 +22,7 @@ use super::serve::HeadLimits;
 use super::services::Admission;
 use super::upgrade::Wanted;
 use super::{gate, headers, heads, patience};
+use crate::access::Served;
 use crate::balance::Flight;
 use crate::pool::{Lease, Reuse, Wish};
 use crate::{Error, ErrorKind};
@@ -211,7 +212,16 @@ impl Inner {
             wait.await
         };
         let response = match answer {
-            Ok(Ok(response)) => response,
+            Ok(Ok(mut response)) => {
+                if self.access_log.is_some() {
+                    response.extensions_mut().insert(Served {
+                        service: target.port.service.clone(),
+                        endpoint: endpoint.addr,
+                        upstream: started.elapsed(),
+                    });
+                }
+                response
+            }
             Ok(Err(error)) => return Err(failure::broke(*error, &lease)),
             Err(limit) => return Err(failure::timed_out(limit)),
         };

@@ -164,6 +164,7 @@ impl Engine {
         };
         let engine = self.clone();
         let front = ServiceFront {
+            has_log: self.access_log().is_some(),
             client: client.0.ip(),
             target: target.clone(),
         };
@@ -171,7 +172,14 @@ impl Engine {
         let handler = move |request: Request<Body>| {
             let engine = engine.clone();
             let target = std::rc::Rc::clone(&target);
-            async move { engine.forward_to_service(request, client, &target).await }
+            async move {
+                let Some(log) = engine.access_log() else {
+                    return engine.forward_to_service(request, client, &target).await;
+                };
+                let (line, request) = log.begin(client.0.ip(), request);
+                let response = engine.forward_to_service(request, client, &target).await;
+                line.answer(response, None)
+            }
         };
         let relayed = (self, &front);
         serve_relayed(stream, &options, relayed, handler, shutdown).await;
@@ -204,6 +212,8 @@ impl Engine {
 
 /// The relay's view of a connection to one Service port.
 struct ServiceFront {
+    /// Each request has a line in the access log, which the relay does not write.
+    has_log: bool,
     client: IpAddr,
     target: ServiceTarget,
 }
@@ -212,6 +222,9 @@ impl Front for ServiceFront {
     type Route = Target;
 
     fn route(&self, _: &PlainHead<'_>) -> Option<Target> {
+        if self.has_log {
+            return None;
+        }
         let mut target = self.target.resolve(Upstream::Http1).ok()?;
         target.client = Some(self.client);
         is_default(&target).then_some(target)

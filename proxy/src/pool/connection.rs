@@ -76,7 +76,7 @@ impl From<hyper::Error> for ConnectError {
 #[derive(Clone)]
 pub(crate) struct SharedSender {
     sender: http2::SendRequest<Body>,
-    /// Streams that the peer allows.
+    /// Streams that the peer allows, as of the last request.
     max_streams: Rc<Cell<usize>>,
 }
 

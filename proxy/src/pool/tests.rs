@@ -3,7 +3,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::testing::{Origin, endpoint};
+use crate::testing::{Origin, endpoint, full};
 
 const WISH: Wish = Wish {
     upstream: Upstream::Http2,
@@ -47,6 +47,50 @@ async fn proxy_l17_a_http2_connection_is_shared() {
             endpoint.stats.removed.store(true, Relaxed);
             pool.sweep();
             assert_eq!(pool.slots.borrow().len(), 0);
+        })
+        .await;
+}
+
+/// An HTTP/2 endpoint that allows so many streams a connection.
+async fn allowing(streams: u32) -> Origin {
+    Origin::raw(move |stream, _| {
+        Box::pin(async move {
+            let service = hyper::service::service_fn(|_| async {
+                Ok::<_, std::convert::Infallible>(http::Response::new(full("ok")))
+            });
+            let executor = hyper_util::rt::TokioExecutor::new();
+            // How a connection ends is seen by the other side.
+            let _ = hyper::server::conn::http2::Builder::new(executor)
+                .max_concurrent_streams(streams)
+                .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+                .await;
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn proxy_l17_another_http2_connection_is_made_when_streams_run_out() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let origin = allowing(2).await;
+            let pool = Rc::new(Pool::new(Connector::Direct));
+            let endpoint = endpoint(origin.addr);
+            let mut first = pool.lease(&endpoint, WISH).await.unwrap();
+            // The endpoint's settings come with the first answer and are looked at with the second.
+            for _ in 0..2 {
+                let mut request = http::Request::new(Body::empty());
+                *request.uri_mut() = "http://a.test/".parse().unwrap();
+                let answer = first.sender().send(request).await.ok().unwrap();
+                assert_eq!(answer.status(), 200);
+            }
+            let second = pool.lease(&endpoint, WISH).await.unwrap();
+            let third = pool.lease(&endpoint, WISH).await.unwrap();
+            assert_eq!((second.is_reused(), third.is_reused()), (true, false));
+            drop((first, third));
+            let fourth = pool.lease(&endpoint, WISH).await.unwrap();
+            assert!(fourth.is_reused(), "a stream has ended");
         })
         .await;
 }

@@ -86,7 +86,7 @@ fn proxy_i5_without_egress_only_services_are_intercepted_and_nothing_once_remove
         let addr: SocketAddr = addr.parse().unwrap();
         pod.run(move || TcpStream::connect_timeout(&addr, Duration::from_millis(300)))
     };
-    try_to("10.96.1.1:80").unwrap();
+    pod.connect((VIP, 80)).unwrap();
     accept(&listener);
     // This namespace has no way out, which a pod is told at once or never.
     try_to("192.0.2.1:443").unwrap_err();

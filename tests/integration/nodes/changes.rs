@@ -4,11 +4,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::net::{Family, NODE_A, NODE_B};
+use super::net::{Family, NODE_A, NODE_B, OUTSIDE};
 use super::objects::{Made, Service, ready, unready};
 use super::probe::{Connection, Outcome, PATIENCE, Protocol, ask};
 use super::table::{Got, answer, becomes, probe};
-use super::world::World;
+use super::world::{World, until};
+use crate::support::mode::get;
+
+/// A node port of those that are not given out unasked (KEP-3668).
+const HEALTH_PORT: u16 = 30_010;
 
 /// Pods of the two nodes that dial.
 const CLIENTS: [&str; 2] = ["a3", "b3"];
@@ -188,6 +192,35 @@ pub(super) fn proxy_s12_a_client_stays_with_its_pod_until_that_is_not_ready(worl
         service.set_endpoints(world, &pods.map(ready));
         world.settle();
     }
+}
+
+/// Load balancers ask each node whether it has pods for them.
+pub(super) fn proxy_s15_load_balancers_learn_where_pods_are(world: &World) {
+    let service = Service::new("s15")
+        .balanced()
+        .spec("externalTrafficPolicy", "Local")
+        .spec("healthCheckNodePort", HEALTH_PORT)
+        .endpoints([ready("a1"), ready("a2")])
+        .create(world);
+    let says = |node: &str, status: u16, count: usize| {
+        let addr = (world.net.place(node).v4, HEALTH_PORT).into();
+        let outside = &world.net.place(OUTSIDE).namespace;
+        until(&format!("{node}: {status}, {count}"), || {
+            let (seen, body) = outside.run(move || get(addr, "balancer", "/"))?;
+            let told: Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+            let expected = json!({"namespace": "default", "name": "s15"});
+            if (seen, &told["service"]) == (status, &expected) && told["localEndpoints"] == count {
+                Ok(())
+            } else {
+                Err(format!("{seen} {body}"))
+            }
+        });
+    };
+    says(NODE_A, 200, 2);
+    says(NODE_B, 503, 0);
+    service.set_endpoints(world, &[unready("a1"), unready("a2"), ready("b1")]);
+    says(NODE_A, 503, 0);
+    says(NODE_B, 200, 1);
 }
 
 pub(super) fn proxy_s27_new_connections_follow_a_change_soon(world: &World) {

@@ -121,7 +121,6 @@ async fn work(
         tls: tls::server_config(reader.clone(), tls::self_signed().unwrap()).unwrap(),
         https_port: 443,
         server: ServerOptions::default(),
-        access_log: false,
     };
     let gateway = Gateway::new(reader.clone(), engine.clone(), gateway);
     let [http, https] = listeners.map(|listener| TcpListener::from_std(listener).unwrap());
@@ -134,8 +133,8 @@ async fn work(
     );
     let open = CancellationToken::new();
     tokio::select! {
-        () = gateway.serve_http(http, open.clone()) => {}
-        () = gateway.serve_https(https, open.clone()) => {}
+        ended = gateway.serve_http(http, open.clone()) => ended.unwrap(),
+        ended = gateway.serve_https(https, open.clone()) => ended.unwrap(),
         () = node.unwrap().run(open.clone()) => {}
         () = engine.maintain(reader, open.clone()) => {}
         () = shutdown.cancelled() => {}

@@ -2,11 +2,14 @@
 //!
 //! An annotation that cannot be used changes nothing: the default stays in force.
 
+mod units;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Algorithm, HttpPolicy, RetryOn};
+use units::{byte_count, bytes_text, duration, duration_text, no_duration};
 
 /// What the names of our annotations begin with.
 pub const PREFIX: &str = "sealane.dev/";
@@ -412,94 +415,6 @@ fn status_range(text: &str) -> Result<RangeInclusive<u16>, String> {
             "`{text}` is neither a reason nor a status from 400 to 599"
         )),
     }
-}
-
-fn no_duration(text: &str) -> String {
-    format!("`{text}` is not a duration such as 500ms, 5s or 1m30s")
-}
-
-/// Units of a duration, nanoseconds, longest first.
-const UNITS: [(&str, u64); 7] = [
-    ("h", 3_600_000_000_000),
-    ("m", 60_000_000_000),
-    ("s", 1_000_000_000),
-    ("ms", 1_000_000),
-    ("us", 1_000),
-    ("µs", 1_000),
-    ("ns", 1),
-];
-
-/// A duration as Go's `time.ParseDuration` reads it, without a sign: numbers with a unit each, `0`.
-fn duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut nanos: u64 = 0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, behind) = rest.split_at(digits);
-        let end = behind.find(|c: char| c.is_ascii_digit() || c == '.');
-        let (unit, next) = behind.split_at(end.unwrap_or(behind.len()));
-        let (_, size) = UNITS.iter().find(|(name, _)| *name == unit)?;
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.is_empty() && fraction.is_empty() {
-            return None;
-        }
-        let whole: u64 = if whole.is_empty() {
-            0
-        } else {
-            whole.parse().ok()?
-        };
-        nanos = nanos.checked_add(whole.checked_mul(*size)?)?;
-        let mut place = *size;
-        for digit in fraction.bytes() {
-            place /= 10;
-            nanos = nanos.checked_add(u64::from(digit.checked_sub(b'0')?) * place)?;
-        }
-        rest = next;
-    }
-    (!text.is_empty()).then(|| Duration::from_nanos(nanos))
-}
-
-/// In the largest units that leave no fraction.
-fn duration_text(duration: Duration) -> String {
-    let mut nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    if nanos == 0 {
-        return "0s".to_owned();
-    }
-    let mut text = String::new();
-    for (unit, size) in UNITS {
-        if let (count @ 1.., left) = (nanos / size, nanos % size) {
-            text.push_str(&format!("{count}{unit}"));
-            nanos = left;
-        }
-    }
-    text
-}
-
-const BYTE_UNITS: [(&str, u64); 4] = [
-    ("Ti", 1 << 40),
-    ("Gi", 1 << 30),
-    ("Mi", 1 << 20),
-    ("Ki", 1 << 10),
-];
-
-fn byte_count(text: &str) -> Option<u64> {
-    let unit = BYTE_UNITS.iter().find(|(unit, _)| text.ends_with(unit));
-    let (digits, size) = unit.map_or((text, 1), |(unit, size)| {
-        (text.strip_suffix(unit).unwrap_or(text), *size)
-    });
-    digits.parse::<u64>().ok()?.checked_mul(size)
-}
-
-fn bytes_text(count: u64) -> String {
-    let mut units = BYTE_UNITS.iter();
-    let unit = units.find(|(_, size)| count >= *size && count.is_multiple_of(*size));
-    unit.map_or_else(
-        || count.to_string(),
-        |(unit, size)| format!("{}{unit}", count / size),
-    )
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use sealane_config::model::{Endpoint, EndpointStats};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::clock;
@@ -47,6 +49,14 @@ impl Idle {
                 .try_read(&mut [0])
                 .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
+
+    /// The same of what the kernel has and the runtime has not seen: on a busy worker that may be
+    /// milliseconds apart.
+    fn is_quiet(&self) -> bool {
+        SockRef::from(&self.stream)
+            .peek(&mut [MaybeUninit::uninit()])
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
 }
 
 impl Connections {
@@ -62,13 +72,19 @@ impl Connections {
         self.connector.source(client, endpoint.addr)
     }
 
-    /// The youngest idle connection that is still good.
-    pub(super) fn idle(&self, endpoint: &Endpoint, source: Option<IpAddr>) -> Option<TcpStream> {
+    /// The youngest idle connection that is still good. A request that cannot be sent `again` is
+    /// worth a system call to be surer of that.
+    pub(super) fn idle(
+        &self,
+        endpoint: &Endpoint,
+        source: Option<IpAddr>,
+        again: bool,
+    ) -> Option<TcpStream> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(&key(&endpoint.stats, source))?;
         let now = clock::now();
         while let Some(idle) = slot.idle.pop() {
-            if idle.is_good(now, source) {
+            if idle.is_good(now, source) && (again || idle.is_quiet()) {
                 return Some(idle.stream);
             }
         }
@@ -127,4 +143,36 @@ impl Connections {
 
 fn key(stats: &Arc<EndpointStats>, source: Option<IpAddr>) -> Key {
     (Arc::as_ptr(stats).addr(), source)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::testing::endpoint;
+
+    #[tokio::test]
+    async fn proxy_l17_what_cannot_be_sent_again_takes_no_connection_that_just_ended() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let endpoint = endpoint(listener.local_addr().unwrap());
+        let connections = Connections::new(Connector::Direct);
+        let second = Duration::from_secs(1);
+        let mut peers = Vec::new();
+        for _ in 0..2 {
+            let stream = connections.connect(&endpoint, None, second).await.unwrap();
+            connections.give_back(stream, None, &endpoint.stats);
+            peers.push(listener.accept().await.unwrap().0);
+        }
+        let first = peers.remove(0);
+        assert!(
+            connections.idle(&endpoint, None, false).is_some(),
+            "still open"
+        );
+        // The runtime sees this with its next turn only, and there is none before the question.
+        drop((first, peers));
+        assert!(connections.idle(&endpoint, None, false).is_none());
+    }
 }

@@ -210,7 +210,8 @@ impl<R: Route> Exchange<'_, R> {
     ) -> Result<Upstream, Broken> {
         let connections = &self.engine.relayed;
         let source = connections.source(client, endpoint);
-        let idle = (!fresh).then(|| connections.idle(endpoint, source));
+        let again = self.idempotent || !self.has_body;
+        let idle = (!fresh).then(|| connections.idle(endpoint, source, again));
         let idle = idle.flatten();
         if let Some(stream) = idle {
             return Ok(Upstream {

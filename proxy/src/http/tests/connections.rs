@@ -319,3 +319,35 @@ async fn a_connection_costs_little_memory() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn reliability_f40_a_panic_ends_its_connection_and_no_other() {
+    on_worker(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::task::spawn_local(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::task::spawn_local(async move {
+                    let handler = |request: http::Request<Body>| async move {
+                        assert_ne!(request.uri().path(), "/panic", "on purpose");
+                        Response::new(Body::full("ok"))
+                    };
+                    let options = ServerOptions::default();
+                    serve(stream, &options, handler, CancellationToken::new()).await;
+                });
+            }
+        });
+        let mut other = RawClient::connect(addr).await;
+        assert_eq!(other.get("a.test", "/").await.status, 200);
+        let mut client = RawClient::connect(addr).await;
+        client
+            .send("GET /panic HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            .await;
+        assert!(client.closed().await.is_empty());
+        assert_eq!(other.get("a.test", "/").await.status, 200);
+        let mut new = RawClient::connect(addr).await;
+        assert_eq!(new.get("a.test", "/").await.status, 200);
+    })
+    .await;
+}

@@ -285,3 +285,39 @@ async fn reliability_b11_a_flood_of_frames_ends_the_connection_and_no_other() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn proxy_l24_trace_context_passes_as_it_is() {
+    on_worker(async {
+        let origin = Origin::named("api").await;
+        let front = Front::new(&[origin.addr]).await;
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        // We record no spans: a parent of ours would be one that nobody can find, and what we do not
+        // understand may mean something to the endpoint.
+        for fields in [
+            &[("traceparent", trace), ("tracestate", "a=1,b=2")][..],
+            &[("traceparent", "nonsense"), ("tracestate", "a=1")],
+            &[
+                ("x-b3-traceid", "4bf92f3577b34da6a3ce929d0e0e4736"),
+                ("x-b3-spanid", "00f067aa0ba902b7"),
+                ("x-b3-sampled", "1"),
+                ("b3", "0"),
+            ],
+            &[("x-request-id", "one")],
+        ] {
+            let lines: String = fields
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}\r\n"))
+                .collect();
+            let mut client = front.client().await;
+            let head = format!("GET / HTTP/1.1\r\nHost: a.test\r\n{lines}\r\n");
+            client.send(&head).await;
+            assert_eq!(client.response().await.status, 200);
+            let seen = origin.seen().pop().unwrap();
+            for (name, value) in fields {
+                assert_eq!(seen.headers[*name], *value, "{name}");
+            }
+        }
+    })
+    .await;
+}

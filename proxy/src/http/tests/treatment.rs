@@ -345,3 +345,46 @@ async fn proxy_l20_l21_every_cause_has_status_code_and_flag() {
         assert_eq!(field("grpc-status"), code, "{label}");
     }
 }
+
+#[tokio::test]
+async fn reliability_l13_retries_do_not_multiply_an_outage() {
+    on_worker(async {
+        let ill = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let mut origins = Vec::new();
+        for _ in 0..3 {
+            let (ill, asked) = (Arc::clone(&ill), AtomicUsize::new(0));
+            let answer = move |_: &crate::testing::Seen| {
+                let odd = asked.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+                let fails = odd && ill.load(Ordering::Relaxed);
+                status(if fails { 503 } else { 200 })
+            };
+            origins.push(Origin::start(answer).await);
+        }
+        let addrs: Vec<SocketAddr> = origins.iter().map(|origin| origin.addr).collect();
+        let annotations = &[
+            ("retry-on", "503"),
+            ("retries", "5"),
+            ("retry-backoff", "1ms-2ms"),
+        ];
+        let front = Front::treating(&addrs, annotations).await;
+        let mut client = front.client().await;
+        let started = tokio::time::Instant::now();
+        let requests = 600;
+        for _ in 0..requests {
+            client.get("a.test", "/").await;
+        }
+        let attempts: usize = origins.iter().map(Origin::hits).sum();
+        // Ten to begin with, and ten a second.
+        let a_second = 10 * usize::try_from(started.elapsed().as_secs() + 2).unwrap();
+        let most = requests + requests / 5 + a_second;
+        assert!(
+            attempts > requests && attempts <= most,
+            "{attempts} attempts"
+        );
+        ill.store(false, Ordering::Relaxed);
+        for _ in 0..50 {
+            assert_eq!(client.get("a.test", "/").await.status, 200);
+        }
+    })
+    .await;
+}
