@@ -121,7 +121,6 @@ async fn work(
         tls: tls::server_config(reader.clone(), tls::self_signed().unwrap()).unwrap(),
         https_port: 443,
         server: ServerOptions::default(),
-        access_log: false,
     };
     let gateway = Gateway::new(reader.clone(), engine.clone(), gateway);
     let [http, https] = listeners.map(|listener| TcpListener::from_std(listener).unwrap());
