@@ -1,7 +1,7 @@
 //! Memory and time of the compiler at the size that is planned for: 10,000 Services with 250,000
 //! endpoints.
 //!
-//! `cargo run -p sealane-config --example scale [SERVICES] [ENDPOINTS EACH]`
+//! `cargo run -p sealane-config --example compile [SERVICES] [ENDPOINTS EACH]`
 #![allow(clippy::print_stdout, reason = "a figure is what it is for")]
 
 use std::collections::BTreeMap;
