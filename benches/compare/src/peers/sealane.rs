@@ -64,7 +64,10 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
     let path = std::path::absolute(&stage.sealane)?;
     let mut program = Program::start(&cpus(variant), &dir, &path, arguments)?;
     program.listens(addr)?;
-    program.until(|| load::answers(addr, variant.hosts - 1))?;
+    // Files are applied in the order of their names, so the last host may well be there before others.
+    for host in (0..variant.hosts).rev().step_by(FILE) {
+        program.until(|| load::answers(addr, host))?;
+    }
     Ok(Running {
         addr,
         program,
