@@ -1,6 +1,6 @@
 //! What the workers of `up` do: everything.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,7 +11,7 @@ use sealane_config::sockets::HostSockets;
 use sealane_dns::DnsSettings;
 use sealane_ingress::{GatewayOptions, tls};
 use sealane_proxy::admission::{Connections, Limits};
-use sealane_proxy::connect::Connector;
+use sealane_proxy::connect::{Barred, Connector};
 use sealane_proxy::http::{Hop, ServerOptions};
 use sealane_proxy::intercept::InterceptOptions;
 use sealane_proxy::node::Capture;
@@ -46,7 +46,12 @@ pub(super) fn work(
             };
             (Capture::Transparent(intercept(&addresses)), connector)
         }
-        PodNetwork::Loopback(_) => (Capture::Listeners, Connector::Direct),
+        PodNetwork::Loopback(_) => {
+            // Here pods and the API have loopback addresses.
+            let loopback = IpNet::new_assert(Ipv4Addr::LOCALHOST.into(), 8).trunc();
+            let barred = Barred::new([https], Vec::new().into(), [loopback]);
+            (Capture::Listeners, Connector::Barring(Arc::new(barred)))
+        }
     };
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let own = [settings.dns, SocketAddr::new(addresses.dns, DNS_PORT)];
