@@ -1,7 +1,7 @@
 //! Which requests the relay takes, and what endpoints get of them.
 //!
 //! The relay takes what is plain beyond doubt and leaves everything else to hyper and the
-//! [gate](super::super::gate): that way there is one place that refuses, and being stricter here
+//! [gate]: that way there is one place that refuses, and being stricter here
 //! than there costs a little speed and nothing else. Plain is a request of HTTP/1.1 with a usual
 //! method, a target in origin form, one valid `Host`, and no body or one whose `Content-Length` bytes
 //! are all here; nothing that is about the connection but `keep-alive` and `close`.
