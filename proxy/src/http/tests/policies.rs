@@ -171,7 +171,7 @@ async fn reliability_b19_an_endpoint_that_is_barred_is_not_asked_and_the_reason_
             let connector = Connector::Barring(Arc::new(barred));
             let engine = Engine::new(connector, EngineOptions::default());
             let request = http::Request::new(Body::empty());
-            let response = engine.forward(request, &target).await;
+            let response = Box::pin(engine.forward(request, &target)).await;
             assert_eq!(response.status().as_u16(), status, "{name}");
             assert_eq!(response.headers()["sealane-error"], reason, "{name}");
         }
