@@ -20,7 +20,8 @@ use super::settings::{Addresses, Settings};
 use super::system::DNS_PORT;
 use tokio::sync::watch;
 
-use crate::serve::workers::{Dns, Work};
+use crate::exit::Failure;
+use crate::serve::workers::{self, Dns, Work};
 
 /// Port of the listeners for intercepted connections, in the cluster's namespace.
 const INTERCEPT_PORT: u16 = 15001;
@@ -28,14 +29,14 @@ const INTERCEPT_PORT: u16 = 15001;
 /// The work, with the gateway's address for HTTPS.
 ///
 /// # Errors
-/// No certificate for hosts without one can be made.
+/// No certificate for hosts without one can be made, or no access log.
 pub(super) fn work(
     reader: &Reader,
     network: &PodNetwork,
     sockets: &HostSockets,
     settings: &Settings,
     https: SocketAddr,
-) -> anyhow::Result<Work> {
+) -> Result<Work, Failure> {
     let addresses = settings.pod_network.addresses();
     let (services, connector) = match network {
         PodNetwork::Namespaces(_) => {
@@ -62,7 +63,7 @@ pub(super) fn work(
         network: Some(network.clone()),
         sockets: sockets.clone(),
         connector,
-        access_log: None,
+        access_log: workers::access_log(settings.access_log)?,
         connections: Connections::new(Limits::none()),
         applied: watch::Sender::default(),
         gateway: Some(GatewayOptions {
