@@ -1,7 +1,6 @@
 //! The gateway of one worker.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use sealane_config::Reader;
 use sealane_proxy::admission::Place;
 use sealane_proxy::http::{ClientStream, Engine, ServerOptions, serve_relayed};
 use sealane_proxy::live::UPKEEP;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -85,12 +84,13 @@ impl Gateway {
     ) -> io::Result<()> {
         let inner = Rc::clone(&self.inner);
         let admitted = self.inner.engine.connections();
+        let port = listener.local_addr()?.port();
         accept_loop(
             listener,
             admitted,
             shutdown,
             move |stream, client, place| {
-                let peer = peer(&stream, client, false);
+                let peer = Peer::new(client.ip(), port, false);
                 let server = inner.options.server.clone();
                 serve_connection(Rc::clone(&inner), stream, peer, server, place)
             },
@@ -110,6 +110,7 @@ impl Gateway {
         let inner = Rc::clone(&self.inner);
         let acceptor = TlsAcceptor::from(Arc::clone(&inner.options.tls));
         let admitted = self.inner.engine.connections();
+        let port = listener.local_addr()?.port();
         accept_loop(
             listener,
             admitted,
@@ -117,7 +118,7 @@ impl Gateway {
             move |stream, client, place| {
                 let (inner, acceptor) = (Rc::clone(&inner), acceptor.clone());
                 async move {
-                    let peer = peer(&stream, client, true);
+                    let peer = Peer::new(client.ip(), port, true);
                     let accepted = tokio::select! {
                         accepted = Box::pin(tls::accept(&acceptor, stream)) => accepted,
                         () = place.end().cancelled() => return,
@@ -133,11 +134,6 @@ impl Gateway {
         )
         .await
     }
-}
-
-fn peer(stream: &TcpStream, client: SocketAddr, secure: bool) -> Peer {
-    let port = stream.local_addr().map_or(0, |addr| addr.port());
-    Peer::new(client.ip(), port, secure)
 }
 
 async fn serve_connection<I>(

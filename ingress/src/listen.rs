@@ -8,12 +8,13 @@ use std::rc::Rc;
 use futures_util::FutureExt;
 use sealane_proxy::accept::Acceptor;
 use sealane_proxy::admission::{Connections, Place};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Accepts until `shutdown`, then waits for the connections that it started. One that is not admitted
-/// is closed at once.
+/// is closed at once. Small writes are sent without delay.
 ///
 /// # Errors
 /// The listener cannot be used any more.
@@ -27,11 +28,11 @@ where
     F: FnMut(TcpStream, SocketAddr, Rc<Place>) -> C,
     C: Future<Output = ()> + 'static,
 {
+    // What is accepted inherits it, without a system call of its own.
+    SockRef::from(&listener).set_tcp_nodelay(true)?;
     let connections = TaskTracker::new();
     let mut start = |stream: TcpStream, client: SocketAddr| {
         if let Ok(place) = admitted.admit(client.ip(), &shutdown) {
-            // Fails only if the client is gone already, which the first read will tell.
-            let _ = stream.set_nodelay(true);
             connections.spawn_local(connection(stream, client, Rc::new(place)));
         }
     };
@@ -52,4 +53,39 @@ where
     connections.close();
     connections.wait().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use tokio::task::LocalSet;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn ingress_small_answers_are_sent_without_delay() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let (told, mut accepted) = tokio::sync::mpsc::channel(1);
+        let admitted = Connections::default();
+        let serve = accept_loop(listener, &admitted, shutdown.clone(), |stream, _, _| {
+            let told = told.clone();
+            async move { told.send(stream.nodelay().unwrap()).await.unwrap() }
+        });
+        let ask = async {
+            let _client = TcpStream::connect(addr).await.unwrap();
+            let has_no_delay = timeout(Duration::from_secs(10), accepted.recv()).await;
+            shutdown.cancel();
+            has_no_delay.unwrap()
+        };
+        let (served, has_no_delay) = LocalSet::new()
+            .run_until(async { tokio::join!(serve, ask) })
+            .await;
+        served.unwrap();
+        assert_eq!(has_no_delay, Some(true));
+    }
 }

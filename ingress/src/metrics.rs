@@ -12,10 +12,10 @@ const REQUESTS: &str = "sealane_gateway_requests_total";
 const SECONDS: &str = "sealane_gateway_request_seconds";
 
 /// The handles of one worker, resolved once for each object that routes come from.
-#[derive(Default)]
 pub(crate) struct Metrics {
-    /// `None` is for requests that no rule took.
-    routes: Cache<Option<ObjectRef>, RouteMetrics>,
+    routes: Cache<ObjectRef, RouteMetrics>,
+    /// Stands for the object of requests that no rule took.
+    none: ObjectRef,
 }
 
 /// The handles of one object.
@@ -24,15 +24,25 @@ pub(crate) struct RouteMetrics {
     seconds: Histogram,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            routes: Cache::default(),
+            none: ObjectRef {
+                kind: "",
+                namespace: "".into(),
+                name: "".into(),
+            },
+        }
+    }
+}
+
 impl Metrics {
     /// The handles for requests of this object's rules; `None` for those that no rule took.
     pub(crate) fn route(&self, source: Option<&ObjectRef>) -> Rc<RouteMetrics> {
-        let (namespace, name) = match source {
-            Some(source) => (&*source.namespace, &*source.name),
-            None => ("", ""),
-        };
-        let new = || RouteMetrics::new(namespace, name);
-        self.routes.get(&source.cloned(), new)
+        let source = source.unwrap_or(&self.none);
+        let new = || RouteMetrics::new(&source.namespace, &source.name);
+        self.routes.get(source, new)
     }
 
     /// To be called every [`UPKEEP`](sealane_proxy::live::UPKEEP).

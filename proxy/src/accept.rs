@@ -32,6 +32,9 @@ const ERRORS: &str = "sealane_accept_errors_total";
 #[derive(Debug)]
 pub struct Acceptor {
     pause: Duration,
+    /// Descriptors up to this number left enough for others when they were given out: only a higher
+    /// one is worth asking for the limit.
+    fine: Option<u64>,
     /// Accepting failed, or took the last descriptor that clients may have.
     is_short: bool,
 }
@@ -41,6 +44,7 @@ impl Default for Acceptor {
         metrics::describe_counter!(ERRORS, "Connections that could not be accepted, by reason");
         Self {
             pause: PAUSE.0,
+            fine: None,
             is_short: false,
         }
     }
@@ -56,14 +60,14 @@ impl Acceptor {
             if self.is_short {
                 sleep(self.pause).await;
                 self.pause = (self.pause * 2).min(PAUSE.1);
-                if !has_descriptors() {
+                if !self.has_descriptors() {
                     continue;
                 }
                 self.is_short = false;
             }
             let error = match listener.accept().await {
                 Ok((stream, client)) => {
-                    if is_reserved(&stream) {
+                    if self.is_reserved(&stream) {
                         self.fall_short("reserved_descriptors", &"no more descriptors for clients");
                     } else {
                         self.pause = PAUSE.0;
@@ -89,6 +93,28 @@ impl Acceptor {
             tracing::warn!(%error, "cannot accept connections");
         }
         self.is_short = true;
+        self.fine = None;
+    }
+
+    /// Whether a client may have one more.
+    fn has_descriptors(&mut self) -> bool {
+        File::open("/dev/null").is_ok_and(|next| !self.is_reserved(&next))
+    }
+
+    fn is_reserved(&mut self, descriptor: &impl AsRawFd) -> bool {
+        let Ok(number) = u64::try_from(descriptor.as_raw_fd()) else {
+            return false;
+        };
+        if self.fine.is_some_and(|fine| number <= fine) {
+            return false;
+        }
+        let limit = getrlimit(Resource::Nofile).current;
+        // With a limit that is hardly enough to start there is little to reserve.
+        let is_reserved = limit.is_some_and(|limit| number >= limit - RESERVED.min(limit / 8));
+        if !is_reserved {
+            self.fine = Some(number);
+        }
+        is_reserved
     }
 }
 
@@ -123,20 +149,6 @@ fn label(errno: Errno) -> &'static str {
 
 fn count(reason: &'static str) {
     counter!(ERRORS, "reason" => reason).increment(1);
-}
-
-/// Whether a client may have one more.
-fn has_descriptors() -> bool {
-    File::open("/dev/null").is_ok_and(|next| !is_reserved(&next))
-}
-
-fn is_reserved(descriptor: &impl AsRawFd) -> bool {
-    let Some(limit) = getrlimit(Resource::Nofile).current else {
-        return false;
-    };
-    // With a limit that is hardly enough to start there is little to reserve.
-    let free = limit - RESERVED.min(limit / 8);
-    u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number >= free)
 }
 
 #[cfg(test)]
