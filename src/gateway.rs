@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use ipnet::IpNet;
@@ -13,8 +14,9 @@ use sealane_config::sockets::HostSockets;
 use sealane_config::watch::{IngressWatch, WatchOptions};
 use sealane_ingress::{GatewayOptions as ServeOptions, tls};
 use sealane_proxy::admission::{Connections, Limits};
-use sealane_proxy::connect::Connector;
+use sealane_proxy::connect::{Barred, Connector};
 use sealane_proxy::http::{Hop, ServerOptions};
+use sealane_proxy::intercept::NodeAddresses;
 
 use tokio::sync::watch;
 
@@ -60,6 +62,10 @@ pub(crate) struct GatewayOptions {
     /// Where addresses stand for many clients, such as load balancers (repeatable): no limit for each
     #[arg(long, value_name = "CIDR")]
     trusted_source: Vec<IpNet>,
+    /// Connect to endpoints in here, too (repeatable), which are refused otherwise: addresses that are
+    /// loopback, link-local, multicast or reserved
+    #[arg(long, value_name = "CIDR")]
+    allow_endpoints: Vec<IpNet>,
     /// One line of JSON on standard output for each request
     #[arg(long)]
     access_log: bool,
@@ -79,12 +85,18 @@ pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<
     let admin = options.mode.bind(&mut binder);
     let (listeners, admin) = binder.finish(listeners.zip(admin))?;
 
+    let admin_addresses = admin.iter().map(|(listener, _)| listener.local_addr());
+    let admin_addresses: Vec<SocketAddr> = admin_addresses
+        .collect::<Result<_, _>>()
+        .context("an admin listener has no address")?;
+    let own = [listeners.http, listeners.https];
+    let barred = options.barred(own.into_iter().chain(admin_addresses));
     let (publisher, reader) = snapshot::channel();
     let fallback = tls::self_signed().context("cannot make the default certificate")?;
     let work = Work {
         network: None,
         sockets: HostSockets::here(),
-        connector: Connector::Direct,
+        connector: Connector::Barring(Arc::new(barred)),
         access_log: workers::access_log(options.access_log)?,
         connections: Connections::new(options.limits()),
         applied: watch::Sender::default(),
@@ -132,6 +144,15 @@ pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<
 }
 
 impl GatewayOptions {
+    /// What no connection is made to, also on behalf of whoever writes EndpointSlices.
+    fn barred(&self, listeners: impl IntoIterator<Item = SocketAddr>) -> Barred {
+        let own = NodeAddresses::of_devices().unwrap_or_else(|error| {
+            tracing::warn!(%error, "own addresses are not known, so endpoints may have them");
+            Vec::new().into()
+        });
+        Barred::new(listeners, own, self.allow_endpoints.iter().copied())
+    }
+
     fn limits(&self) -> Limits {
         Limits {
             total: self.max_connections,

@@ -1,5 +1,6 @@
 //! Connections to endpoints, made in the network namespace that leads to them.
 
+mod barred;
 mod node;
 
 use std::io;
@@ -13,6 +14,7 @@ use sealane_config::sockets::HostSockets;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
+pub use barred::Barred;
 pub use node::NodeConnector;
 
 use crate::intercept::InterceptOptions;
@@ -26,8 +28,10 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 /// Connects to endpoints. Cheap to clone; each worker has one.
 #[derive(Clone, Debug)]
 pub enum Connector {
-    /// From the calling thread's namespace: on a real cluster, and in loopback mode.
+    /// From the calling thread's namespace, to any address.
     Direct,
+    /// The same, but not to everything: a gateway on a real cluster, and loopback mode.
+    Barring(Arc<Barred>),
     /// The calling thread lives in the cluster's namespace.
     Split {
         /// Addresses that are reached from there: pods and Services.
@@ -77,7 +81,9 @@ impl Connector {
         let opening = async {
             match self {
                 Self::Node(node) => Box::pin(node.open(source, endpoint)).await,
-                Self::Direct | Self::Split { .. } => self.open(endpoint, None).await,
+                Self::Direct | Self::Barring(_) | Self::Split { .. } => {
+                    self.open(endpoint, None).await
+                }
             }
         };
         let stream = tokio::time::timeout(limit, opening)
@@ -101,6 +107,10 @@ impl Connector {
             {
                 host.clone()
             }
+            Self::Barring(barred) => {
+                barred.check(endpoint.0)?;
+                HostSockets::here()
+            }
             Self::Direct | Self::Split { .. } => HostSockets::here(),
         };
         let socket = host.udp(endpoint.0).await?;
@@ -113,7 +123,7 @@ impl Connector {
     pub fn source(&self, client: Option<IpAddr>, endpoint: EndpointAddr) -> Option<IpAddr> {
         match self {
             Self::Node(node) => node.source(client?, endpoint),
-            Self::Direct | Self::Split { .. } => None,
+            Self::Direct | Self::Barring(_) | Self::Split { .. } => None,
         }
     }
 
@@ -124,7 +134,10 @@ impl Connector {
             {
                 host.tcp(endpoint.0).await?
             }
-            Self::Direct | Self::Split { .. } | Self::Node(_) => {
+            Self::Direct | Self::Barring(_) | Self::Split { .. } | Self::Node(_) => {
+                if let Self::Barring(barred) = self {
+                    barred.check(endpoint.0)?;
+                }
                 let domain = Domain::for_address(endpoint.0);
                 let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
                 socket.set_nonblocking(true)?;

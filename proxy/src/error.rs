@@ -83,6 +83,8 @@ pub enum ErrorKind {
     Overloaded,
     /// The request would be sent again if the retry budget were not used up (503).
     RetryBudget,
+    /// The endpoint has an address that is never connected to, such as a loopback one (502).
+    AddressRefused,
     /// No endpoint could be connected to (502).
     ConnectFailed,
     /// No endpoint accepted a connection in time (504).
@@ -119,6 +121,7 @@ impl ErrorKind {
             Self::NoLocalPorts => "no_local_ports",
             Self::Overloaded => "overloaded",
             Self::RetryBudget => "retry_budget",
+            Self::AddressRefused => "address_refused",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamReset => "upstream_reset",
@@ -148,9 +151,10 @@ impl ErrorKind {
             | Self::NoLocalPorts
             | Self::Overloaded
             | Self::RetryBudget => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ConnectFailed | Self::UpstreamReset | Self::BadResponse => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::AddressRefused
+            | Self::ConnectFailed
+            | Self::UpstreamReset
+            | Self::BadResponse => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -192,7 +196,10 @@ impl ErrorKind {
             Self::NoEndpoints => "UH",
             Self::Overloaded => "UO",
             Self::RetryBudget => "URX",
-            Self::NoLocalPorts | Self::ConnectFailed | Self::ConnectTimeout => "UF",
+            Self::NoLocalPorts
+            | Self::AddressRefused
+            | Self::ConnectFailed
+            | Self::ConnectTimeout => "UF",
             Self::UpstreamReset => "UC",
             Self::BadResponse => "UPE",
             Self::ResponseTimeout | Self::RequestTimeout => "UT",

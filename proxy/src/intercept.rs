@@ -27,14 +27,15 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sealane_config::{Reader, Snapshot};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::sync::watch;
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use addresses::{NodeAddresses, device_addresses};
 pub use bridge::bridge_between_pods;
+use metrics::Write;
 use netlink::NfTables;
 pub use original::original_destination;
-use state::{Elements, difference, record};
+use state::{Change, Elements, difference, record};
 
 /// Backlog of the listener; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -252,6 +253,8 @@ pub struct Interceptor {
     kernel: NfTables,
     /// What the kernel has; `None` before the first write and after a failed one.
     written: Option<Elements>,
+    /// What the kernel was given last, whether it took it or not.
+    last: Write,
     applied: watch::Sender<u64>,
 }
 
@@ -269,6 +272,7 @@ impl Interceptor {
             options,
             kernel,
             written: None,
+            last: Write::Full,
             applied: watch::Sender::new(0),
         })
     }
@@ -292,7 +296,9 @@ impl Interceptor {
         let mut written = written.unwrap_or_default();
         let changes = difference(&written, snapshot, &self.options);
         let mut parts = changes.chunks(CHANGES_PER_TRANSACTION);
+        self.last = Write::Partial;
         if create {
+            self.last = Write::Full;
             let first = parts.next().unwrap_or_default();
             let options = &self.options;
             self.kernel.transaction(|batch| {
@@ -301,6 +307,9 @@ impl Interceptor {
             })?;
         }
         for part in parts {
+            if !create {
+                self.last = kind(part);
+            }
             self.kernel
                 .transaction(|batch| table::change(batch, part))?;
         }
@@ -322,15 +331,24 @@ impl Interceptor {
     /// Follows the snapshot until `shutdown` or the end of the publisher. The table stays in force
     /// afterwards.
     pub async fn run(mut self, mut reader: Reader, shutdown: CancellationToken) {
-        let mut metrics = metrics::Metrics::new(self.options.method);
+        let mut metrics = metrics::Metrics::new(&self.options);
         let mut addresses = self.options.node_ips.clone();
         let mut count = interval(COUNT);
         let mut pause = RETRY.0;
         loop {
             let created = self.written.is_none();
+            let begun = Instant::now();
             let applied = self.apply(&reader.load());
             if created && self.written.is_some() {
                 metrics.start_over();
+            }
+            match (&metrics.kube_proxy, &applied) {
+                (Some(kube_proxy), Err(_)) => kube_proxy.failed(self.last),
+                // Before the first sync there is nothing to write.
+                (Some(kube_proxy), Ok(_)) if self.written.is_some() => {
+                    kube_proxy.wrote(self.last, begun.elapsed());
+                }
+                _ => {}
             }
             let next = async {
                 match applied {
@@ -365,6 +383,15 @@ impl Interceptor {
                 }
             }
         }
+    }
+}
+
+/// What a transaction of changes to the table is.
+fn kind(changes: &[Change]) -> Write {
+    if changes.iter().all(|change| !change.add) {
+        Write::CleanUp
+    } else {
+        Write::Partial
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the workers of `up` do: everything.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,7 +11,7 @@ use sealane_config::sockets::HostSockets;
 use sealane_dns::DnsSettings;
 use sealane_ingress::{GatewayOptions, tls};
 use sealane_proxy::admission::{Connections, Limits};
-use sealane_proxy::connect::Connector;
+use sealane_proxy::connect::{Barred, Connector};
 use sealane_proxy::http::{Hop, ServerOptions};
 use sealane_proxy::intercept::InterceptOptions;
 use sealane_proxy::node::Capture;
@@ -20,7 +20,8 @@ use super::settings::{Addresses, Settings};
 use super::system::DNS_PORT;
 use tokio::sync::watch;
 
-use crate::serve::workers::{Dns, Work};
+use crate::exit::Failure;
+use crate::serve::workers::{self, Dns, Work};
 
 /// Port of the listeners for intercepted connections, in the cluster's namespace.
 const INTERCEPT_PORT: u16 = 15001;
@@ -28,14 +29,14 @@ const INTERCEPT_PORT: u16 = 15001;
 /// The work, with the gateway's address for HTTPS.
 ///
 /// # Errors
-/// No certificate for hosts without one can be made.
+/// No certificate for hosts without one can be made, or no access log.
 pub(super) fn work(
     reader: &Reader,
     network: &PodNetwork,
     sockets: &HostSockets,
     settings: &Settings,
     https: SocketAddr,
-) -> anyhow::Result<Work> {
+) -> Result<Work, Failure> {
     let addresses = settings.pod_network.addresses();
     let (services, connector) = match network {
         PodNetwork::Namespaces(_) => {
@@ -46,7 +47,12 @@ pub(super) fn work(
             };
             (Capture::Transparent(intercept(&addresses)), connector)
         }
-        PodNetwork::Loopback(_) => (Capture::Listeners, Connector::Direct),
+        PodNetwork::Loopback(_) => {
+            // Here pods and the API have loopback addresses.
+            let loopback = IpNet::new_assert(Ipv4Addr::LOCALHOST.into(), 8).trunc();
+            let barred = Barred::new([https], Vec::new().into(), [loopback]);
+            (Capture::Listeners, Connector::Barring(Arc::new(barred)))
+        }
     };
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let own = [settings.dns, SocketAddr::new(addresses.dns, DNS_PORT)];
@@ -57,7 +63,7 @@ pub(super) fn work(
         network: Some(network.clone()),
         sockets: sockets.clone(),
         connector,
-        access_log: None,
+        access_log: workers::access_log(settings.access_log)?,
         connections: Connections::new(Limits::none()),
         applied: watch::Sender::default(),
         gateway: Some(GatewayOptions {

@@ -59,6 +59,9 @@ pub(crate) struct UpOptions {
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
+    /// One line of JSON on standard output for each request
+    #[arg(long)]
+    access_log: bool,
     /// How the summary is printed
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -125,6 +128,8 @@ pub(crate) struct Settings {
     pub(crate) wait: std::time::Duration,
     /// Print nothing but errors.
     pub(crate) quiet: bool,
+    /// Write a line for each request.
+    pub(crate) access_log: bool,
     /// Form of the summary.
     pub(crate) output: Output,
 }
@@ -176,6 +181,7 @@ impl UpOptions {
             workers,
             wait: std::time::Duration::from_secs(self.wait),
             quiet: self.quiet,
+            access_log: self.access_log,
             output: self.output,
         })
     }

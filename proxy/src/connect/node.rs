@@ -20,7 +20,7 @@ use sealane_config::model::EndpointAddr;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::Connector;
+use super::{Connector, barred};
 use crate::intercept::{InterceptOptions, Method, may_be_outside};
 
 /// Ports for connections from a client's address: below those that Linux gives to the client itself
@@ -84,15 +84,13 @@ impl NodeConnector {
 
     fn check(&self, EndpointAddr(addr): EndpointAddr) -> io::Result<()> {
         let ip = addr.ip().to_canonical();
-        let (kind, why) = if !may_be_outside(ip) {
-            let why = "no endpoint of a Service has such an address";
-            (io::ErrorKind::PermissionDenied, why)
+        if !may_be_outside(ip) {
+            Err(barred::no_endpoint())
         } else if addr.port() == self.options.port && self.options.is_own(ip) {
-            (io::ErrorKind::Deadlock, "the endpoint is the proxy itself")
+            Err(barred::itself())
         } else {
-            return Ok(());
-        };
-        Err(io::Error::new(kind, why))
+            Ok(())
+        }
     }
 
     /// Connects from an address that is not this node's, from a port that its owner does not choose.

@@ -102,3 +102,74 @@ async fn reliability_b19_addresses_that_are_no_endpoints_are_never_dialled() {
     let accepted = tokio::time::timeout(Duration::from_millis(20), listener.accept());
     assert!(accepted.await.is_err(), "nothing was dialled");
 }
+
+#[test]
+fn reliability_b19_a_gateway_dials_neither_its_own_machine_nor_itself() {
+    let own: IpAddr = "192.0.2.7".parse().unwrap();
+    let all = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let one = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 8), 9443));
+    let barred = |allowed: &[&str]| {
+        let allowed = allowed.iter().map(|cidr| cidr.parse().unwrap());
+        Barred::new([all(8080), one], vec![own].into(), allowed)
+    };
+    let (strict, loopback) = (barred(&[]), barred(&["127.0.0.0/8"]));
+    let denied = Err(io::ErrorKind::PermissionDenied);
+    let itself = Err(io::ErrorKind::Deadlock);
+    for (name, addr, expected, where_loopback_is_allowed) in [
+        ("a pod", "10.244.0.5:8080", Ok(()), Ok(())),
+        ("an IPv6 pod", "[fd00::5]:8080", Ok(()), Ok(())),
+        ("loopback", "127.0.0.1:6443", denied, Ok(())),
+        ("a loopback pod", "127.244.0.5:80", denied, Ok(())),
+        ("in an IPv6 coat", "[::ffff:127.0.0.1]:80", denied, Ok(())),
+        ("IPv6 loopback", "[::1]:80", denied, denied),
+        ("unspecified", "0.0.0.0:80", denied, denied),
+        ("metadata", "169.254.169.254:80", denied, denied),
+        (
+            "metadata in a coat",
+            "[::ffff:169.254.169.254]:80",
+            denied,
+            denied,
+        ),
+        ("IPv6 link-local", "[fe80::1]:80", denied, denied),
+        ("multicast", "224.0.0.1:80", denied, denied),
+        ("own listener", "192.0.2.7:8080", itself, itself),
+        ("own listener on loopback", "127.0.0.1:8080", itself, itself),
+        (
+            "own listener in a coat",
+            "[::ffff:192.0.2.7]:8080",
+            itself,
+            itself,
+        ),
+        ("own address, other port", "192.0.2.7:8081", Ok(()), Ok(())),
+        (
+            "a listener on one address",
+            "192.0.2.8:9443",
+            itself,
+            itself,
+        ),
+        ("its port elsewhere", "192.0.2.7:9443", Ok(()), Ok(())),
+    ] {
+        let addr = addr.parse().unwrap();
+        let check = |barred: &Barred| barred.check(addr).map_err(|error| error.kind());
+        assert_eq!(check(&strict), expected, "{name}");
+        assert_eq!(
+            check(&loopback),
+            where_loopback_is_allowed,
+            "{name}, loopback"
+        );
+    }
+}
+
+#[tokio::test]
+async fn reliability_b19_what_is_barred_is_not_connected_to() {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let addr = EndpointAddr(listener.local_addr().unwrap());
+    let barred = Barred::new([], Vec::new().into(), []);
+    let connector = Connector::Barring(Arc::new(barred));
+    let refused = connector.connect(addr, SECOND).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+    let refused = connector.udp(addr).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+}

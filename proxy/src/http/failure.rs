@@ -27,7 +27,10 @@ impl Failure {
     /// There was no connection.
     pub(super) fn is_connect(&self) -> bool {
         let kind = self.error.kind();
-        matches!(kind, ErrorKind::ConnectFailed | ErrorKind::ConnectTimeout)
+        matches!(
+            kind,
+            ErrorKind::ConnectFailed | ErrorKind::ConnectTimeout | ErrorKind::AddressRefused
+        )
     }
 
     /// There is nobody to try, or to try again.
@@ -44,6 +47,11 @@ impl Failure {
 pub(super) fn not_connected(error: &ConnectError) -> Failure {
     let error = if error.is_loop() {
         Error::new(ErrorKind::Loop, "the endpoint is the proxy itself")
+    } else if error.is_barred() {
+        Error::new(
+            ErrorKind::AddressRefused,
+            "the endpoint has an address that no endpoint may have",
+        )
     } else if error.is_timeout() {
         Error::new(
             ErrorKind::ConnectTimeout,

@@ -132,6 +132,7 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::NoLocalPorts
         | ErrorKind::Overloaded
         | ErrorKind::RetryBudget
+        | ErrorKind::AddressRefused
         | ErrorKind::ConnectFailed
         | ErrorKind::UpstreamReset
         | ErrorKind::BadResponse => "14",

@@ -428,3 +428,57 @@ fn proxy_s1_datagrams_to_our_own_dns_are_left_to_it_unless_pods_serve_them() {
         assert_eq!(elements.get(&element).copied(), expected, "{name}");
     }
 }
+
+#[test]
+fn proxy_o1_writes_are_timed_and_refusals_counted_as_kube_proxy_does() {
+    use ::metrics_exporter_prometheus::PrometheusBuilder;
+    let figures = |options: &InterceptOptions| {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        ::metrics::with_local_recorder(&recorder, || {
+            let metrics = metrics::Metrics::new(options);
+            let Some(kube_proxy) = &metrics.kube_proxy else {
+                return;
+            };
+            for write in [Write::Full, Write::Partial, Write::Partial, Write::CleanUp] {
+                kube_proxy.wrote(write, Duration::from_millis(2));
+            }
+            for write in [Write::Full, Write::Partial, Write::CleanUp] {
+                kube_proxy.failed(write);
+            }
+        });
+        recorder.handle().render()
+    };
+    let on_a_node = InterceptOptions {
+        egress: false,
+        ..options()
+    };
+    let page = figures(&on_a_node);
+    for family in ["IPv4", "IPv6"] {
+        for (name, value) in [
+            ("sync_proxy_rules_duration_seconds_count", 4),
+            ("sync_full_proxy_rules_duration_seconds_count", 1),
+            ("sync_partial_proxy_rules_duration_seconds_count", 3),
+            ("sync_proxy_rules_nftables_sync_failures_total", 2),
+            ("sync_proxy_rules_nftables_cleanup_failures_total", 1),
+        ] {
+            let line = format!("kubeproxy_{name}{{ip_family=\"{family}\"}} {value}\n");
+            assert!(page.contains(&line), "{line}{page}");
+        }
+    }
+    let elsewhere = figures(&options());
+    assert!(!elsewhere.contains("kubeproxy_"), "{elsewhere}");
+}
+
+#[test]
+fn proxy_o1_a_write_that_only_removes_is_a_clean_up() {
+    let element = Element::Address(VIP);
+    let set = Set::ServiceAddresses(Family::V4);
+    let change = |add| Change { set, element, add };
+    for (name, changes, expected) in [
+        ("added", vec![change(true)], Write::Partial),
+        ("moved", vec![change(false), change(true)], Write::Partial),
+        ("removed", vec![change(false)], Write::CleanUp),
+    ] {
+        assert_eq!(kind(&changes), expected, "{name}");
+    }
+}

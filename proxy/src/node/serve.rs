@@ -10,6 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::Worker;
+use crate::ErrorKind;
 use crate::balance::Flight;
 use crate::connect::tune;
 use crate::detect::{Detected, ENOUGH, detect};
@@ -151,9 +152,9 @@ impl Worker {
         match connected.await {
             Ok(connected) => Some(connected),
             Err(error) => {
+                self.metrics.of(Some(service)).failed(error.label());
                 let error = &error as &(dyn std::error::Error + 'static);
                 tracing::debug!(%client, %service, error, "no endpoint");
-                self.metrics.of(Some(service)).failed.increment(1);
                 reset(stream);
                 None
             }
@@ -179,7 +180,12 @@ impl Worker {
             Err(_elapsed) => io::ErrorKind::TimedOut.into(),
         };
         tracing::debug!(%addr, %error, "cannot connect to the outside");
-        metrics.failed.increment(1);
+        let kind = if error.kind() == io::ErrorKind::AddrNotAvailable {
+            ErrorKind::NoLocalPorts
+        } else {
+            ErrorKind::ConnectFailed
+        };
+        metrics.failed(kind.label());
         reset(&stream);
     }
 }

@@ -50,6 +50,13 @@ impl ConnectError {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::Deadlock)
     }
 
+    /// The address is one that no endpoint may have.
+    pub(crate) fn is_barred(&self) -> bool {
+        // EPERM and EACCES of connect(2), such as from a firewall's rule, have a number.
+        matches!(self, Self::Io(error)
+            if error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none())
+    }
+
     pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::TimedOut)
     }

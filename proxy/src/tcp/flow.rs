@@ -6,6 +6,7 @@ use sealane_config::model::{ClientAddr, EndpointAddr};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::ErrorKind;
 use crate::balance::{Balancer, Flight};
 use crate::connect::Connector;
 use crate::http::Target;
@@ -19,6 +20,14 @@ pub(crate) enum FlowError {
     /// The Service port has none.
     #[error("the Service has no endpoints")]
     NoEndpoints,
+    /// This machine has no port left to connect from, or not to those that were tried.
+    #[error("no local port is left to connect to {endpoint} from, the last of {tried}")]
+    NoLocalPorts {
+        /// The last one.
+        endpoint: EndpointAddr,
+        /// How many were tried.
+        tried: usize,
+    },
     /// None of those that were tried took the connection.
     #[error("no endpoint took the connection, {endpoint} as the last of {tried}")]
     Connect {
@@ -30,6 +39,17 @@ pub(crate) enum FlowError {
         #[source]
         source: io::Error,
     },
+}
+
+impl FlowError {
+    /// The reason in metrics; that of HTTP where there is the same ([`ErrorKind::label`]).
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::NoEndpoints => ErrorKind::NoEndpoints.label(),
+            Self::NoLocalPorts { .. } => ErrorKind::NoLocalPorts.label(),
+            Self::Connect { .. } => ErrorKind::ConnectFailed.label(),
+        }
+    }
 }
 
 /// Connects flows to endpoints.
@@ -68,6 +88,14 @@ impl Flows {
                 Ok(stream) => {
                     flight.succeeded(begun.elapsed());
                     return Ok((stream, flight));
+                }
+                // A port is taken for one destination only: to another there may be some left.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    tried.push(endpoint.addr);
+                    failure = FlowError::NoLocalPorts {
+                        endpoint: endpoint.addr,
+                        tried: tried.len(),
+                    };
                 }
                 Err(source) => {
                     flight.failed(target.endpoints(), &port.http.balancing);

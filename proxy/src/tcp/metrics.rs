@@ -5,6 +5,7 @@ use std::rc::Rc;
 use metrics::{Counter, Gauge, Label, counter, describe_counter, describe_gauge, gauge};
 use sealane_config::model::ServiceKey;
 
+use crate::ErrorKind;
 use crate::live::{Cache, Series};
 use crate::sidecar::Direction;
 
@@ -25,8 +26,8 @@ pub(crate) struct Metrics {
 pub(crate) struct FlowMetrics {
     opened: Counter,
     open: Gauge,
-    /// Connections of clients for which no upstream could be reached.
-    pub(crate) failed: Counter,
+    /// Connections of clients for which no upstream could be reached, by reason.
+    failed: [(&'static str, Counter); 3],
     /// Connections to a cluster IP whose Service has endpoints, but none on this node, and
     /// `internalTrafficPolicy: Local`.
     pub(crate) no_local_endpoints: Counter,
@@ -55,9 +56,11 @@ impl Metrics {
 
 impl Series for FlowMetrics {
     fn keep(&self) {
+        for (_, counter) in &self.failed {
+            counter.increment(0);
+        }
         for counter in [
             &self.opened,
-            &self.failed,
             &self.no_local_endpoints,
             &self.to_upstream,
             &self.to_client,
@@ -88,8 +91,24 @@ impl FlowMetrics {
             to_client: counter!(BYTES, with("direction", "to_client")),
             opened: counter!(OPENED, labels.clone()),
             open: gauge!(OPEN, labels.clone()),
-            failed: counter!(FAILED, labels.clone()),
+            failed: [
+                ErrorKind::NoEndpoints,
+                ErrorKind::NoLocalPorts,
+                ErrorKind::ConnectFailed,
+            ]
+            .map(|kind| {
+                let reason = kind.label();
+                (reason, counter!(FAILED, with("reason", reason)))
+            }),
             no_local_endpoints: counter!(NO_LOCAL, with("traffic_policy", "internal")),
+        }
+    }
+
+    /// Counts a connection of a client for which no upstream could be reached; `reason` is the label
+    /// of an [`ErrorKind`].
+    pub(crate) fn failed(&self, reason: &'static str) {
+        if let Some((_, counter)) = self.failed.iter().find(|(known, _)| *known == reason) {
+            counter.increment(1);
         }
     }
 

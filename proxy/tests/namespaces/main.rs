@@ -10,6 +10,7 @@ mod loopback;
 mod node;
 mod nodes;
 mod pod;
+mod ports;
 mod redirect;
 mod sidecar;
 mod udp;

@@ -60,6 +60,7 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
     option("http", addr.to_string());
     option("https", stage.listen().to_string());
     option("admin", stage.listen().to_string());
+    option("allow-endpoints", "127.0.0.0/8".to_owned());
     option("workers", variant.workers.to_string());
     let path = std::path::absolute(&stage.sealane)?;
     let mut program = Program::start(&cpus(variant), &dir, &path, arguments)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sealane_config::model::{Endpoint, Scope, ServicePort, TrafficPolicy};
 
 use super::*;
+use crate::connect::Barred;
 use crate::testing::{Origin, PORT, key};
 
 /// Changes how Service `api` is treated.
@@ -145,6 +146,36 @@ async fn proxy_s12_requests_of_a_client_stay_with_an_endpoint_while_it_is_there(
             assert_eq!(client.get("a.test", "/").await.status, 200);
         }
         assert_eq!((gone.hits(), left.hits()), (40, 21), "it does not go back");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reliability_b19_an_endpoint_that_is_barred_is_not_asked_and_the_reason_told() {
+    on_worker(async {
+        let origin = Origin::named("inside").await;
+        let front = Front::new(&[origin.addr]).await;
+        let port = front.world.snapshot.backend(&backend("api")).unwrap();
+        let target = Target {
+            port: port.clone(),
+            upstream: Upstream::Http1,
+            scope: Scope::Cluster,
+            client: None,
+            source: None,
+        };
+        for (name, listeners, status, reason) in [
+            ("loopback", Vec::new(), 502, "address_refused"),
+            ("itself", vec![origin.addr], 508, "loop"),
+        ] {
+            let barred = Barred::new(listeners, Vec::new().into(), []);
+            let connector = Connector::Barring(Arc::new(barred));
+            let engine = Engine::new(connector, EngineOptions::default());
+            let request = http::Request::new(Body::empty());
+            let response = Box::pin(engine.forward(request, &target)).await;
+            assert_eq!(response.status().as_u16(), status, "{name}");
+            assert_eq!(response.headers()["sealane-error"], reason, "{name}");
+        }
+        assert_eq!(origin.hits(), 0);
     })
     .await;
 }

@@ -119,3 +119,41 @@ async fn proxy_l26_a_client_that_leaves_takes_its_endpoints_connection_along() {
     })
     .await;
 }
+
+/// A body that is not all there is not the relay's, wherever on a connection it comes.
+#[tokio::test]
+async fn reliability_b13_a_body_that_trickles_is_sent_away_on_a_relayed_connection() {
+    on_worker(async {
+        let heads = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&heads);
+        let origin = Origin::raw(move |mut stream, _| {
+            let heads = Arc::clone(&count);
+            Box::pin(async move {
+                while read_head(&mut stream).await {
+                    heads.fetch_add(1, Ordering::Relaxed);
+                    if heads.load(Ordering::Relaxed) == 1 {
+                        stream.write_all(OK).await.unwrap();
+                    }
+                }
+            })
+        })
+        .await;
+        let front = Front::new(&[origin.addr]).await;
+        let mut client = front.client().await;
+        assert_eq!(client.get("a.test", "/").await.status, 200);
+        client
+            .send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100\r\n\r\nx")
+            .await;
+        eventually("the head is there", || heads.load(Ordering::Relaxed) == 2).await;
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        let response = client.response().await;
+        let waited = begun.elapsed();
+        assert_eq!(response.status, 408);
+        assert_eq!(response.header("sealane-error"), "slow_body");
+        let expected = ms(9_000)..ms(11_000);
+        assert!(expected.contains(&waited), "answered after {waited:?}");
+        assert!(client.closed().await.is_empty(), "the connection is closed");
+    })
+    .await;
+}
