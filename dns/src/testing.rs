@@ -112,6 +112,7 @@ impl World {
                 app_protocol: AppProtocol::Detect,
                 endpoints: Arc::new([]),
                 local: None,
+                everywhere: None,
                 policy: Arc::default(),
                 http: Arc::default(),
             })

@@ -34,7 +34,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use sealane_config::model::{
-    Algorithm, Balancing, Endpoint, EndpointAddr, EndpointStats, ServicePort,
+    Algorithm, Balancing, Endpoint, EndpointAddr, EndpointStats, Scope, ServicePort,
 };
 
 use crate::clock;
@@ -103,50 +103,90 @@ impl Balancer {
         avoid: &[EndpointAddr],
         rules: &Balancing,
     ) -> Option<&'a Arc<Endpoint>> {
+        self.pick_near(endpoints, endpoints, avoid, rules)
+    }
+
+    /// As [`Self::pick`] from `near`, a part of `everywhere`, while at least half of them take traffic;
+    /// from `everywhere` if fewer do, or if all of them are in `avoid`.
+    fn pick_near<'a>(
+        &self,
+        near: &'a [Arc<Endpoint>],
+        everywhere: &'a [Arc<Endpoint>],
+        avoid: &[EndpointAddr],
+        rules: &Balancing,
+    ) -> Option<&'a Arc<Endpoint>> {
         let now = clock::now();
-        if let [only] = endpoints {
+        if let [only] = everywhere {
             return (!avoid.contains(&only.addr)).then_some(only);
         }
-        if !avoid.is_empty() {
-            return self.pick_among(endpoints, avoid, rules, now);
+        let drawn = self.draw(near, avoid, rules, now);
+        let spills = || {
+            let all_tried = || near.iter().all(|e| avoid.contains(&e.addr));
+            near.len() < everywhere.len() && (eject::in_panic(near, now) || all_tried())
+        };
+        match drawn {
+            Drawn::One(endpoint) => Some(endpoint),
+            Drawn::NotAtOnce if spills() => match self.draw(everywhere, avoid, rules, now) {
+                Drawn::One(endpoint) => Some(endpoint),
+                Drawn::NotAtOnce => self.pick_among(everywhere, avoid, rules, now),
+            },
+            Drawn::NotAtOnce => self.pick_among(near, avoid, rules, now),
         }
-        let (first, second) = match rules.algorithm {
-            Algorithm::PeakEwma | Algorithm::LeastRequest => self.two(endpoints)?,
+    }
+
+    /// An endpoint, if it can be had without looking at all of them.
+    fn draw<'a>(
+        &self,
+        endpoints: &'a [Arc<Endpoint>],
+        avoid: &[EndpointAddr],
+        rules: &Balancing,
+        now: u64,
+    ) -> Drawn<'a> {
+        if !avoid.is_empty() {
+            return Drawn::NotAtOnce;
+        }
+        let drawn = match rules.algorithm {
+            Algorithm::PeakEwma | Algorithm::LeastRequest => self.two(endpoints),
             Algorithm::Random => {
-                let any = endpoints.get(self.index(endpoints.len()))?;
-                (any, any)
+                let any = endpoints.get(self.index(endpoints.len()));
+                any.zip(any)
             }
             Algorithm::RoundRobin => {
-                let next = in_turn(endpoints, now)?;
-                (next, next)
+                let next = in_turn(endpoints, now);
+                next.zip(next)
             }
+        };
+        let Some((first, second)) = drawn else {
+            return Drawn::NotAtOnce;
         };
         for drawn in [first, second] {
             match eject::state(&drawn.stats, now) {
                 eject::State::Open => {}
                 eject::State::Probation if eject::claim_probe(&drawn.stats, now) => {
-                    return Some(drawn);
+                    return Drawn::One(drawn);
                 }
-                eject::State::Probation | eject::State::Ejected => {
-                    return self.pick_among(endpoints, avoid, rules, now);
-                }
+                eject::State::Probation | eject::State::Ejected => return Drawn::NotAtOnce,
             }
         }
-        Some(self.cheaper(first, second, rules, now))
+        Drawn::One(self.cheaper(first, second, rules, now))
     }
 
     /// As [`Self::pick`] from `endpoints`, which are of `port`; but a client of a Service with
     /// `sessionAffinity: ClientIP` stays with the endpoint that it was at, while that is among them
     /// and not ejected. `None` for the client means that affinity does not apply.
+    ///
+    /// Where topology hints leave endpoints out, those are taken when fewer than half of the near ones
+    /// take traffic, and for a request that was tried on all of these (proxy L23).
     pub fn pick_for<'a>(
         &self,
         client: Option<IpAddr>,
-        port: &ServicePort,
-        endpoints: &'a [Arc<Endpoint>],
+        port: &'a ServicePort,
+        scope: Scope,
         avoid: &[EndpointAddr],
     ) -> Option<&'a Arc<Endpoint>> {
-        let pick = || self.pick(endpoints, avoid, &port.http.balancing);
-        self.stay_or(client, port, endpoints, avoid, pick)
+        let (near, everywhere) = (port.within(scope), port.everywhere_within(scope));
+        let pick = || self.pick_near(near, everywhere, avoid, &port.http.balancing);
+        self.stay_or(client, port, near, avoid, pick)
     }
 
     /// As [`Self::pick_for`], with another way to choose where affinity does not say.
@@ -281,6 +321,13 @@ impl Balancer {
         let coin = (self.random() >> 11) as f64 / (1_u64 << 53) as f64;
         if coin < odds { first } else { second }
     }
+}
+
+/// What a draw came to.
+enum Drawn<'a> {
+    One(&'a Arc<Endpoint>),
+    /// One that was drawn is ejected, or some are to be avoided: all have to be looked at.
+    NotAtOnce,
 }
 
 /// The endpoint whose turn it is, passing over the ejected. All workers share the turn.

@@ -112,6 +112,7 @@ impl World {
             app_protocol: protocol,
             endpoints: sorted.into(),
             local: None,
+            everywhere: None,
             policy: Arc::default(),
             http: Arc::clone(&self.http),
         });

@@ -168,6 +168,7 @@ mod tests {
             app_protocol: AppProtocol::Detect,
             endpoints,
             local: None,
+            everywhere: None,
             policy: Arc::default(),
             http: Arc::default(),
         };

@@ -39,6 +39,7 @@ fn service(name: &str, port: u16, local: u8, unready: u8) -> Arc<Service> {
             app_protocol: AppProtocol::Tcp,
             endpoints: [endpoint(1)].into(),
             local: Some(Arc::clone(&here)),
+            everywhere: None,
             http: Arc::default(),
             policy: Arc::clone(&policy),
         })

@@ -130,6 +130,8 @@ pub(super) struct Merged<'a> {
 /// Who takes a port's traffic.
 pub(super) struct PortEndpoints {
     pub(super) cluster: Arc<[Arc<Endpoint>]>,
+    /// With those that hints leave out, if there are any.
+    pub(super) everywhere: Option<Arc<[Arc<Endpoint>]>>,
     pub(super) local: Option<Arc<[Arc<Endpoint>]>>,
 }
 
@@ -267,15 +269,21 @@ fn choose(found: &[Candidate<'_>], here: Option<&Here>, with_local: bool) -> Por
         };
         with_local && it.local && usable
     };
-    let (mut cluster, mut local) = (Vec::new(), Vec::new());
+    let is_left_out = |it: &Candidate<'_>| it.entry.ready && !in_cluster(it);
+    let any_left_out = found.iter().any(is_left_out);
+    let (mut cluster, mut local, mut everywhere) = (Vec::new(), Vec::new(), Vec::new());
     for candidate in found {
         let (is_in_cluster, is_in_local) = (in_cluster(candidate), in_local(candidate));
-        if !is_in_cluster && !is_in_local {
+        let is_everywhere = any_left_out && candidate.entry.ready;
+        if !is_in_cluster && !is_in_local && !is_everywhere {
             continue;
         }
         let endpoint = candidate.endpoint();
         if is_in_local {
             local.push(Arc::clone(&endpoint));
+        }
+        if is_everywhere {
+            everywhere.push(Arc::clone(&endpoint));
         }
         if is_in_cluster {
             cluster.push(endpoint);
@@ -283,6 +291,7 @@ fn choose(found: &[Candidate<'_>], here: Option<&Here>, with_local: bool) -> Por
     }
     PortEndpoints {
         cluster: cluster.into(),
+        everywhere: any_left_out.then(|| everywhere.into()),
         local: with_local.then(|| local.into()),
     }
 }

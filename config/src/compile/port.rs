@@ -36,6 +36,7 @@ impl CompiledPort {
                 app_protocol: port.app_protocol,
                 endpoints: endpoints.cluster,
                 local: endpoints.local,
+                everywhere: endpoints.everywhere,
                 policy: Arc::clone(policy),
                 http: Arc::clone(&record.http),
             })

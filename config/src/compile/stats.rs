@@ -46,7 +46,11 @@ impl Known {
 impl PortStats {
     /// Notes which endpoints hold their counters themselves.
     pub(super) fn settle(&mut self, chosen: &PortEndpoints) {
-        let lists = [Some(&chosen.cluster), chosen.local.as_ref()];
+        let lists = [
+            Some(&chosen.cluster),
+            chosen.local.as_ref(),
+            chosen.everywhere.as_ref(),
+        ];
         let lists = lists.into_iter().flatten().filter(|list| !list.is_empty());
         self.used.extend(lists.cloned());
         let used = &self.used;

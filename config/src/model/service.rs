@@ -156,6 +156,9 @@ pub struct ServicePort {
     /// The same among the endpoints on this node, hints ignored. `None` as long as no traffic policy
     /// is [`Scope::Local`], or if it is not known which node this is.
     pub local: Option<Arc<[Arc<Endpoint>]>>,
+    /// All ready endpoints, wherever they are, sorted by address; `None` unless topology hints left
+    /// some of them out of [`Self::endpoints`].
+    pub everywhere: Option<Arc<[Arc<Endpoint>]>>,
     /// How the Service's traffic is treated.
     pub policy: Arc<TrafficPolicy>,
     /// How its requests are treated, and how endpoints are chosen.
@@ -171,6 +174,16 @@ impl ServicePort {
         match (scope, &self.local) {
             (Scope::Local, Some(local)) => local,
             (Scope::Local, None) | (Scope::Cluster, _) => &self.endpoints,
+        }
+    }
+
+    /// As [`Self::within`], with the endpoints that topology hints leave out: where traffic goes when
+    /// those that they name fail.
+    pub fn everywhere_within(&self, scope: Scope) -> &Arc<[Arc<Endpoint>]> {
+        match (scope, &self.local, &self.everywhere) {
+            (Scope::Local, Some(local), _) => local,
+            (_, _, Some(everywhere)) => everywhere,
+            (_, _, None) => &self.endpoints,
         }
     }
 }

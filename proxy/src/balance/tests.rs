@@ -466,6 +466,61 @@ async fn proxy_l13_a_retry_prefers_endpoints_that_are_not_ejected() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn proxy_l23_a_zone_that_fails_spills_over_and_gets_its_traffic_back() {
+    let all = endpoints(6);
+    let near = &all[..2];
+    let balancer = Balancer::seeded(1);
+    let pick = || balancer.pick_near(near, &all, &[], &IN_A_ROW).unwrap();
+    let far = || {
+        let is_far = |picked: &Arc<Endpoint>| !near.iter().any(|it| Arc::ptr_eq(it, picked));
+        (0..200).filter(|_| is_far(pick())).count()
+    };
+    let fail = |endpoint: &Arc<Endpoint>| {
+        for _ in 0..5 {
+            Flight::start(endpoint).failed(&all, &IN_A_ROW);
+        }
+    };
+    assert_eq!(far(), 0, "hints are kept");
+    fail(&near[0]);
+    assert_eq!(far(), 0, "half of the zone is left");
+    fail(&near[1]);
+    assert_eq!(far(), 200, "nobody in the zone takes traffic");
+
+    let tried: Vec<EndpointAddr> = near.iter().map(|e| e.addr).collect();
+    let retried = balancer.pick_near(near, &all, &tried, &IN_A_ROW);
+    assert!(!tried.contains(&retried.unwrap().addr));
+
+    tokio::time::advance(Duration::from_secs(2)).await;
+    for _ in 0..2 {
+        let probe = pick();
+        assert!(tried.contains(&probe.addr), "probes are for the zone");
+        Flight::start(probe).succeeded(MILLI);
+    }
+    assert_eq!(far(), 0, "the zone is back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxy_l23_a_request_that_was_tried_on_the_whole_zone_goes_beyond() {
+    let all = endpoints(3);
+    let balancer = Balancer::seeded(1);
+    for algorithm in [
+        Algorithm::PeakEwma,
+        Algorithm::RoundRobin,
+        Algorithm::Random,
+    ] {
+        let rules = Balancing {
+            algorithm,
+            ..IN_A_ROW
+        };
+        let every: Vec<EndpointAddr> = all.iter().map(|e| e.addr).collect();
+        let pick = |tried: usize| balancer.pick_near(&all[..1], &all, &every[..tried], &rules);
+        assert_eq!(pick(0).unwrap().addr, every[0], "{algorithm:?}");
+        assert_ne!(pick(1).unwrap().addr, every[0], "{algorithm:?}");
+        assert!(pick(3).is_none(), "{algorithm:?}");
+    }
+}
+
 #[test]
 fn weights_are_shares() {
     let balancer = Balancer::seeded(1);

@@ -37,8 +37,7 @@ impl Inner {
         tried: &[EndpointAddr],
     ) -> Result<&'a Arc<Endpoint>, Error> {
         let (client, port) = (target.client, &target.port);
-        let endpoints = target.endpoints();
-        let picked = self.balancer.pick_for(client, port, endpoints, tried);
+        let picked = self.balancer.pick_for(client, port, target.scope, tried);
         picked.ok_or_else(|| {
             let detail = if target.is_cut_off() {
                 "the Service has no ready endpoint on this node, and its policy is Local"
@@ -84,7 +83,12 @@ fn below<'a>(
     tried: &[EndpointAddr],
     most: u32,
 ) -> Option<(&'a Arc<Endpoint>, Flight)> {
-    let endpoints = target.endpoints();
+    let near = target.endpoints();
+    let endpoints = if ignores_ejection(near) {
+        target.everywhere()
+    } else {
+        near
+    };
     let panic = ignores_ejection(endpoints);
     let may =
         |e: &&Arc<Endpoint>| !tried.contains(&e.addr) && (panic || ejection(e) == Ejection::Open);

@@ -83,6 +83,12 @@ impl Target {
         self.port.within(self.scope)
     }
 
+    /// With those that topology hints leave out: they are what an endpoint that fails is compared
+    /// with, and where traffic spills over to.
+    pub fn everywhere(&self) -> &[Arc<Endpoint>] {
+        self.port.everywhere_within(self.scope)
+    }
+
     /// Nobody may take it because of a traffic policy: there are endpoints, but not on this node.
     pub fn is_cut_off(&self) -> bool {
         self.endpoints().is_empty() && !self.port.endpoints.is_empty()

@@ -73,7 +73,7 @@ impl Exchange {
         if failure::quality_of_code(code) != Quality::Bad {
             return self.flight.was_good();
         }
-        let (peers, rules) = (self.target.endpoints(), &self.target.port.http.balancing);
+        let (peers, rules) = (self.target.everywhere(), &self.target.port.http.balancing);
         self.flight.failed(peers, rules);
         if let Some(wait) = failure::asks_to_wait(StatusCode::OK, trailers) {
             self.flight.asked_to_wait(peers, rules, wait);
@@ -117,7 +117,7 @@ impl Exchange {
     /// The endpoint broke off in the middle of its answer, or took too long with it.
     pub(super) fn broke(self, flag: &'static str) {
         let rules = &self.target.port.http.balancing;
-        self.flight.failed(self.target.endpoints(), rules);
+        self.flight.failed(self.target.everywhere(), rules);
         self.admission.state.metrics.failed(flag);
     }
 }

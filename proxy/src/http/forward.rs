@@ -108,7 +108,7 @@ impl Inner {
             let choice = newer.as_ref().unwrap_or(current);
             let verdict = if original.start_over().is_some() {
                 let choice = Choice {
-                    endpoints: choice.endpoints(),
+                    endpoints: choice.everywhere(),
                     policy: &policy.retries,
                     untouched: original.untouched(),
                     random: self.balancer.random(),
@@ -151,7 +151,7 @@ impl Inner {
             self.balancer.not_connected(client, port, endpoint);
         }
         if failure.blame {
-            flight.failed(target.endpoints(), &target.port.http.balancing);
+            flight.failed(target.everywhere(), &target.port.http.balancing);
         }
     }
 
@@ -230,7 +230,7 @@ impl Inner {
             Quality::Good => flight.succeeded(started.elapsed()),
             Quality::Open => flight.answered(started.elapsed()),
             Quality::Bad => {
-                let peers = target.endpoints();
+                let peers = target.everywhere();
                 flight.failed(peers, &policy.balancing);
                 if let Some(wait) = failure::asks_to_wait(status, headers) {
                     flight.asked_to_wait(peers, &policy.balancing, wait);

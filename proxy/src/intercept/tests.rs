@@ -41,6 +41,7 @@ fn port(protocol: Protocol, number: u16, endpoints: usize) -> Arc<ServicePort> {
         app_protocol: AppProtocol::Detect,
         endpoints: (0..endpoints).map(endpoint).collect(),
         local: None,
+        everywhere: None,
         policy: Arc::default(),
         http: Arc::default(),
     })

@@ -58,6 +58,7 @@ fn own_port(pod: &PodOptions, addr: SocketAddr) -> ServicePort {
         app_protocol: AppProtocol::Detect,
         endpoints: Arc::new([Arc::new(Endpoint::at(addr))]),
         local: None,
+        everywhere: None,
         policy: Arc::default(),
         http: inbound_policy(),
     }

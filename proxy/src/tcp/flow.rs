@@ -75,7 +75,7 @@ impl Flows {
         let mut failure = FlowError::NoEndpoints;
         while tried.len() < MAX_ATTEMPTS {
             let (ip, port) = (Some(client.0.ip()), &target.port);
-            let picked = balancer.pick_for(ip, port, target.endpoints(), &tried);
+            let picked = balancer.pick_for(ip, port, target.scope, &tried);
             let Some(endpoint) = picked else {
                 break;
             };
@@ -98,7 +98,7 @@ impl Flows {
                     };
                 }
                 Err(source) => {
-                    flight.failed(target.endpoints(), &port.http.balancing);
+                    flight.failed(target.everywhere(), &port.http.balancing);
                     balancer.not_connected(ip, port, endpoint);
                     tried.push(endpoint.addr);
                     failure = FlowError::Connect {

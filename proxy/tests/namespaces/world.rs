@@ -481,6 +481,7 @@ pub(crate) fn service_port(
         app_protocol,
         endpoints: endpoints.iter().map(endpoint).collect(),
         local: None,
+        everywhere: None,
         policy: Arc::default(),
         http: Arc::default(),
     }

@@ -429,6 +429,33 @@ fn proxy_s13_hints() {
 }
 
 #[test]
+fn proxy_l23_what_hints_leave_out_is_kept_for_when_the_others_fail() {
+    // Endpoints, and those to spill over to, for zone `a`.
+    type Case = (&'static str, &'static [&'static str], Option<&'static [u8]>);
+    let cases: [Case; 5] = [
+        ("no hints", &["1@x", "2@y"], None),
+        ("zones", &["1@x::a", "2@y::b", "3@z::a"], Some(&[1, 2, 3])),
+        ("all are ours", &["1@x::a", "2@y::a,b"], None),
+        ("not those that are not ready", &["1@x::a", "2@y-::b"], None),
+        ("nodes", &["1@x:there:a", "2@y:here:b"], Some(&[1, 2])),
+    ];
+    for (name, list, want) in cases {
+        let mut world = World::on_node();
+        world.node(Some("a"));
+        web(&mut world, json!({"trafficDistribution": "PreferSameZone"}));
+        world.slice("a", "web", list.iter().map(|text| hinted(text)).collect());
+        let port = port(&world.build());
+        let everywhere = port.everywhere.as_deref().map(lasts);
+        assert_eq!(everywhere.as_deref(), want, "{name}");
+        assert_eq!(
+            lasts(port.everywhere_within(Scope::Cluster)),
+            want.map_or_else(|| lasts(&port.endpoints), <[u8]>::to_vec),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn proxy_s13_hints_end_with_the_last_ready_endpoint() {
     let mut world = World::on_node();
     world.node(Some("a"));

@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use sealane_config::model::{AppProtocol, Balancing, TrafficPolicy};
+use sealane_config::model::{AppProtocol, Balancing, Scope, TrafficPolicy};
 
 use super::*;
 use crate::balance::{Balancer, Flight};
@@ -26,6 +26,7 @@ fn port(name: &str, endpoints: u16, timeout: Option<Duration>) -> ServicePort {
         app_protocol: AppProtocol::Tcp,
         endpoints: endpoints.collect(),
         local: None,
+        everywhere: None,
         policy: Arc::new(TrafficPolicy {
             affinity: timeout,
             ..TrafficPolicy::default()
@@ -36,7 +37,7 @@ fn port(name: &str, endpoints: u16, timeout: Option<Duration>) -> ServicePort {
 
 /// Where a client's next connection goes.
 fn next(balancer: &Balancer, number: u8, port: &ServicePort) -> u16 {
-    let picked = balancer.pick_for(Some(client(number)), port, &port.endpoints, &[]);
+    let picked = balancer.pick_for(Some(client(number)), port, Scope::Cluster, &[]);
     picked.unwrap().addr.0.port()
 }
 
@@ -56,14 +57,14 @@ async fn proxy_s12_a_client_stays_on_all_workers_and_others_are_spread() {
         assert_eq!(next(&workers[1], 1, &sticky), first);
     }
     let mapped = Some("::ffff:10.244.1.1".parse().unwrap());
-    let picked = workers[1].pick_for(mapped, &sticky, &sticky.endpoints, &[]);
+    let picked = workers[1].pick_for(mapped, &sticky, Scope::Cluster, &[]);
     assert_eq!(picked.unwrap().addr.0.port(), first, "the same client");
     let others: std::collections::HashSet<u16> =
         (2..100).map(|n| next(&workers[0], n, &sticky)).collect();
     assert!(others.len() > 5, "{others:?}");
     assert!(!stays(&workers[0], 1, &port("loose", 10, None)));
     let unknown: std::collections::HashSet<_> = (0..50)
-        .map(|_| workers[0].pick_for(None, &sticky, &sticky.endpoints, &[]))
+        .map(|_| workers[0].pick_for(None, &sticky, Scope::Cluster, &[]))
         .map(|picked| picked.unwrap().addr)
         .collect();
     assert!(unknown.len() > 5, "{unknown:?}");
@@ -146,7 +147,7 @@ async fn proxy_s12_ejection_and_connect_failure_end_an_entry() {
 
     // A failed request goes elsewhere, but the client stays.
     let failed = by_port(second);
-    let retried = balancer.pick_for(Some(client(1)), &port, &port.endpoints, &[failed.addr]);
+    let retried = balancer.pick_for(Some(client(1)), &port, Scope::Cluster, &[failed.addr]);
     assert_ne!(retried.unwrap().addr, failed.addr);
     assert_eq!(next(&balancer, 1, &port), second);
 
@@ -154,7 +155,7 @@ async fn proxy_s12_ejection_and_connect_failure_end_an_entry() {
     balancer.not_connected(Some(client(1)), &port, by_port(first));
     assert_eq!(next(&balancer, 1, &port), second, "it was not there");
     balancer.not_connected(Some(client(1)), &port, failed);
-    let third = balancer.pick_for(Some(client(1)), &port, &port.endpoints, &[failed.addr]);
+    let third = balancer.pick_for(Some(client(1)), &port, Scope::Cluster, &[failed.addr]);
     let third = third.unwrap().addr.0.port();
     assert_ne!(third, second);
     assert_eq!(next(&balancer, 1, &port), third);
@@ -168,7 +169,7 @@ async fn proxy_s12_the_table_forgets_the_longest_unused_when_it_is_full() {
     let first = next(&balancer, 1, &port);
     for number in 0..3 * u32::try_from(CAPACITY).unwrap() {
         let client = Some(Ipv4Addr::from(0x0b00_0000 + number).into());
-        balancer.pick_for(client, &port, &port.endpoints, &[]);
+        balancer.pick_for(client, &port, Scope::Cluster, &[]);
         if number % 1000 == 0 {
             assert_eq!(next(&balancer, 1, &port), first, "it is used");
         }

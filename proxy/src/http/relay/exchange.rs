@@ -145,7 +145,7 @@ impl<R: Route> Exchange<'_, R> {
             let choice = newer.as_ref().unwrap_or(current);
             let policy = &target.port.http.retries;
             let choice = Choice {
-                endpoints: choice.endpoints(),
+                endpoints: choice.everywhere(),
                 policy,
                 untouched: !self.has_body,
                 random: self.engine.balancer.random(),
@@ -189,7 +189,7 @@ impl<R: Route> Exchange<'_, R> {
         let answered = self.ask(client, &mut upstream, sent, deadline).await;
         let answered = answered.inspect_err(|_| client.output.clear())?;
         if answered.answer.is_failure() {
-            let (peers, rules) = (target.endpoints(), &target.port.http.balancing);
+            let (peers, rules) = (target.everywhere(), &target.port.http.balancing);
             flight.failed(peers, rules);
             if let Some(wait) = answered.answer.wait.filter(|wait| !wait.is_zero()) {
                 flight.asked_to_wait(peers, rules, wait);
@@ -359,7 +359,7 @@ impl<R: Route> Exchange<'_, R> {
         }
         client.send(self.stall).await?;
         if broken {
-            flight.failed(target.endpoints(), &target.port.http.balancing);
+            flight.failed(target.everywhere(), &target.port.http.balancing);
             self.state.metrics.failed("UC");
             // What the client got is not all, and the end of the connection says so.
             return Err(Gone);

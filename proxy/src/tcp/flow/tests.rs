@@ -22,6 +22,7 @@ fn port(addrs: &[SocketAddr]) -> Target {
         app_protocol: AppProtocol::Tcp,
         endpoints: addrs.iter().map(endpoint).collect(),
         local: None,
+        everywhere: None,
         policy: Arc::default(),
         http: Arc::default(),
     };

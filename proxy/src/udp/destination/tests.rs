@@ -40,6 +40,7 @@ fn snapshot(policy: TrafficPolicy, ready: &[&str], all: Vec<ServiceEndpoint>) ->
         app_protocol: Default::default(),
         endpoints: ready.iter().map(endpoint).collect(),
         local: Some(Arc::new([])),
+        everywhere: None,
         policy: Arc::clone(&policy),
         http: Arc::default(),
     });
