@@ -11,6 +11,7 @@
 //! within the idle timeout, a client that takes an answer's bytes; and the endpoint's response timeout.
 //! A connection that waits for a request holds no buffer.
 
+mod answer_body;
 mod client;
 mod connections;
 mod exchange;

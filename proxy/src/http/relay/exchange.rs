@@ -25,15 +25,10 @@ use super::super::retry::{Attempts, Choice, Reason, Verdict};
 use super::super::services::ServiceState;
 use super::Route;
 use super::client::{Client, ClientStream, Gone};
-use super::framing::Framing;
 use super::request::{write_field, write_length};
 use super::response::{self, Answer, Malformed};
 use crate::balance::Flight;
-use crate::splice::{self, Pipe};
 use crate::{Error, clock, scratch};
-
-/// How long an endpoint may be silent in the middle of an answer, nanoseconds.
-const SILENCE: u64 = 3600 * 1_000_000_000;
 
 /// A request, and what is known of it.
 pub(super) struct Exchange<'a, R> {
@@ -68,21 +63,21 @@ impl From<Gone> for Broken {
 }
 
 /// A connection to an endpoint.
-struct Upstream {
-    stream: TcpStream,
+pub(super) struct Upstream {
+    pub(super) stream: TcpStream,
     /// The client whose address the endpoint sees.
-    source: Option<IpAddr>,
+    pub(super) source: Option<IpAddr>,
     /// It was idle before, so that its peer may have closed it.
     reused: bool,
 }
 
 /// An answer whose head is in the client's output.
-struct Begun {
-    answer: Answer,
+pub(super) struct Begun {
+    pub(super) answer: Answer,
     /// Read behind the head, and not used.
-    extra: bool,
+    pub(super) extra: bool,
     /// The body breaks HTTP's rules already.
-    malformed: bool,
+    pub(super) malformed: bool,
 }
 
 impl<R: Route> Exchange<'_, R> {
@@ -310,166 +305,6 @@ impl<R: Route> Exchange<'_, R> {
                 }
             }
         }
-    }
-
-    /// Relays the rest of an answer, and keeps the endpoint's connection if it can be used again.
-    async fn finish<I>(
-        &self,
-        client: &mut Client<I>,
-        mut upstream: Upstream,
-        begun: Begun,
-        flight: Flight,
-        endpoint: &Endpoint,
-        target: &Target,
-    ) -> Result<bool, Gone>
-    where
-        I: ClientStream,
-    {
-        let Begun {
-            answer,
-            extra,
-            malformed,
-        } = begun;
-        let mut framing = answer.framing;
-        if framing.is_done() {
-            // The endpoint's connection is free before the client has read the rest.
-            drop(flight);
-            if answer.keep && !extra {
-                let connections = &self.engine.relayed;
-                connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
-            }
-            client.send(self.stall).await?;
-            return Ok(!self.close.get());
-        }
-        let mut broken = malformed;
-        let mut extra = extra;
-        while !framing.is_done() && !broken {
-            client.send(self.stall).await?;
-            let has_socket = client.stream.socket().is_some();
-            let read = match &mut framing {
-                Framing::Length(left) if has_socket && *left >= splice::MIN as u64 => {
-                    self.splice(client, &upstream.stream, left).await?
-                }
-                framing => self.more(client, &mut upstream, framing).await?,
-            };
-            match read {
-                Ok(more) => extra = more,
-                Err(Malformed) => broken = true,
-            }
-        }
-        client.send(self.stall).await?;
-        if broken {
-            flight.failed(target.everywhere(), &target.port.http.balancing);
-            self.state.metrics.failed("UC");
-            // What the client got is not all, and the end of the connection says so.
-            return Err(Gone);
-        }
-        if answer.keep && !extra {
-            let connections = &self.engine.relayed;
-            connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
-        }
-        Ok(!self.close.get())
-    }
-
-    /// Moves the rest of a body from socket to socket; nothing of what follows it is taken.
-    async fn splice<I>(
-        &self,
-        client: &mut Client<I>,
-        from: &TcpStream,
-        left: &mut u64,
-    ) -> Result<Result<bool, Malformed>, Gone>
-    where
-        I: ClientStream,
-    {
-        let Ok(mut pipe) = Pipe::take() else {
-            return Ok(Err(Malformed));
-        };
-        while *left > 0 {
-            match pipe.fill(from, usize::try_from(*left).unwrap_or(usize::MAX)) {
-                Ok(0) => return Ok(Err(Malformed)),
-                Ok(moved) => *left -= moved as u64,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let deadline = clock::now().saturating_add(SILENCE);
-                    let waited = std::future::poll_fn(|cx| {
-                        if from.poll_read_ready(cx).is_ready() {
-                            return Poll::Ready(Ok(Ok(())));
-                        }
-                        if client.poll_gone(cx).is_ready() {
-                            return Poll::Ready(Err(Gone));
-                        }
-                        ready!(client.timer.poll(cx, deadline));
-                        Poll::Ready(Ok(Err(Malformed)))
-                    });
-                    if let Err(silent) = waited.await? {
-                        return Ok(Err(silent));
-                    }
-                }
-                Err(_) => return Ok(Err(Malformed)),
-            }
-            self.drain(client, &mut pipe).await?;
-            tokio::task::consume_budget().await;
-        }
-        Ok(Ok(false))
-    }
-
-    /// Empties a pipe into the client's socket.
-    async fn drain<I>(&self, client: &mut Client<I>, pipe: &mut Pipe) -> Result<(), Gone>
-    where
-        I: ClientStream,
-    {
-        while !pipe.is_empty() {
-            let to = client.stream.socket().ok_or(Gone)?;
-            match pipe.drain(to) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let deadline = clock::now().saturating_add(self.stall);
-                    std::future::poll_fn(|cx| {
-                        if to.poll_write_ready(cx).is_ready() {
-                            return Poll::Ready(Ok(()));
-                        }
-                        ready!(client.timer.poll(cx, deadline));
-                        Poll::Ready(Err(Gone))
-                    })
-                    .await?;
-                }
-                Err(_) => return Err(Gone),
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads more of a body into the client's output. Says whether something came behind its end.
-    async fn more<I>(
-        &self,
-        client: &mut Client<I>,
-        upstream: &mut Upstream,
-        framing: &mut Framing,
-    ) -> Result<Result<bool, Malformed>, Gone>
-    where
-        I: ClientStream,
-    {
-        let deadline = clock::now().saturating_add(SILENCE);
-        std::future::poll_fn(|cx| {
-            let output = &mut client.output;
-            let read = scratch::poll_read(&mut upstream.stream, cx, |_, bytes| {
-                if bytes.is_empty() {
-                    return framing.end(output).map(|()| false);
-                }
-                let taken = framing.take(bytes, output)?;
-                Ok(taken < bytes.len())
-            });
-            match read {
-                Poll::Ready(Ok(read)) => return Poll::Ready(Ok(read)),
-                Poll::Ready(Err(_)) => return Poll::Ready(Ok(Err(Malformed))),
-                Poll::Pending => {}
-            }
-            if client.poll_gone(cx).is_ready() {
-                return Poll::Ready(Err(Gone));
-            }
-            ready!(client.timer.poll(cx, deadline));
-            Poll::Ready(Ok(Err(Malformed)))
-        })
-        .await
     }
 
     /// Writes the answer to a request that failed. Says whether the connection ends with it.

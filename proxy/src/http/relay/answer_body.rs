@@ -1,0 +1,187 @@
+//! The rest of an answer whose head is written: copied, or spliced where much is left.
+
+use std::io;
+use std::task::{Poll, ready};
+
+use sealane_config::model::Endpoint;
+use tokio::net::TcpStream;
+
+use super::super::engine::Target;
+use super::Route;
+use super::client::{Client, ClientStream, Gone};
+use super::exchange::{Begun, Exchange, Upstream};
+use super::framing::Framing;
+use super::response::Malformed;
+use crate::balance::Flight;
+use crate::splice::{self, Pipe};
+use crate::{clock, scratch};
+
+/// How long an endpoint may be silent in the middle of an answer, nanoseconds.
+const SILENCE: u64 = 3600 * 1_000_000_000;
+
+impl<R: Route> Exchange<'_, R> {
+    /// Relays the rest of an answer, and keeps the endpoint's connection if it can be used again.
+    pub(super) async fn finish<I>(
+        &self,
+        client: &mut Client<I>,
+        mut upstream: Upstream,
+        begun: Begun,
+        flight: Flight,
+        endpoint: &Endpoint,
+        target: &Target,
+    ) -> Result<bool, Gone>
+    where
+        I: ClientStream,
+    {
+        let Begun {
+            answer,
+            extra,
+            malformed,
+        } = begun;
+        let mut framing = answer.framing;
+        if framing.is_done() {
+            // The endpoint's connection is free before the client has read the rest.
+            drop(flight);
+            if answer.keep && !extra {
+                let connections = &self.engine.relayed;
+                connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
+            }
+            client.send(self.stall).await?;
+            return Ok(!self.close.get());
+        }
+        let mut broken = malformed;
+        let mut extra = extra;
+        while !framing.is_done() && !broken {
+            client.send(self.stall).await?;
+            let has_socket = client.stream.socket().is_some();
+            let pipe = match &framing {
+                Framing::Length(left) if has_socket && *left >= splice::MIN as u64 => {
+                    // Without descriptors for a pipe it is copied.
+                    Pipe::take().ok()
+                }
+                _ => None,
+            };
+            let read = match (&mut framing, pipe) {
+                (Framing::Length(left), Some(pipe)) => {
+                    self.splice(client, &upstream.stream, pipe, left).await?
+                }
+                (framing, _) => self.more(client, &mut upstream, framing).await?,
+            };
+            match read {
+                Ok(more) => extra = more,
+                Err(Malformed) => broken = true,
+            }
+        }
+        client.send(self.stall).await?;
+        if broken {
+            flight.failed(target.everywhere(), &target.port.http.balancing);
+            self.state.metrics.failed("UC");
+            // What the client got is not all, and the end of the connection says so.
+            return Err(Gone);
+        }
+        if answer.keep && !extra {
+            let connections = &self.engine.relayed;
+            connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
+        }
+        Ok(!self.close.get())
+    }
+
+    /// Moves the rest of a body from socket to socket; nothing of what follows it is taken.
+    async fn splice<I>(
+        &self,
+        client: &mut Client<I>,
+        from: &TcpStream,
+        mut pipe: Pipe,
+        left: &mut u64,
+    ) -> Result<Result<bool, Malformed>, Gone>
+    where
+        I: ClientStream,
+    {
+        while *left > 0 {
+            match pipe.fill(from, usize::try_from(*left).unwrap_or(usize::MAX)) {
+                Ok(0) => return Ok(Err(Malformed)),
+                Ok(moved) => *left -= moved as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let deadline = clock::now().saturating_add(SILENCE);
+                    let waited = std::future::poll_fn(|cx| {
+                        if from.poll_read_ready(cx).is_ready() {
+                            return Poll::Ready(Ok(Ok(())));
+                        }
+                        if client.poll_gone(cx).is_ready() {
+                            return Poll::Ready(Err(Gone));
+                        }
+                        ready!(client.timer.poll(cx, deadline));
+                        Poll::Ready(Ok(Err(Malformed)))
+                    });
+                    if let Err(silent) = waited.await? {
+                        return Ok(Err(silent));
+                    }
+                }
+                Err(_) => return Ok(Err(Malformed)),
+            }
+            self.drain(client, &mut pipe).await?;
+            tokio::task::consume_budget().await;
+        }
+        Ok(Ok(false))
+    }
+
+    /// Empties a pipe into the client's socket.
+    async fn drain<I>(&self, client: &mut Client<I>, pipe: &mut Pipe) -> Result<(), Gone>
+    where
+        I: ClientStream,
+    {
+        while !pipe.is_empty() {
+            let to = client.stream.socket().ok_or(Gone)?;
+            match pipe.drain(to) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let deadline = clock::now().saturating_add(self.stall);
+                    std::future::poll_fn(|cx| {
+                        if to.poll_write_ready(cx).is_ready() {
+                            return Poll::Ready(Ok(()));
+                        }
+                        ready!(client.timer.poll(cx, deadline));
+                        Poll::Ready(Err(Gone))
+                    })
+                    .await?;
+                }
+                Err(_) => return Err(Gone),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads more of a body into the client's output. Says whether something came behind its end.
+    async fn more<I>(
+        &self,
+        client: &mut Client<I>,
+        upstream: &mut Upstream,
+        framing: &mut Framing,
+    ) -> Result<Result<bool, Malformed>, Gone>
+    where
+        I: ClientStream,
+    {
+        let deadline = clock::now().saturating_add(SILENCE);
+        std::future::poll_fn(|cx| {
+            let output = &mut client.output;
+            let read = scratch::poll_read(&mut upstream.stream, cx, |_, bytes| {
+                if bytes.is_empty() {
+                    return framing.end(output).map(|()| false);
+                }
+                let taken = framing.take(bytes, output)?;
+                Ok(taken < bytes.len())
+            });
+            match read {
+                Poll::Ready(Ok(read)) => return Poll::Ready(Ok(read)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(Err(Malformed))),
+                Poll::Pending => {}
+            }
+            if client.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Gone));
+            }
+            ready!(client.timer.poll(cx, deadline));
+            Poll::Ready(Ok(Err(Malformed)))
+        })
+        .await
+    }
+}
