@@ -11,6 +11,7 @@
 
 pub mod answer;
 pub mod cache;
+pub mod config;
 pub mod forward;
 pub mod lookup;
 pub mod message;

@@ -1,0 +1,217 @@
+//! What a DNS server is to do: the server blocks of a Corefile, each with its plugins, typed and
+//! with every default filled in.
+//!
+//! A Corefile is read into this by `corefile`; modes that have none (`up`, flags) build it directly.
+//! Names, defaults and ranges are those of CoreDNS 1.14.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+
+use crate::name::Name;
+use crate::settings::DnsSettings;
+
+mod cache;
+mod forward;
+mod names;
+mod observe;
+
+pub use cache::{CacheSettings, CacheShare, Prefetch, ServeStale, StaleRefresh};
+pub use forward::{
+    ForwardSettings, HealthCheck, MAX_UPSTREAMS, Policy, Protocol, Upstream, UpstreamTls,
+};
+pub use names::{
+    AnswerRewrite, HostsSettings, NameMatch, RewriteRule, RewriteWhat, TemplateRecord,
+    TemplateSettings,
+};
+pub use observe::{
+    Consolidate, ErrorsSettings, HealthSettings, LogClass, LogSettings, ReadyMonitor, ReadySettings,
+};
+
+/// A whole configuration.
+#[derive(Clone, Debug, Default)]
+pub struct DnsConfig {
+    /// The server blocks in the order of the file.
+    pub blocks: Vec<Arc<ServerBlock>>,
+    /// How often the file is looked at for changes, if it is.
+    pub reload: Option<Reload>,
+}
+
+/// How a query reaches the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scheme {
+    /// UDP and TCP, `dns://`, port 53.
+    Dns,
+    /// DNS over TLS (RFC 7858), `tls://`, port 853.
+    Tls,
+    /// DNS over HTTPS (RFC 8484), `https://`, port 443.
+    Https,
+    /// DNS over QUIC (RFC 9250), `quic://`, port 853.
+    Quic,
+}
+
+/// A server block: the zones that it answers for, where it listens and its plugins. A query goes to
+/// the block with the longest matching zone among those that listen where it came in.
+#[derive(Clone, Debug)]
+pub struct ServerBlock {
+    /// Where the block stands, `FILE:LINE`, for messages.
+    pub place: String,
+    /// The names and ports of the block.
+    pub keys: Vec<ServerKey>,
+    /// Addresses to listen on (`bind`); none: all.
+    pub bind: Vec<IpAddr>,
+    /// What answers.
+    pub plugins: Plugins,
+}
+
+/// One name before a server block's brace, such as `tls://example.org:853`. A CIDR is one key for
+/// each of its zones.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServerKey {
+    /// How queries come in.
+    pub scheme: Scheme,
+    /// The zone; the root for `.`.
+    pub zone: Name,
+    /// Port.
+    pub port: u16,
+}
+
+/// The plugins of a block. They are asked in CoreDNS's order whatever the order of the lines:
+/// acl, rewrite, autopath, cache, template, hosts, kubernetes, loop, forward.
+#[derive(Clone, Debug, Default)]
+pub struct Plugins {
+    /// `errors`: failures are logged.
+    pub errors: Option<ErrorsSettings>,
+    /// `log`: queries are logged, a rule a line.
+    pub log: Vec<LogSettings>,
+    /// `health`.
+    pub health: Option<HealthSettings>,
+    /// `ready`.
+    pub ready: Option<ReadySettings>,
+    /// `prometheus`: where metrics are served.
+    pub prometheus: Option<SocketAddr>,
+    /// `tls`: certificate and key files of the block's TLS, HTTPS and QUIC listeners.
+    pub tls: Option<ServerTls>,
+    /// `bufsize`: the largest UDP reply, bytes.
+    pub bufsize: Option<u16>,
+    /// `loadbalance`: addresses are shuffled.
+    pub loadbalance: bool,
+    /// `chaos`: answers of class CH.
+    pub chaos: Option<ChaosSettings>,
+    /// `nsid`: what the server calls itself (RFC 5001).
+    pub nsid: Option<String>,
+    /// `minimal`: authority and additional sections are left out where they are not needed.
+    pub minimal: bool,
+    /// `any`: ANY queries are answered with a HINFO record (RFC 8482).
+    pub any: bool,
+    /// `whoami`: answers with the client's address.
+    pub whoami: bool,
+    /// `acl` rules, first match decides.
+    pub acl: Vec<AclRule>,
+    /// `rewrite` rules in order.
+    pub rewrite: Vec<RewriteRule>,
+    /// `autopath @kubernetes`: the search path is followed here for these zones.
+    pub autopath: Option<Vec<Name>>,
+    /// `cache`.
+    pub cache: Option<CacheSettings>,
+    /// `template`s in order.
+    pub template: Vec<TemplateSettings>,
+    /// `hosts`.
+    pub hosts: Option<HostsSettings>,
+    /// `kubernetes`.
+    pub kubernetes: Option<Arc<DnsSettings>>,
+    /// `loop`: forwarding to oneself is found out.
+    pub loop_detection: bool,
+    /// `forward`s in order; the first whose zone the name is in is asked.
+    pub forward: Vec<Arc<ForwardSettings>>,
+}
+
+/// How often the Corefile is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// Pause, at least 2 s.
+    pub interval: Duration,
+    /// Random part of it, at least 1 s and at most half of it.
+    pub jitter: Duration,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(30),
+            jitter: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Files of a server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Key, PEM.
+    pub key: PathBuf,
+    /// Authorities that client certificates are checked against, if clients need one.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Answers to questions of class CH (`version.bind`, `authors.bind`, `hostname.bind`, `id.server`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChaosSettings {
+    /// Version told.
+    pub version: String,
+    /// Authors told.
+    pub authors: Vec<String>,
+}
+
+/// Rule of `acl`: what happens to queries from some clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AclRule {
+    /// Zones for which the rule holds.
+    pub zones: Vec<Name>,
+    /// What happens.
+    pub action: AclAction,
+    /// Query types; none: all.
+    pub types: Vec<hickory_proto::rr::RecordType>,
+    /// Clients as address and prefix length; none: all.
+    pub clients: Vec<(IpAddr, u8)>,
+}
+
+/// What happens to a query that an [`AclRule`] matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AclAction {
+    /// It is answered.
+    Allow,
+    /// REFUSED.
+    Block,
+    /// NOERROR without records.
+    Filter,
+    /// Silence.
+    Drop,
+}
+
+/// Where a plugin hands on what it does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Fallthrough {
+    /// Nowhere: what is not known does not exist.
+    #[default]
+    No,
+    /// To the next plugin, for names in these zones.
+    Zones(Vec<Name>),
+}
+
+impl Fallthrough {
+    /// Names like this are handed on.
+    pub fn allows(&self, name: &Name) -> bool {
+        match self {
+            Self::No => false,
+            Self::Zones(zones) => zones.iter().any(|zone| name.is_within(zone)),
+        }
+    }
+}
+
+/// Response codes by which an upstream's answer does not count.
+pub type Codes = Vec<ResponseCode>;
