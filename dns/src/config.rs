@@ -24,8 +24,8 @@ pub use forward::{
     ForwardSettings, HealthCheck, MAX_UPSTREAMS, Policy, Protocol, Upstream, UpstreamTls,
 };
 pub use names::{
-    AnswerRewrite, HostsSettings, NameMatch, RewriteRule, RewriteWhat, TemplateRecord,
-    TemplateSettings,
+    AnswerRewrite, AutopathSettings, HostsSettings, NameMatch, RewriteRule, RewriteWhat,
+    TemplateRecord, TemplateSettings,
 };
 pub use observe::{
     Consolidate, ErrorsSettings, HealthSettings, LogClass, LogSettings, ReadyMonitor, ReadySettings,
@@ -113,8 +113,8 @@ pub struct Plugins {
     pub acl: Vec<AclRule>,
     /// `rewrite` rules in order.
     pub rewrite: Vec<RewriteRule>,
-    /// `autopath @kubernetes`: the search path is followed here for these zones.
-    pub autopath: Option<Vec<Name>>,
+    /// `autopath @kubernetes`: the search path is followed here.
+    pub autopath: Option<AutopathSettings>,
     /// `cache`.
     pub cache: Option<CacheSettings>,
     /// `template`s in order.
