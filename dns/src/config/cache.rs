@@ -49,7 +49,7 @@ pub struct Prefetch {
     pub percentage: u8,
 }
 
-/// `serve_stale`.
+/// `serve_stale` and `serve_stale_policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServeStale {
     /// For how long after its end an answer may be served.
@@ -58,6 +58,12 @@ pub struct ServeStale {
     pub refresh: StaleRefresh,
     /// TTL of what is served, seconds.
     pub ttl: u32,
+    /// After a failure the upstream is not asked again for this long, at most five minutes; zero: it
+    /// is asked each time.
+    pub recheck: Duration,
+    /// `prefer_positive`: what has records is served rather than a newer answer that says that there
+    /// is nothing.
+    pub prefer_positive: bool,
 }
 
 /// When an upstream is asked for an answer that has expired.
@@ -65,13 +71,10 @@ pub struct ServeStale {
 pub enum StaleRefresh {
     /// After the stale answer was given.
     Immediate,
-    /// Before; the stale answer is given if there is none in this time, and for the recheck time
-    /// after such a failure at once.
+    /// Before; the stale answer is given if there is none in time.
     Verify {
-        /// How long the client waits.
+        /// How long the client waits; zero: as long as the upstreams take.
         timeout: Duration,
-        /// After a failure the upstream is not asked again for this long.
-        recheck: Duration,
     },
 }
 
