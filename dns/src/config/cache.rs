@@ -54,7 +54,7 @@ pub struct Prefetch {
     pub percentage: u8,
 }
 
-/// `serve_stale`.
+/// `serve_stale` and `serve_stale_policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServeStale {
     /// For how long after its end an answer may be served.
@@ -63,11 +63,11 @@ pub struct ServeStale {
     pub refresh: StaleRefresh,
     /// TTL of what is served, seconds.
     pub ttl: u32,
-    /// After a failure the upstream is not asked for the same again for this long, at most five
-    /// minutes.
+    /// After a failure the upstream is not asked again for this long, at most five minutes; zero: it
+    /// is asked each time.
     pub recheck: Duration,
-    /// `serve_stale_policy prefer_positive`: an expired answer with records is served also when the
-    /// upstream says that there is nothing.
+    /// `prefer_positive`: what has records is served rather than a newer answer that says that there
+    /// is nothing.
     pub prefer_positive: bool,
 }
 
@@ -76,9 +76,11 @@ pub struct ServeStale {
 pub enum StaleRefresh {
     /// After the stale answer was given.
     Immediate,
-    /// Before; the stale answer is given if there is none in this time, or, without one, when the
-    /// upstream has failed.
-    Verify(Option<Duration>),
+    /// Before; the stale answer is given if there is none in time.
+    Verify {
+        /// How long the client waits; zero: as long as the upstreams take.
+        timeout: Duration,
+    },
 }
 
 impl Default for CacheSettings {
