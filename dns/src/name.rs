@@ -108,6 +108,18 @@ impl Name {
         (at == start).then(|| (left, Self(self.0.slice(start..))))
     }
 
+    /// The name without its first labels; the root if it has not as many.
+    pub fn without_labels(&self, count: usize) -> Self {
+        let mut at = 0;
+        for _ in 0..count {
+            match self.0[at] {
+                0 => break,
+                length => at += usize::from(length) + 1,
+            }
+        }
+        Self(self.0.slice(at..))
+    }
+
     /// This name is `zone` or below it.
     pub fn is_within(&self, zone: &Self) -> bool {
         self.split_zone(zone).is_some()
