@@ -24,8 +24,8 @@ pub use forward::{
     ForwardSettings, HealthCheck, MAX_UPSTREAMS, Policy, Protocol, Upstream, UpstreamTls,
 };
 pub use names::{
-    AnswerRewrite, HostsSettings, NameMatch, RewriteRule, RewriteWhat, TemplateRecord,
-    TemplateSettings,
+    AnswerRewrite, AutopathSettings, HostsSettings, NameMatch, RewriteRule, RewriteWhat,
+    TemplateRecord, TemplateSettings,
 };
 pub use observe::{
     Consolidate, ErrorsSettings, HealthSettings, LogClass, LogSettings, ReadyMonitor, ReadySettings,
@@ -95,6 +95,8 @@ pub struct Plugins {
     pub prometheus: Option<SocketAddr>,
     /// `tls`: certificate and key files of the block's TLS, HTTPS and QUIC listeners.
     pub tls: Option<ServerTls>,
+    /// `timeouts`: how long connections of clients are waited for.
+    pub timeouts: Option<Timeouts>,
     /// `bufsize`: the largest UDP reply, bytes.
     pub bufsize: Option<u16>,
     /// `loadbalance`: addresses are shuffled.
@@ -103,6 +105,13 @@ pub struct Plugins {
     pub chaos: Option<ChaosSettings>,
     /// `nsid`: what the server calls itself (RFC 5001).
     pub nsid: Option<String>,
+    /// `local`: names that never leave a host (`localhost`, `127.in-addr.arpa` and the like) are
+    /// answered here (RFC 6303).
+    pub local: bool,
+    /// `debug`: the log says more.
+    pub debug: bool,
+    /// `compat coredns`: answers like CoreDNS where that departs from an RFC, in every plugin.
+    pub compat_coredns: bool,
     /// `minimal`: authority and additional sections are left out where they are not needed.
     pub minimal: bool,
     /// `any`: ANY queries are answered with a HINFO record (RFC 8482).
@@ -113,8 +122,8 @@ pub struct Plugins {
     pub acl: Vec<AclRule>,
     /// `rewrite` rules in order.
     pub rewrite: Vec<RewriteRule>,
-    /// `autopath @kubernetes`: the search path is followed here for these zones.
-    pub autopath: Option<Vec<Name>>,
+    /// `autopath @kubernetes`: the search path is followed here.
+    pub autopath: Option<AutopathSettings>,
     /// `cache`.
     pub cache: Option<CacheSettings>,
     /// `template`s in order.
@@ -145,6 +154,19 @@ impl Default for Reload {
             jitter: Duration::from_secs(15),
         }
     }
+}
+
+/// How long connections of clients are waited for; what is not given has the server's default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Timeouts {
+    /// For a query, 1 s to 24 h.
+    pub read: Option<Duration>,
+    /// For room to write a reply, 1 s to 24 h.
+    pub write: Option<Duration>,
+    /// For the next query of a connection that has had one, 1 s to 24 h.
+    pub idle: Option<Duration>,
+    /// Queries that a TCP or TLS connection may bring; `None`: no limit.
+    pub tcp_queries: Option<u32>,
 }
 
 /// Files of a server's certificate.

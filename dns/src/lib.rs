@@ -30,7 +30,7 @@ mod wire;
 mod zone;
 
 pub use name::Name;
-pub use resolv_conf::upstreams_from_resolv_conf;
+pub use resolv_conf::{search_from_resolv_conf, upstreams_from_resolv_conf};
 pub use server::DnsServer;
 pub use settings::{DnsSettings, PodsMode, RecursionClients};
 pub use udp::bind_udp;
