@@ -190,7 +190,8 @@ fn answered(
         rcode => {
             let why = answer
                 .error
-                .map_or("no reason is given", |error| error.text);
+                .as_ref()
+                .map_or("no reason is given", |error| &error.text);
             let code = rcode.to_str();
             trail.step(Phase::Record, Mark::Failed, code, why);
             End {
