@@ -16,6 +16,7 @@ pub mod config;
 pub mod forward;
 pub mod lookup;
 pub mod message;
+pub mod metrics;
 pub mod name;
 mod rcode;
 pub mod record;
