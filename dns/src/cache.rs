@@ -17,7 +17,6 @@
 //!   says that there is nothing, ends that.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -27,13 +26,12 @@ use tokio::time::Instant;
 use crate::answer::Answer;
 use crate::answer::packed::{Packed, Serving, Ttl};
 use crate::config::{CacheSettings, StaleRefresh};
+use crate::metrics::{CacheMetrics, Part};
 use crate::name::{MAX_NAME, Name};
 
-mod counters;
 mod life;
 mod store;
 
-pub use counters::{CacheCounters, Part};
 use life::Life;
 use store::{Entry, Store};
 
@@ -103,7 +101,7 @@ pub struct Cache {
     compat: bool,
     positive: Store,
     negative: Store,
-    counters: Arc<CacheCounters>,
+    metrics: CacheMetrics,
 }
 
 /// An answer that can be served.
@@ -152,14 +150,19 @@ pub enum State {
 
 impl Cache {
     /// An empty cache. With `compat` it serves what CoreDNS would where that departs from an RFC.
-    pub fn new(settings: CacheSettings, compat: bool, counters: Arc<CacheCounters>) -> Self {
+    pub fn new(settings: CacheSettings, compat: bool, metrics: CacheMetrics) -> Self {
         Self {
             positive: Store::new(&settings.success),
             negative: Store::new(&settings.denial),
             settings,
             compat,
-            counters,
+            metrics,
         }
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &CacheMetrics {
+        &self.metrics
     }
 
     /// The settings.
@@ -169,11 +172,11 @@ impl Cache {
 
     /// What there is for a question.
     pub fn get(&self, slot: &Slot, now: Instant) -> Option<Hit> {
-        let counters = &self.counters;
-        counters.request();
+        let metrics = &self.metrics;
+        metrics.requests.increment();
         let positive = self.positive.get(slot.bytes());
         if let Some(entry) = positive.filter(|entry| now < entry.until) {
-            counters.hit(Part::Success);
+            metrics.hit(Part::Success);
             return Some(self.fresh(entry, true, now));
         }
         let negative = self.negative.get(slot.bytes());
@@ -189,13 +192,13 @@ impl Cache {
                 },
                 None => self.fresh(denial, false, now),
             };
-            counters.hit(hit.served.part());
+            metrics.hit(hit.served.part());
             return Some(hit);
         }
         let stale = stale.or_else(|| self.stale(negative?, false, now));
         match &stale {
-            Some(hit) if hit.state != State::AskThenStale => counters.hit(hit.served.part()),
-            _ => counters.miss(),
+            Some(hit) if hit.state != State::AskThenStale => metrics.hit(hit.served.part()),
+            _ => metrics.misses.increment(),
         }
         stale
     }
@@ -223,7 +226,7 @@ impl Cache {
         let slot = Slot::from(key);
         let life = Life::of(key, &answer, &self.settings, self.compat);
         if life.is_none() && life::is_about_another(key, &answer) {
-            self.counters.drop_answer();
+            self.metrics.drops.increment();
         }
         life::set_ttls(&mut answer, life.as_ref(), &self.settings, self.compat);
         let positive = life.as_ref().is_some_and(|life| life.part == Part::Success);
@@ -274,19 +277,17 @@ impl Cache {
             }
         };
         let evicted = store.insert(bytes, packed, now, life.duration);
-        let counters = &self.counters;
-        counters.evicted(life.part, evicted);
-        counters.holds(Part::Success, self.positive.len(), self.positive.bytes());
-        counters.holds(Part::Denial, self.negative.len(), self.negative.bytes());
+        (0..evicted).for_each(|_| self.metrics.evicted(life.part));
+        self.metrics.entries(Part::Success, self.positive.len());
+        self.metrics.entries(Part::Denial, self.negative.len());
     }
 
     /// What was kept could not be fetched anew: that is not tried again for the recheck time, or this
     /// time if that is longer. Returns whether there is anything that may be served meanwhile.
     pub fn failed(&self, slot: &Slot, pause: Duration, now: Instant) -> bool {
         let stale = self.settings.serve_stale.as_ref();
-        let (recheck, max_age) = stale.map_or_else(Default::default, |stale| {
-            (stale.recheck, stale.max_age)
-        });
+        let (recheck, max_age) =
+            stale.map_or_else(Default::default, |stale| (stale.recheck, stale.max_age));
         let mut usable = false;
         for store in [&self.positive, &self.negative] {
             let entry = store.get(slot.bytes());

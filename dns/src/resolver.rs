@@ -16,7 +16,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -26,38 +25,40 @@ use tokio::time::{Instant, timeout};
 
 use crate::answer::Answer;
 use crate::answer::packed::{Packed, Serving};
-use crate::cache::{Cache, CacheCounters, Key, Served, Slot, State, is_answer};
-use crate::config::{CacheSettings, StaleRefresh};
+use crate::cache::{Cache, Key, Served, Slot, State, is_answer};
+use crate::config::StaleRefresh;
 use crate::forward::ForwardError;
 use crate::message::Query;
 use crate::name::Name;
 use crate::rcode::forward_failure;
 
 mod guard;
+mod line;
 
 use guard::Guard;
+pub(crate) use line::Line;
 
 /// Clients that may wait at a time.
-pub const MAX_WAITING: usize = 4096;
+const MAX_WAITING: usize = 4096;
 /// Fetches that no client waits for.
-pub const MAX_BACKGROUND: usize = 64;
+const MAX_BACKGROUND: usize = 64;
 /// How long it is remembered that no upstream could be asked.
 const FAILURE: Duration = Duration::from_secs(1);
 
 /// What has to be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Fetch {
+pub(crate) struct Fetch {
     /// The question.
-    pub key: Key,
+    pub(crate) key: Key,
     /// The client asks over a stream, so that nothing needs to be truncated for it.
-    pub stream: bool,
+    pub(crate) stream: bool,
     /// RD is set.
-    pub recursion_desired: bool,
+    pub(crate) recursion_desired: bool,
 }
 
 impl Fetch {
     /// What has to be asked for a question about `name` on behalf of a query.
-    pub fn new(query: &Query, name: &Name, stream: bool) -> Self {
+    pub(crate) fn new(query: &Query, name: &Name, stream: bool) -> Self {
         Self {
             key: Key {
                 name: name.to_lowercase(),
@@ -115,29 +116,23 @@ struct Inner<S> {
     sources: Vec<S>,
     cache: Option<RefCell<Cache>>,
     guard: Guard,
-    counters: Arc<CacheCounters>,
     in_flight: RefCell<HashMap<Fetch, InFlight>>,
     waiting: Cell<usize>,
     background: Cell<usize>,
 }
 
 impl<S: Source> Resolver<S> {
-    /// Asks `sources` in order, with a cache in front of them if there are settings for one.
-    pub(crate) fn new(
-        sources: Vec<S>,
-        settings: Option<&CacheSettings>,
-        compat: bool,
-        counters: Arc<CacheCounters>,
-    ) -> Self {
-        let cache = |settings: &CacheSettings| {
-            RefCell::new(Cache::new(settings.clone(), compat, Arc::clone(&counters)))
-        };
+    /// Asks `sources` in order, with a cache in front of them if there is one.
+    pub(crate) fn new(sources: Vec<S>, cache: Option<Cache>) -> Self {
+        let guarded = cache
+            .as_ref()
+            .map_or(&[][..], |cache| &cache.settings().search_guard);
+        let guard = Guard::new(guarded);
         Self {
             inner: Rc::new(Inner {
                 sources,
-                cache: settings.map(cache),
-                guard: Guard::new(settings.map_or(&[], |settings| &settings.search_guard)),
-                counters,
+                cache: cache.map(RefCell::new),
+                guard,
                 in_flight: RefCell::default(),
                 waiting: Cell::new(0),
                 background: Cell::new(0),
@@ -156,14 +151,15 @@ impl<S: Source> Resolver<S> {
             return Cached::Miss(None);
         };
         let now = Instant::now();
+        let cache = cache.borrow();
         let slot = Slot::new(
             name,
             query.question.record_type,
             query.dnssec_ok(),
             query.checking_disabled(),
         );
-        let Some(hit) = cache.borrow().get(&slot, now) else {
-            return match self.guarded(&cache.borrow(), name, now) {
+        let Some(hit) = cache.get(&slot, now) else {
+            return match self.guarded(&cache, name, now) {
                 Some(served) => Cached::Hit(served),
                 None => Cached::Miss(None),
             };
@@ -172,14 +168,14 @@ impl<S: Source> Resolver<S> {
             State::Fresh => {}
             State::Popular => {
                 if self.in_background(Fetch::new(query, name, false)) {
-                    self.inner.counters.prefetch();
+                    cache.metrics().prefetch.increment();
                 }
             }
             State::StaleThenAsk => {
                 self.in_background(Fetch::new(query, name, false));
-                self.inner.counters.serve_stale();
+                cache.metrics().served_stale.increment();
             }
-            State::Stale => self.inner.counters.serve_stale(),
+            State::Stale => cache.metrics().served_stale.increment(),
             State::AskThenStale => return Cached::Miss(Some(hit.served)),
         }
         Cached::Hit(hit.served)
@@ -210,7 +206,9 @@ impl<S: Source> Resolver<S> {
                 Ok(fresh)
             }
             Some(_) | None => {
-                self.inner.counters.serve_stale();
+                if let Some(cache) = &self.inner.cache {
+                    cache.borrow().metrics().served_stale.increment();
+                }
                 Ok(stale)
             }
         }
@@ -230,7 +228,7 @@ impl<S: Source> Resolver<S> {
             return false;
         }
         self.inner.background.set(background + 1);
-        self.start(fetch, Some(Background(Rc::clone(&self.inner))));
+        drop(self.start(fetch, Some(Background(Rc::clone(&self.inner)))));
         true
     }
 
@@ -281,6 +279,12 @@ impl<S: Source> Resolver<S> {
     }
 }
 
+/// The upstreams failed, rather than the server or the client.
+fn is_of_upstreams(error: ForwardError) -> bool {
+    use ForwardError::{BadReply, Network, TimedOut};
+    matches!(error, TimedOut | Network | BadReply)
+}
+
 /// The task that fetches ends without a result only when the runtime ends.
 fn received(fetched: Result<Fetched, oneshot::error::RecvError>) -> Fetched {
     fetched.unwrap_or(Err(ForwardError::TimedOut))
@@ -316,7 +320,7 @@ impl<S: Source> Inner<S> {
                 packed: Rc::new(Packed::new(&fetch.key.name, answer)),
                 serving: Serving::PLAIN,
             }),
-            (Err(error), Some(cache)) if error.is_of_upstreams() => {
+            (Err(error), Some(cache)) if is_of_upstreams(error) => {
                 let answer = forward_failure(error);
                 let mut cache = cache.borrow_mut();
                 cache.insert_failure(&fetch.key, answer, FAILURE, now);
@@ -330,7 +334,9 @@ impl<S: Source> Inner<S> {
     /// answer that says that there is nothing.
     fn patience(&self) -> (Option<Duration>, bool) {
         let cache = self.cache.as_ref().map(RefCell::borrow);
-        let stale = cache.as_ref().and_then(|cache| cache.settings().serve_stale);
+        let stale = cache
+            .as_ref()
+            .and_then(|cache| cache.settings().serve_stale);
         match stale {
             Some(stale) => match stale.refresh {
                 StaleRefresh::Verify { timeout } if !timeout.is_zero() => {

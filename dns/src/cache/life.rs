@@ -5,9 +5,10 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
-use super::{Key, Part};
+use super::Key;
 use crate::answer::Answer;
 use crate::config::{CacheSettings, CacheShare};
+use crate::metrics::Part;
 use crate::name::Name;
 use crate::record::{RData, Record};
 
@@ -131,7 +132,9 @@ pub(super) fn set_ttls(
     ];
     if compat {
         let ttls = sections.iter().flat_map(|section| section.iter());
-        let lowest = ttls.map(|record| soa_ttl(record).unwrap_or(record.ttl)).min();
+        let lowest = ttls
+            .map(|record| soa_ttl(record).unwrap_or(record.ttl))
+            .min();
         let one = bounded(lowest.unwrap_or(0), share).as_secs() as u32;
         for record in sections.into_iter().flatten() {
             record.ttl = one;

@@ -50,18 +50,20 @@ impl Entry {
         self.popularity.set(Popularity { hits, last: now });
         let life = self.until.duration_since(self.from);
         let share = life * u32::from(prefetch.percentage) / 100;
-        hits >= prefetch.amount && !self.is_paused(now) && self.until <= now + share.max(Duration::from_secs(1))
+        hits >= prefetch.amount
+            && !self.is_paused(now)
+            && self.until <= now + share.max(Duration::from_secs(1))
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Store {
-    entries: unsync::Cache<Box<[u8]>, Box<Entry>, Weight>,
+    pub(super) entries: unsync::Cache<Box<[u8]>, Box<Entry>, Weight>,
 }
 
 /// What an entry counts: its bytes, but at least the share of one of as many as there may be.
 #[derive(Clone, Debug)]
-struct Weight {
+pub(super) struct Weight {
     least: u64,
 }
 
@@ -94,10 +96,6 @@ impl Store {
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.entries.weight()
     }
 
     pub(super) fn remove(&mut self, key: &[u8]) {
