@@ -36,6 +36,7 @@ struct Inner {
     reader: Reader,
     settings: Arc<DnsSettings>,
     forwarder: Forwarder,
+    dropped: udp::Dropped,
 }
 
 /// What became of a message.
@@ -69,6 +70,7 @@ impl DnsServer {
                 reader,
                 settings,
                 forwarder,
+                dropped: udp::Dropped::default(),
             }),
         }
     }
@@ -96,6 +98,11 @@ impl DnsServer {
         shutdown: CancellationToken,
     ) -> io::Result<()> {
         tcp::serve(self, listener, shutdown).await
+    }
+
+    /// Datagrams that got no answer so far.
+    pub fn udp_dropped(&self) -> &udp::Dropped {
+        &self.inner.dropped
     }
 
     /// Appends the reply to `out` if it can be given at once.
