@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::answer::encode::Transport;
-use crate::server::{DnsServer, Step};
+use crate::server::{Front, Step};
 
 mod datagrams;
 mod dropped;
@@ -52,7 +52,7 @@ const LOOK_AT_LOSSES: Duration = Duration::from_secs(1);
 /// `net.core.rmem_max`.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// A UDP socket for [`DnsServer::serve_udp`], made by the calling thread. With `SO_REUSEPORT`, so
+/// A UDP socket for [`DnsServer::serve_udp`](crate::DnsServer::serve_udp), made by the calling thread. With `SO_REUSEPORT`, so
 /// that each worker can have its own.
 ///
 /// # Errors
@@ -70,7 +70,7 @@ pub fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
 }
 
 pub(crate) async fn serve(
-    server: &DnsServer,
+    server: Front,
     socket: std::net::UdpSocket,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
@@ -113,7 +113,7 @@ pub(crate) async fn serve(
 }
 
 /// Keeps count of what the kernel drops.
-async fn count_losses(server: DnsServer, datagrams: Rc<Datagrams>) {
+async fn count_losses(server: Front, datagrams: Rc<Datagrams>) {
     let mut known = 0;
     loop {
         tokio::time::sleep(LOOK_AT_LOSSES).await;
@@ -125,22 +125,22 @@ async fn count_losses(server: DnsServer, datagrams: Rc<Datagrams>) {
     }
 }
 
-struct Worker<'a> {
-    server: &'a DnsServer,
+struct Worker {
+    server: Front,
     datagrams: Rc<Datagrams>,
     received: Received,
     replies: Replies,
     waiting: Waiting,
 }
 
-impl Worker<'_> {
+impl Worker {
     /// Answers datagrams that have arrived. `WouldBlock` if there are none.
     fn answer_batch(&mut self) -> io::Result<()> {
         self.datagrams.try_receive(&mut self.received)?;
         let dropped = self.server.udp_dropped();
         for (message, peer) in self.received.iter() {
             let client = match peer.client() {
-                Some(client) if !REFLECTORS.contains(&client.port()) => client.ip(),
+                Some(client) if !REFLECTORS.contains(&client.port()) => client,
                 _ => {
                     dropped.add(&dropped.reflector, 1);
                     continue;
@@ -155,7 +155,7 @@ impl Worker<'_> {
                     let datagrams = Rc::clone(&self.datagrams);
                     let given_up = self.waiting.spawn(async move {
                         let mut reply = Vec::new();
-                        server.finish(later, Transport::Udp, &mut reply).await;
+                        server.finish(later, &mut reply).await;
                         if !datagrams.try_send(&reply, &peer) {
                             let dropped = server.udp_dropped();
                             dropped.add(&dropped.unsendable, 1);
