@@ -46,6 +46,7 @@ struct Inner {
     chains: RefCell<Vec<Rc<Chain>>>,
     /// What each listener in use serves; replaced when there is a new configuration.
     routes: RefCell<HashMap<Listener, Rc<RefCell<Routes>>>>,
+    dropped: Rc<udp::Dropped>,
 }
 
 /// The zones of a listener, those with most labels first.
@@ -96,6 +97,7 @@ impl DnsServer {
                 sockets,
                 chains: RefCell::default(),
                 routes: RefCell::default(),
+                dropped: Rc::default(),
             }),
         };
         server.reconfigure(config);
@@ -186,6 +188,11 @@ impl DnsServer {
         quic::serve(self.front(listener), socket, identity, limits, shutdown).await
     }
 
+    /// Datagrams that got no answer so far.
+    pub fn udp_dropped(&self) -> &udp::Dropped {
+        &self.inner.dropped
+    }
+
     /// The server as it is seen from a listener.
     pub(crate) fn front(&self, listener: Listener) -> Front {
         let mut routes = self.inner.routes.borrow_mut();
@@ -195,6 +202,7 @@ impl DnsServer {
         Front {
             reader: self.inner.reader.clone(),
             routes: Rc::clone(routes),
+            dropped: Rc::clone(&self.inner.dropped),
         }
     }
 
@@ -216,9 +224,14 @@ impl DnsServer {
 pub(crate) struct Front {
     reader: Reader,
     routes: Rc<RefCell<Routes>>,
+    dropped: Rc<udp::Dropped>,
 }
 
 impl Front {
+    pub(crate) fn udp_dropped(&self) -> &udp::Dropped {
+        &self.dropped
+    }
+
     /// Appends the reply to `out` if it can be given at once.
     pub(crate) fn start(
         &self,
