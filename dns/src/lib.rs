@@ -13,6 +13,7 @@ pub mod answer;
 pub mod cache;
 mod chain;
 pub mod config;
+pub mod corefile;
 pub mod forward;
 mod https;
 pub mod limit;
