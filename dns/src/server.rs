@@ -74,7 +74,7 @@ pub(crate) struct Later {
     asked: Asked,
     /// The chain of the name that was asked for.
     chain: Rc<Chain>,
-    wait: Wait,
+    wait: Box<Wait>,
 }
 
 /// What is waited for.
@@ -276,8 +276,15 @@ impl Front {
     /// Appends the reply to `out` once an upstream has answered or failed.
     pub(crate) async fn finish(&self, later: Box<Later>, out: &mut Vec<u8>) {
         let Later { asked, chain, wait } = *later;
-        let reply = match wait.resolver.resolve(wait.fetch, wait.stale).await {
-            Ok(served) => join(served, &wait.name, wait.aliases),
+        let Wait {
+            resolver,
+            fetch,
+            stale,
+            name,
+            aliases,
+        } = *wait;
+        let reply = match resolver.resolve(fetch, stale).await {
+            Ok(served) => join(served, &name, aliases),
             Err(error) => Reply::Plain(forward_failure(error)),
         };
         chain.conclude(&asked, reply, out);
@@ -300,7 +307,7 @@ impl Front {
 
     /// The answer, or what has to be waited for. An alias that leads out of a chain is looked up
     /// from the start, as a question of its own.
-    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Reply, Wait> {
+    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Reply, Box<Wait>> {
         let mut chain = Rc::clone(first);
         let mut aliases: Option<Answer> = None;
         let mut target: Option<Question> = None;
@@ -339,13 +346,13 @@ impl Front {
             return match chain.forward(&asked.query, question, client, asked.transport) {
                 Remote::Done(served) => Ok(join(served, &name, aliases)),
                 Remote::Failed(error) => Ok(Reply::Plain(forward_failure(error))),
-                Remote::Ask(resolver, fetch, stale) => Err(Wait {
+                Remote::Ask(resolver, fetch, stale) => Err(Box::new(Wait {
                     resolver,
                     fetch,
                     stale,
                     name,
                     aliases,
-                }),
+                })),
             };
         }
     }
