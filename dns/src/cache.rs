@@ -292,7 +292,7 @@ impl Cache {
         for store in [&self.positive, &self.negative] {
             let entry = store.get(slot.bytes());
             let entry = entry.filter(|entry| is_answer(&entry.packed));
-            if let Some(entry) = entry.filter(|entry| now < entry.until + max_age) {
+            if let Some(entry) = entry.filter(|entry| entry.is_kept(max_age, now)) {
                 entry.recheck_at.set(Some(now + recheck.max(pause)));
                 usable = true;
             }
@@ -325,7 +325,7 @@ impl Cache {
     /// What has expired, if it may still be served.
     fn stale(&self, entry: &Entry, positive: bool, now: Instant) -> Option<Hit> {
         let settings = self.settings.serve_stale.as_ref()?;
-        if now >= entry.until + settings.max_age || !is_answer(&entry.packed) {
+        if !entry.is_kept(settings.max_age, now) || !is_answer(&entry.packed) {
             return None;
         }
         let state = if entry.is_paused(now) {
