@@ -48,6 +48,8 @@ pub struct Key {
     pub checking_disabled: bool,
 }
 
+/// How long at least what could not be fetched anew is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Length of what follows the name in a [`Slot`].
 const SUFFIX: usize = 3;
 
@@ -238,7 +240,7 @@ impl Cache {
         if let Some(life) = life {
             self.keep(&slot, &life, Rc::clone(&served.packed), now);
         } else {
-            self.failed(&slot, Duration::ZERO, now);
+            self.failed(&slot, PAUSE, now);
         }
         served
     }
