@@ -1,44 +1,52 @@
 //! Forwarding of names that are not ours.
 //!
-//! Rules:
-//! - Identical queries in flight are one upstream query; answers go through the [cache](crate::cache).
-//! - Upstreams are asked in order, those that failed within [`AVOID`] last. If one has not answered
-//!   after [`HEDGE`], the next is asked as well and the first good answer wins. After failures each
-//!   is asked at most twice; all of it takes at most [`TOTAL`].
-//! - An upstream that answers SERVFAIL or REFUSED or the like counts as failed; its answer is used if
-//!   no other one does better.
-//! - At most [`MAX_WAITING`] clients wait a worker; above that they are refused.
+//! - A [`ForwardPlan`] holds what a `forward` line says, for all workers; each worker has a
+//!   [`Forward`] for it, with connections and what it has learned about the upstreams.
+//! - Upstreams are ordered by the policy, those that failed lately last; how several are asked for
+//!   one answer is in [`race`](self::race), health checks in [`health`](self::health).
+//! - One try takes `read_timeout` at most, TCP after truncation included; all of it [`TOTAL`].
+//! - At most `max_concurrent` queries wait, over all workers; above that they are refused.
+//!
+//! Every answer that fits the query counts, whatever its code, unless `failover` names that code:
+//! what an upstream says is passed on.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::Shared;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use hickory_proto::op::ResponseCode;
 use sealane_config::sockets::HostSockets;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 use crate::answer::Answer;
-use crate::cache::{Cache, Key};
-use crate::message::Question;
+use crate::cache::Key;
+use crate::name::Name;
 
+mod choice;
+pub mod counters;
 mod exchange;
+mod forwarder;
+mod health;
+mod https;
+mod loops;
+mod plan;
+mod race;
+mod stream;
+mod tls;
+mod udp;
+mod upstream;
 
-/// How long the preferred upstream is waited for alone.
-pub const HEDGE: Duration = Duration::from_millis(300);
-/// How long one upstream has for one query, TCP after truncation included.
-pub const PER_TRY: Duration = Duration::from_secs(2);
+pub use forwarder::Forwarder;
+pub use plan::{ForwardPlan, ForwardSetupError, MAX_WAITING};
+pub use tls::TlsError;
+pub use upstream::MAX_HEDGE;
+
+use exchange::{Asked, Links, exchange};
+use upstream::Upstream;
+
 /// How long one query may take.
 pub const TOTAL: Duration = Duration::from_secs(5);
-/// How long an upstream that failed or was slow comes last.
-pub const AVOID: Duration = Duration::from_secs(10);
-/// Clients that may wait at a time.
-pub const MAX_WAITING: usize = 1000;
 
 /// Why a query could not be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +60,9 @@ pub enum ForwardError {
     /// There is none.
     #[error("no upstream is configured")]
     NoUpstream,
+    /// Health checks of all of them fail, and `failfast_all_unhealthy_upstreams` is set.
+    #[error("no healthy upstream")]
+    AllDown,
     /// None answered in time.
     #[error("no upstream answered in time")]
     TimedOut,
@@ -63,201 +74,132 @@ pub enum ForwardError {
     BadReply,
 }
 
-type Fetched = Result<Rc<Answer>, ForwardError>;
-
-/// Asks upstreams. One a worker, cheap to clone; needs a runtime for local tasks.
-#[derive(Clone, Debug)]
-pub struct Forwarder {
-    inner: Rc<Inner>,
+/// How the client asked; upstreams may be asked likewise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// UDP: the client can be told to come back over TCP.
+    Datagram,
+    /// TCP, or what is built on it.
+    Stream,
 }
 
+/// The forwarding of one `forward` line on one worker. Needs a runtime for local tasks.
 #[derive(Debug)]
-struct Inner {
-    sockets: HostSockets,
-    upstreams: Vec<Upstream>,
-    cache: RefCell<Cache>,
-    in_flight: RefCell<HashMap<Key, Shared<oneshot::Receiver<Fetched>>>>,
-    waiting: Cell<usize>,
+pub struct Forward {
+    plan: Arc<ForwardPlan>,
+    links: Rc<Links>,
+    /// The plan's list as of `generation`.
+    upstreams: RefCell<Rc<[Rc<Upstream>]>>,
+    generation: Cell<u64>,
+    turn: Cell<usize>,
 }
 
-#[derive(Debug)]
-struct Upstream {
-    addr: SocketAddr,
-    /// Until when it comes last.
-    avoid_until: Cell<Option<Instant>>,
-    traits: exchange::Traits,
-}
-
-impl Forwarder {
-    /// Forwards to these resolvers, over sockets made by `sockets`.
-    pub fn new(sockets: HostSockets, upstreams: &[SocketAddr]) -> Self {
-        let upstream = |&addr| Upstream {
-            addr,
-            avoid_until: Cell::new(None),
-            traits: exchange::Traits::default(),
-        };
+impl Forward {
+    /// Forwards by `plan`, over sockets made by `sockets`.
+    pub fn new(plan: Arc<ForwardPlan>, sockets: HostSockets) -> Self {
+        let settings = Arc::clone(plan.settings());
         Self {
-            inner: Rc::new(Inner {
-                sockets,
-                upstreams: upstreams.iter().map(upstream).collect(),
-                cache: RefCell::default(),
-                in_flight: RefCell::default(),
-                waiting: Cell::new(0),
-            }),
+            plan,
+            links: Rc::new(Links { sockets, settings }),
+            upstreams: RefCell::new(Rc::new([])),
+            generation: Cell::new(0),
+            turn: Cell::new(0),
         }
     }
 
-    /// The answer, if it is in the cache.
-    pub fn cached(&self, key: &Key) -> Option<Answer> {
-        self.inner.cache.borrow_mut().get(key)
+    /// What all workers have in common.
+    pub fn plan(&self) -> &Arc<ForwardPlan> {
+        &self.plan
     }
 
-    /// The answer from an upstream.
+    /// Names like this are forwarded here: they are in the zone and not in one of `except`.
+    pub fn takes(&self, name: &Name) -> bool {
+        let settings = &self.links.settings;
+        name.is_within(&settings.from) && !settings.except.iter().any(|zone| name.is_within(zone))
+    }
+
+    /// After this answer the next `forward` or plugin is to be asked instead (`next`,
+    /// `next_on_nodata`).
+    pub fn hands_on(&self, answer: &Answer) -> bool {
+        let settings = &self.links.settings;
+        let nodata = answer.rcode == ResponseCode::NoError && answer.answers.is_empty();
+        settings.next.contains(&answer.rcode) || (settings.next_on_nodata && nodata)
+    }
+
+    /// The answer of an upstream, to be shown to a client that asked like this. Names in it are in
+    /// lower case as far as they come from the question.
     ///
     /// # Errors
     /// [`ForwardError`].
-    pub async fn resolve(&self, key: Key) -> Result<Answer, ForwardError> {
-        let _place = Place::take(&self.inner).ok_or(ForwardError::Busy)?;
-        let running = self.inner.in_flight.borrow().get(&key).cloned();
-        let fetch = running.unwrap_or_else(|| self.start(key));
-        match fetch.await {
-            Ok(fetched) => fetched.map(|answer| Answer::clone(&answer)),
-            // The task that fetches ends without a result only when the runtime ends.
-            Err(_gone) => Err(ForwardError::TimedOut),
+    pub async fn resolve(&self, key: &Key, via: Via) -> Result<Answer, ForwardError> {
+        let _place = self.plan.enter().ok_or(ForwardError::Busy)?;
+        let settings = &self.links.settings;
+        let upstreams = self.upstreams();
+        let choice = choice::choose(&upstreams, settings.policy, &self.turn, settings.max_fails);
+        if choice.all_down {
+            if settings.failfast_all_unhealthy_upstreams {
+                return Err(ForwardError::AllDown);
+            }
+            self.plan.counters().healthcheck_is_broken();
+        }
+        let asked = Asked::new(key.clone());
+        let ask = |upstream: Rc<Upstream>| {
+            let asked = &asked;
+            async move {
+                let reply = exchange(&self.links, &upstream, asked, via);
+                let reply = timeout(settings.read_timeout, reply).await;
+                reply.unwrap_or(Err(ForwardError::TimedOut))
+            }
+        };
+        let suspect = |upstream: &Rc<Upstream>| health::watch(&self.links, upstream);
+        let answer = race::race(choice.order, settings, suspect, ask);
+        let answer = timeout(TOTAL, answer).await;
+        answer.unwrap_or(Err(ForwardError::TimedOut))
+    }
+
+    /// The upstreams as the plan lists them now. What is known of those that stay is kept.
+    fn upstreams(&self) -> Rc<[Rc<Upstream>]> {
+        let generation = self.plan.generation();
+        if self.generation.replace(generation) == generation {
+            return Rc::clone(&self.upstreams.borrow());
+        }
+        let known = Rc::clone(&self.upstreams.borrow());
+        let targets = self.plan.targets();
+        let upstream = |target: &plan::Target| {
+            let kept = known
+                .iter()
+                .find(|known| known.target.addr == target.addr);
+            let kept = kept.map(Rc::clone);
+            kept.unwrap_or_else(|| {
+                let counters = self.plan.counters().upstream(&target.addr.to_string());
+                Rc::new(Upstream::new(target.clone(), counters))
+            })
+        };
+        let fresh: Rc<[Rc<Upstream>]> = targets.iter().map(upstream).collect();
+        *self.upstreams.borrow_mut() = Rc::clone(&fresh);
+        fresh
+    }
+}
+
+/// Asks the first of `forwards` that takes the name, and the next one after an answer with which a
+/// forward hands on. The last answer counts if nobody is left.
+///
+/// # Errors
+/// [`ForwardError`]; [`ForwardError::NoUpstream`] if none takes the name.
+pub async fn resolve(
+    forwards: &[Rc<Forward>],
+    key: &Key,
+    via: Via,
+) -> Result<Answer, ForwardError> {
+    let mut outcome = Err(ForwardError::NoUpstream);
+    for forward in forwards.iter().filter(|forward| forward.takes(&key.name)) {
+        outcome = forward.resolve(key, via).await;
+        match &outcome {
+            Ok(answer) if forward.hands_on(answer) => {}
+            _ => break,
         }
     }
-
-    /// Starts a task that fetches the answer for everybody who asks meanwhile. It goes on when the
-    /// client that asked first is gone.
-    fn start(&self, key: Key) -> Shared<oneshot::Receiver<Fetched>> {
-        let (sender, receiver) = oneshot::channel();
-        let receiver = receiver.shared();
-        let mut in_flight = self.inner.in_flight.borrow_mut();
-        in_flight.insert(key.clone(), receiver.clone());
-        drop(in_flight);
-        let inner = Rc::clone(&self.inner);
-        tokio::task::spawn_local(async move {
-            let fetched = inner.fetch(&key).await;
-            if let Ok(answer) = &fetched {
-                inner.cache.borrow_mut().insert(key.clone(), answer);
-            }
-            inner.in_flight.borrow_mut().remove(&key);
-            // Nobody may be waiting any more.
-            let _ = sender.send(fetched.map(Rc::new));
-        });
-        receiver
-    }
-}
-
-impl Inner {
-    async fn fetch(&self, key: &Key) -> Result<Answer, ForwardError> {
-        let ask = self.ask_in_order(key);
-        let mut answer = timeout(TOTAL, ask)
-            .await
-            .unwrap_or(Err(ForwardError::TimedOut))?;
-        answer.recursion_available = true;
-        Ok(answer)
-    }
-
-    async fn ask_in_order(&self, key: &Key) -> Result<Answer, ForwardError> {
-        let order = self.order();
-        let mut first_round = order.iter().copied();
-        let mut second_round = order.iter().copied();
-        let mut tries = FuturesUnordered::new();
-        let mut last = first_round.next().ok_or(ForwardError::NoUpstream)?;
-        tries.push(self.ask(last, key));
-        let mut hedge_at = Instant::now() + HEDGE;
-        let mut failed = Err(ForwardError::TimedOut);
-        loop {
-            let next = tokio::select! {
-                biased;
-                Some((upstream, result)) = tries.next() => match result {
-                    Ok(answer) if is_good(&answer) => {
-                        upstream.avoid_until.set(None);
-                        return Ok(answer);
-                    }
-                    result => {
-                        upstream.avoid();
-                        // An answer, if a bad one, says more than an error.
-                        if result.is_ok() || failed.is_err() {
-                            failed = result;
-                        }
-                        let retry = first_round.next().or_else(|| second_round.next());
-                        if retry.is_none() && tries.is_empty() {
-                            return failed;
-                        }
-                        retry
-                    }
-                },
-                () = sleep_until(hedge_at), if first_round.len() > 0 => {
-                    last.avoid();
-                    first_round.next()
-                }
-            };
-            if let Some(upstream) = next {
-                last = upstream;
-                tries.push(self.ask(upstream, key));
-                hedge_at = Instant::now() + HEDGE;
-            }
-        }
-    }
-
-    /// The upstreams, those to be avoided last.
-    fn order(&self) -> Vec<&Upstream> {
-        let now = Instant::now();
-        let avoided = |upstream: &Upstream| {
-            let until = upstream.avoid_until.get();
-            until.is_some_and(|until| now < until)
-        };
-        let mut order: Vec<&Upstream> = self.upstreams.iter().collect();
-        order.sort_by_key(|upstream| avoided(upstream));
-        order
-    }
-
-    async fn ask<'a>(
-        &self,
-        upstream: &'a Upstream,
-        key: &Key,
-    ) -> (&'a Upstream, Result<Answer, ForwardError>) {
-        let question = Question::new(key.name.clone(), key.record_type);
-        let asked = exchange::Asked {
-            question: &question,
-            dnssec_ok: key.dnssec_ok,
-            checking_disabled: key.checking_disabled,
-        };
-        let exchange = exchange::exchange(&self.sockets, upstream.addr, &upstream.traits, &asked);
-        let result = timeout(PER_TRY, exchange).await;
-        (upstream, result.unwrap_or(Err(ForwardError::TimedOut)))
-    }
-}
-
-impl Upstream {
-    fn avoid(&self) {
-        self.avoid_until.set(Some(Instant::now() + AVOID));
-    }
-}
-
-fn is_good(answer: &Answer) -> bool {
-    matches!(answer.rcode, ResponseCode::NoError | ResponseCode::NXDomain)
-}
-
-/// A place among the clients that wait.
-struct Place<'a>(&'a Cell<usize>);
-
-impl<'a> Place<'a> {
-    fn take(inner: &'a Inner) -> Option<Self> {
-        let waiting = inner.waiting.get();
-        (waiting < MAX_WAITING).then(|| {
-            inner.waiting.set(waiting + 1);
-            Self(&inner.waiting)
-        })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
+    outcome
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ pub(crate) fn forward_failure(error: ForwardError) -> Answer {
         ),
         ForwardError::Busy => (ResponseCode::Refused, 0, "too many queries in flight"),
         ForwardError::NoUpstream => (ResponseCode::ServFail, 22, "no upstream is configured"),
+        ForwardError::AllDown => (ResponseCode::ServFail, 22, "all upstreams are down"),
         ForwardError::TimedOut => (ResponseCode::ServFail, 22, "upstreams did not answer"),
         ForwardError::Network => (ResponseCode::ServFail, 23, "upstreams cannot be reached"),
         ForwardError::BadReply => (ResponseCode::ServFail, 22, "upstreams failed"),
