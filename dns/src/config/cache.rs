@@ -25,6 +25,9 @@ pub struct CacheSettings {
     pub serve_stale: Option<ServeStale>,
     /// TTLs are served as they were received.
     pub keep_ttl: bool,
+    /// `search_guard`, our own: suffixes that clients append to names in vain, such as those of the
+    /// node's search path. A name below one that is known not to exist is not forwarded (RFC 8020).
+    pub search_guard: Vec<Name>,
 }
 
 /// One part of the cache.
@@ -32,6 +35,8 @@ pub struct CacheSettings {
 pub struct CacheShare {
     /// Messages, at least 1024.
     pub capacity: usize,
+    /// Bytes that they may take a worker, keys and bookkeeping included.
+    pub max_bytes: usize,
     /// Longest life.
     pub max_ttl: Duration,
     /// Shortest life.
@@ -82,6 +87,7 @@ impl Default for CacheSettings {
     fn default() -> Self {
         let share = |max_ttl| CacheShare {
             capacity: 9984,
+            max_bytes: 4 << 20,
             max_ttl: Duration::from_secs(max_ttl),
             min_ttl: Duration::from_secs(5),
         };
@@ -95,6 +101,7 @@ impl Default for CacheSettings {
             prefetch: None,
             serve_stale: None,
             keep_ttl: false,
+            search_guard: Vec::new(),
         }
     }
 }
