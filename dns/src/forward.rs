@@ -21,14 +21,14 @@ use tokio::time::timeout;
 
 use crate::answer::Answer;
 use crate::cache::Key;
-use crate::name::Name;
+use crate::metrics::ForwardMetrics;
 
 mod choice;
-pub mod counters;
 mod exchange;
 mod forwarder;
 mod health;
 mod https;
+mod liveness;
 mod loops;
 mod plan;
 mod race;
@@ -92,6 +92,7 @@ pub struct Forward {
     upstreams: RefCell<Rc<[Rc<Upstream>]>>,
     generation: Cell<u64>,
     turn: Cell<usize>,
+    metrics: ForwardMetrics,
 }
 
 impl Forward {
@@ -99,11 +100,12 @@ impl Forward {
     pub fn new(plan: Arc<ForwardPlan>, sockets: HostSockets) -> Self {
         let settings = Arc::clone(plan.settings());
         Self {
-            plan,
             links: Rc::new(Links { sockets, settings }),
             upstreams: RefCell::new(Rc::new([])),
             generation: Cell::new(0),
             turn: Cell::new(0),
+            metrics: ForwardMetrics::new(plan.metrics()),
+            plan,
         }
     }
 
@@ -112,15 +114,9 @@ impl Forward {
         &self.plan
     }
 
-    /// Names like this are forwarded here: they are in the zone and not in one of `except`.
-    pub fn takes(&self, name: &Name) -> bool {
-        let settings = &self.links.settings;
-        name.is_within(&settings.from) && !settings.except.iter().any(|zone| name.is_within(zone))
-    }
-
-    /// After this answer the next `forward` or plugin is to be asked instead (`next`,
-    /// `next_on_nodata`).
-    pub fn hands_on(&self, answer: &Answer) -> bool {
+    /// After this the next `forward` or plugin is to be asked instead (`next`, `next_on_nodata`).
+    pub fn hands_on(&self, result: &Result<Answer, ForwardError>) -> bool {
+        let Ok(answer) = result else { return false };
         let settings = &self.links.settings;
         let nodata = answer.rcode == ResponseCode::NoError && answer.answers.is_empty();
         settings.next.contains(&answer.rcode) || (settings.next_on_nodata && nodata)
@@ -131,8 +127,16 @@ impl Forward {
     ///
     /// # Errors
     /// [`ForwardError`].
-    pub async fn resolve(&self, key: &Key, via: Via) -> Result<Answer, ForwardError> {
-        let _place = self.plan.enter().ok_or(ForwardError::Busy)?;
+    pub async fn resolve(
+        &self,
+        key: &Key,
+        recursion_desired: bool,
+        via: Via,
+    ) -> Result<Answer, ForwardError> {
+        let Some(_place) = self.plan.enter() else {
+            self.metrics.rejects.increment();
+            return Err(ForwardError::Busy);
+        };
         let settings = &self.links.settings;
         let upstreams = self.upstreams();
         let choice = choice::choose(&upstreams, settings.policy, &self.turn, settings.max_fails);
@@ -140,9 +144,12 @@ impl Forward {
             if settings.failfast_all_unhealthy_upstreams {
                 return Err(ForwardError::AllDown);
             }
-            self.plan.counters().healthcheck_is_broken();
+            self.metrics.broken.increment();
         }
-        let asked = Asked::new(key.clone());
+        let asked = Asked {
+            key: key.clone(),
+            recursion_desired,
+        };
         let ask = |upstream: Rc<Upstream>| {
             let asked = &asked;
             async move {
@@ -166,40 +173,14 @@ impl Forward {
         let known = Rc::clone(&self.upstreams.borrow());
         let targets = self.plan.targets();
         let upstream = |target: &plan::Target| {
-            let kept = known
-                .iter()
-                .find(|known| known.target.addr == target.addr);
+            let kept = known.iter().find(|known| known.target.addr == target.addr);
             let kept = kept.map(Rc::clone);
-            kept.unwrap_or_else(|| {
-                let counters = self.plan.counters().upstream(&target.addr.to_string());
-                Rc::new(Upstream::new(target.clone(), counters))
-            })
+            kept.unwrap_or_else(|| Rc::new(Upstream::new(target.clone(), self.plan.metrics())))
         };
         let fresh: Rc<[Rc<Upstream>]> = targets.iter().map(upstream).collect();
         *self.upstreams.borrow_mut() = Rc::clone(&fresh);
         fresh
     }
-}
-
-/// Asks the first of `forwards` that takes the name, and the next one after an answer with which a
-/// forward hands on. The last answer counts if nobody is left.
-///
-/// # Errors
-/// [`ForwardError`]; [`ForwardError::NoUpstream`] if none takes the name.
-pub async fn resolve(
-    forwards: &[Rc<Forward>],
-    key: &Key,
-    via: Via,
-) -> Result<Answer, ForwardError> {
-    let mut outcome = Err(ForwardError::NoUpstream);
-    for forward in forwards.iter().filter(|forward| forward.takes(&key.name)) {
-        outcome = forward.resolve(key, via).await;
-        match &outcome {
-            Ok(answer) if forward.hands_on(answer) => {}
-            _ => break,
-        }
-    }
-    outcome
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use sealane_config::sockets::HostSockets;
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::counters::Proto;
 use super::plan::Speaks;
 use super::stream::{self, Open};
 use super::udp::{self, Heard};
@@ -40,14 +39,6 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The query of a client.
-    pub(super) fn new(key: Key) -> Self {
-        Self {
-            key,
-            recursion_desired: true,
-        }
-    }
-
     /// The message, with the name spelled like this.
     pub(super) fn encode(&self, id: u16, name: Name, edns: bool) -> Vec<u8> {
         let question = Question::new(name, self.key.record_type);
@@ -107,9 +98,7 @@ pub(super) async fn exchange(
         let reply = match &upstream.target.speaks {
             Speaks::Plain => plain(links, upstream, asked, edns, via).await?,
             Speaks::Tls(..) => over_stream(links, upstream, asked, edns).await?,
-            Speaks::Https(https) => {
-                https::ask(links, upstream, https, asked, edns).await?
-            }
+            Speaks::Https(https) => https::ask(links, upstream, https, asked, edns).await?,
         };
         match reply {
             Ok(answer) => {
@@ -140,7 +129,7 @@ async fn plain(
         Protocol::PreferUdp => false,
     };
     if !by_tcp {
-        upstream.counters.connection(Proto::Udp, false);
+        upstream.metrics.connection("udp", false);
         match udp::ask(links, upstream, asked, edns).await? {
             // The client sees that it was cut off and asks again over TCP.
             Heard::Reply(reply) if protocol == Protocol::Client => return Ok(reply),
@@ -163,13 +152,14 @@ async fn over_stream(
         Speaks::Plain | Speaks::Https(_) => None,
     };
     let proto = match &tls {
-        Some(_) => Proto::TcpTls,
-        None => Proto::Tcp,
+        Some(_) => "tcp-tls",
+        None => "tcp",
     };
     let open = || Open {
         links: Rc::clone(links),
         upstream: Rc::clone(upstream),
         tls: tls.clone(),
     };
-    stream::ask(&upstream.streams, open, &upstream.counters, proto, asked, edns).await
+    let count = |reused| upstream.metrics.connection(proto, reused);
+    stream::ask(&upstream.streams, open, count, asked, edns).await
 }

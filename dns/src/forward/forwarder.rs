@@ -15,7 +15,8 @@ use tokio::sync::oneshot;
 use super::{Forward, ForwardError, ForwardPlan, Via};
 use crate::answer::Answer;
 use crate::cache::{Cache, Key};
-use crate::config::{ForwardSettings, Protocol, Upstream};
+use crate::config::{ForwardSettings, Policy, Protocol, Upstream};
+use crate::metrics::Metrics;
 
 type Fetched = Result<Rc<Answer>, ForwardError>;
 
@@ -38,13 +39,13 @@ impl Forwarder {
         let upstreams = upstreams.iter().copied().map(Upstream::Plain).collect();
         let mut settings = ForwardSettings::to(upstreams);
         settings.protocol = Protocol::PreferUdp;
-        settings.policy = crate::config::Policy::Sequential;
+        settings.policy = Policy::Sequential;
         settings.failover = vec![
             ResponseCode::ServFail,
             ResponseCode::Refused,
             ResponseCode::NotImp,
         ];
-        let plan = ForwardPlan::load(Arc::new(settings), &[])
+        let plan = ForwardPlan::load(Arc::new(settings), &[], Metrics::default())
             .expect("no file is named, and no address is ours");
         Self {
             inner: Rc::new(Inner {
@@ -84,7 +85,7 @@ impl Forwarder {
         drop(in_flight);
         let inner = Rc::clone(&self.inner);
         tokio::task::spawn_local(async move {
-            let fetched = inner.forward.resolve(&key, Via::Datagram).await;
+            let fetched = inner.forward.resolve(&key, true, Via::Datagram).await;
             if let Ok(answer) = &fetched {
                 inner.cache.borrow_mut().insert(key.clone(), answer);
             }

@@ -47,7 +47,7 @@ async fn check_until_passed(links: &Rc<Links>, upstream: &Weak<Upstream>) {
             upstream.checked.set(false);
             return;
         }
-        upstream.counters.healthcheck_failed();
+        upstream.metrics.health_check_failed();
         if upstream.check_failed(links.settings.max_fails) {
             tracing::warn!(upstream = %addr, "upstream is down: health checks fail");
         }

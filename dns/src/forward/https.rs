@@ -20,8 +20,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::ForwardError;
-use super::counters::Proto;
 use super::exchange::{Asked, Links};
+use super::liveness::Liveness;
 use super::stream::TlsClient;
 use super::tls::broken;
 use super::upstream::Upstream;
@@ -31,8 +31,6 @@ use crate::reply::ReplyError;
 
 /// Type of DNS messages.
 const MESSAGE: &str = "application/dns-message";
-/// A connection on which nothing was heard for so long while a query waited is replaced.
-const SILENT: Duration = Duration::from_secs(1);
 
 /// Where a server is, and what the certificate must say.
 #[derive(Clone, Debug)]
@@ -54,8 +52,7 @@ struct Live {
     since: Instant,
     /// When a request began or a response came.
     used: Rc<Cell<Instant>>,
-    heard: Rc<Cell<Instant>>,
-    retired: Rc<Cell<bool>>,
+    liveness: Rc<Liveness>,
 }
 
 /// Spawns hyper's tasks on the worker.
@@ -82,7 +79,7 @@ pub(super) async fn ask(
     let message = Bytes::from(asked.encode(0, asked.key.name.clone(), edns));
     loop {
         let (live, reused) = upstream.https.live(links, upstream, target).await?;
-        upstream.counters.connection(Proto::Https, reused);
+        upstream.metrics.connection("https", reused);
         match live.post(target.uri.clone(), message.clone()).await {
             Ok(reply) => {
                 return match asked.parse(&reply, 0) {
@@ -90,7 +87,7 @@ pub(super) async fn ask(
                     parsed => Ok(parsed),
                 };
             }
-            Err(ForwardError::Network) if reused => live.retired.set(true),
+            Err(ForwardError::Network) if reused => live.liveness.retire(),
             Err(error) => return Err(error),
         }
     }
@@ -131,8 +128,7 @@ async fn connect(
         sender,
         since: now,
         used: Rc::new(Cell::new(now)),
-        heard: Rc::new(Cell::new(now)),
-        retired: Rc::default(),
+        liveness: Rc::new(Liveness::new()),
     };
     let used = Rc::clone(&live.used);
     // A request may take as long as a try may.
@@ -156,15 +152,12 @@ async fn connect(
 impl Live {
     fn is_usable(&self, max_age: Duration) -> bool {
         let young = max_age.is_zero() || self.since.elapsed() < max_age;
-        young && !self.retired.get() && !self.sender.is_closed()
+        young && self.liveness.is_alive() && !self.sender.is_closed()
     }
 
     async fn post(&self, uri: Uri, message: Bytes) -> Result<Bytes, ForwardError> {
-        let waiting = Waiting {
-            live: self,
-            since: Instant::now(),
-        };
-        self.used.set(waiting.since);
+        let _waiting = self.liveness.wait();
+        self.used.set(Instant::now());
         let request = Request::post(uri)
             .header(CONTENT_TYPE, MESSAGE)
             .header(ACCEPT, MESSAGE)
@@ -172,7 +165,7 @@ impl Live {
             .map_err(broken)?;
         let response = self.sender.clone().send_request(request).await;
         let response = response.map_err(broken)?;
-        self.heard.set(Instant::now());
+        self.liveness.heard();
         self.used.set(Instant::now());
         let media_type = response.headers().get(CONTENT_TYPE);
         let is_message = media_type.is_some_and(|value| value.as_bytes() == MESSAGE.as_bytes());
@@ -180,26 +173,13 @@ impl Live {
             tracing::debug!(status = %response.status(), "HTTPS upstream: no DNS message");
             return Err(ForwardError::BadReply);
         }
-        let body = Limited::new(response.into_body(), TCP_LIMIT).collect().await;
+        let body = Limited::new(response.into_body(), TCP_LIMIT)
+            .collect()
+            .await;
         self.used.set(Instant::now());
         match body {
             Ok(body) => Ok(body.to_bytes()),
             Err(_long_or_broken) => Err(ForwardError::BadReply),
-        }
-    }
-}
-
-/// A request without a response so far.
-struct Waiting<'a> {
-    live: &'a Live,
-    since: Instant,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let silent = self.live.heard.get() <= self.since && self.since.elapsed() >= SILENT;
-        if silent {
-            self.live.retired.set(true);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What all workers' forwarding for one `forward` line has in common: the list of upstreams, TLS,
-//! counts, and the number of queries that wait.
+//! What all workers' forwarding for one `forward` line has in common: the list of upstreams, TLS
+//! and the number of queries that wait.
 //!
 //! The list changes while the server runs: files in the form of `resolv.conf` are looked at again,
 //! and upstreams that turn out to be this server are dropped ([`super::loops`]). Workers see that by
@@ -19,13 +19,13 @@ use sealane_config::sockets::HostSockets;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::counters::ForwardCounters;
 use super::https::HttpsTarget;
 use super::loops::{self, Loops};
 use super::stream::TlsClient;
 use super::tls::{Tls, TlsError};
 use crate::config::{ForwardSettings, MAX_UPSTREAMS, Upstream};
 use crate::message::Question;
+use crate::metrics::{Metrics, names};
 use crate::name::Name;
 use crate::resolv_conf::{is_one_of, own_addresses, upstreams_from_resolv_conf};
 
@@ -101,7 +101,7 @@ pub struct ForwardPlan {
     generation: AtomicU64,
     waiting: AtomicUsize,
     loops: Loops,
-    counters: ForwardCounters,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -122,8 +122,8 @@ impl ForwardPlan {
     pub fn load(
         settings: Arc<ForwardSettings>,
         listening: &[SocketAddr],
+        metrics: Metrics,
     ) -> Result<Arc<Self>, ForwardSetupError> {
-        let counters = ForwardCounters::default();
         let own = own_addresses(listening);
         let mut tls = None;
         let mut fixed = Vec::new();
@@ -134,7 +134,7 @@ impl ForwardPlan {
                     upstream = %target.addr,
                     "this server is its own upstream: dropped, or queries would go round for ever"
                 );
-                counters.loop_found();
+                metrics.counter(&names::FORWARD_LOOPS, &[]).increment();
             } else {
                 fixed.push(target);
             }
@@ -146,7 +146,7 @@ impl ForwardPlan {
             loops: Loops::default(),
             own,
             fixed,
-            counters,
+            metrics,
             settings,
         };
         let mut texts = Vec::new();
@@ -162,7 +162,8 @@ impl ForwardPlan {
         let mut list = plan.lock();
         list.from_files = from_files;
         plan.publish(&mut list);
-        let only_ourselves = list.targets.is_empty() && plan.counters.loops() > 0;
+        let only_ourselves =
+            list.targets.is_empty() && plan.fixed.len() < plan.settings.upstreams.len();
         drop(list);
         match only_ourselves {
             true => Err(plan.only_ourselves()),
@@ -175,9 +176,9 @@ impl ForwardPlan {
         &self.settings
     }
 
-    /// What was counted by all workers.
-    pub fn counters(&self) -> &ForwardCounters {
-        &self.counters
+    /// Where it is counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The question is one of ours, sent to find out whether an upstream leads back here. It is not
@@ -192,7 +193,7 @@ impl ForwardPlan {
                 %upstream,
                 "the upstream leads back to this server: dropped, or queries would go round for ever"
             );
-            self.counters.loop_found();
+            self.metrics.counter(&names::FORWARD_LOOPS, &[]).increment();
             self.publish(&mut list);
         }
         true
@@ -278,8 +279,6 @@ impl ForwardPlan {
         }
         targets.retain(|target| !list.looping.contains(&target.addr));
         targets.truncate(MAX_UPSTREAMS);
-        let labels: Vec<String> = targets.iter().map(|to| to.addr.to_string()).collect();
-        self.counters.keep(|to| labels.iter().any(|kept| kept == to));
         list.targets = targets.into();
         self.generation.fetch_add(1, Relaxed);
     }
@@ -300,11 +299,7 @@ impl ForwardPlan {
             limit => limit,
         };
         let place = Place(&self.waiting);
-        if self.waiting.fetch_add(1, Relaxed) >= limit {
-            self.counters.rejected();
-            return None;
-        }
-        Some(place)
+        (self.waiting.fetch_add(1, Relaxed) < limit).then_some(place)
     }
 
     fn only_ourselves(&self) -> ForwardSetupError {

@@ -38,6 +38,7 @@ where
 {
     let max_fails = settings.max_fails;
     let start = |upstream: Rc<Upstream>| {
+        upstream.metrics.asked();
         let (began, answer) = (Instant::now(), ask(Rc::clone(&upstream)));
         async move { (upstream, began, answer.await) }
     };
@@ -46,7 +47,7 @@ where
     let mut last = Rc::clone(first_round.next().ok_or(ForwardError::NoUpstream)?);
     let mut tries = FuturesUnordered::new();
     tries.push(start(Rc::clone(&last)));
-    let mut hedge_at = Instant::now() + last.hedge_after();
+    let mut hedge_at = Instant::now() + patience(&last, first_round.len());
     let mut outcome = Err(ForwardError::TimedOut);
     let mut not_sent = 0;
     loop {
@@ -57,7 +58,7 @@ where
                     Ok(answer) => {
                         let took = began.elapsed();
                         upstream.answered(took);
-                        upstream.counters.answered(answer.rcode, took);
+                        upstream.metrics.answered(answer.rcode, took);
                         let fails_over = settings.failover.contains(&answer.rcode);
                         if !fails_over && (is_good(&answer) || tries.is_empty()) {
                             return Ok(answer);
@@ -99,14 +100,21 @@ where
         let Some(upstream) = next else { continue };
         last = Rc::clone(upstream);
         tries.push(start(Rc::clone(upstream)));
-        hedge_at = Instant::now()
-            + match first_round.len() {
-                0 => AGAIN,
-                _ => last.hedge_after(),
-            };
+        hedge_at = Instant::now() + patience(&last, first_round.len());
+    }
+}
+
+/// How long an upstream is waited for before something else is tried.
+fn patience(upstream: &Upstream, not_asked_yet: usize) -> Duration {
+    match not_asked_yet {
+        0 => AGAIN,
+        _ => upstream.hedge_after(),
     }
 }
 
 fn is_good(answer: &Answer) -> bool {
     matches!(answer.rcode, ResponseCode::NoError | ResponseCode::NXDomain)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 //!   of idle ones at most `max_idle_conns` are kept.
 //! - When a connection breaks, its queries are sent again over a new one at once. An upstream that
 //!   hangs up after a single answer is asked one query a connection for [`SERIAL`].
-//! - A connection on which nothing was heard for [`SILENT`] while a query waited gets no new ones.
+//! - A connection that is silent while a query waits gets no new ones ([`super::liveness`]).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,7 +20,6 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::ForwardError;
-use super::counters::{Proto, UpstreamCounters};
 use super::exchange::{Asked, Links};
 use super::upstream::Upstream;
 use crate::answer::Answer;
@@ -35,11 +34,9 @@ const IN_FLIGHT: usize = 128;
 /// Connections to an upstream.
 const CONNECTIONS: usize = 32;
 /// Times that a query is sent when connections break.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 4;
 /// How long an upstream that hangs up after one answer is asked one query a connection.
 const SERIAL: Duration = Duration::from_secs(60);
-/// See the module.
-const SILENT: Duration = Duration::from_secs(1);
 
 /// How a connection is opened.
 pub(super) struct Open {
@@ -68,51 +65,60 @@ pub(super) struct Pool {
     serial_until: Cell<Option<Instant>>,
 }
 
-/// Asks over a connection of the pool, or over a new one.
+/// Asks over a connection of the pool, or over a new one; `count` is told whether it was there.
 pub(super) async fn ask(
     pool: &Rc<Pool>,
     open: impl Fn() -> Open,
-    counters: &UpstreamCounters,
-    proto: Proto,
+    count: impl Fn(bool),
     asked: &Asked,
     edns: bool,
 ) -> Result<Result<Answer, ReplyError>, ForwardError> {
+    let mut lost = None;
     for _ in 0..ATTEMPTS {
-        let (connection, reused) = pool.take(&open);
-        counters.connection(proto, reused);
+        let (connection, reused) = pool.take(&open, lost);
+        count(reused);
         let (sender, reply) = oneshot::channel();
-        let mut place = Place::new(pool, Rc::clone(&connection));
+        let waiting = connection.liveness.wait();
         let query = Submitted {
             asked: asked.clone(),
             edns,
             reply: sender,
         };
-        if connection.submit(query).await
-            && let Ok(reply) = reply.await
-        {
-            place.answered = true;
+        let reply = match connection.submit(query).await {
+            true => reply.await.ok(),
+            false => None,
+        };
+        drop(waiting);
+        if let Some(reply) = reply {
+            pool.trim(connection.max_idle);
             return Ok(reply);
         }
-        place.answered = true;
         if !connection.was_open() {
             break;
         }
+        lost = Some(Instant::now());
     }
     Err(ForwardError::Network)
 }
 
 impl Pool {
-    /// A connection with room, and whether it is open already.
-    fn take(self: &Rc<Self>, open: impl Fn() -> Open) -> (Rc<Connection>, bool) {
+    /// A connection with room, and whether it is open already. If `lost` tells when another one broke,
+    /// only one that is newer: those that are older may be about to break as well.
+    fn take(
+        self: &Rc<Self>,
+        open: impl Fn() -> Open,
+        lost: Option<Instant>,
+    ) -> (Rc<Connection>, bool) {
         let now = Instant::now();
         let serial = self.serial_until.get().is_some_and(|until| now < until);
         let limit = if serial { 1 } else { IN_FLIGHT };
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| connection.takes_queries(now));
-        let emptiest = connections.iter().min_by_key(|kept| kept.in_flight.get());
         let full = connections.len() >= CONNECTIONS;
+        let fitting = connections.iter().filter(|kept| Some(kept.since) >= lost);
+        let emptiest = fitting.min_by_key(|kept| kept.liveness.waiting());
         if let Some(kept) = emptiest
-            && (kept.in_flight.get() < limit || full)
+            && (kept.liveness.waiting() < limit || full)
         {
             return (Rc::clone(kept), kept.was_open());
         }
@@ -121,52 +127,22 @@ impl Pool {
         (connection, false)
     }
 
-    /// Lets go of idle connections above the limit.
+    /// Lets go of idle connections above the limit, if there is one.
     fn trim(&self, max_idle: usize) {
+        if max_idle == 0 {
+            return;
+        }
         let mut idle = 0;
         self.connections.borrow_mut().retain(|connection| {
-            idle += usize::from(connection.in_flight.get() == 0);
-            connection.in_flight.get() > 0 || idle <= max_idle
+            let is_idle = connection.liveness.waiting() == 0;
+            idle += usize::from(is_idle);
+            !is_idle || idle <= max_idle
         });
     }
 
     /// To be told that the upstream hung up after a single answer though more were owed.
     fn hung_up_after_one(&self) {
         self.serial_until.set(Some(Instant::now() + SERIAL));
-    }
-}
-
-/// A place among the queries of a connection.
-struct Place<'a> {
-    pool: &'a Pool,
-    connection: Rc<Connection>,
-    since: Instant,
-    answered: bool,
-}
-
-impl<'a> Place<'a> {
-    fn new(pool: &'a Pool, connection: Rc<Connection>) -> Self {
-        connection.in_flight.set(connection.in_flight.get() + 1);
-        Self {
-            pool,
-            connection,
-            since: Instant::now(),
-            answered: false,
-        }
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let connection = &self.connection;
-        connection.in_flight.set(connection.in_flight.get() - 1);
-        let silent = connection.heard.get() <= self.since && self.since.elapsed() >= SILENT;
-        if !self.answered && silent {
-            connection.retire();
-        }
-        if connection.max_idle > 0 {
-            self.pool.trim(connection.max_idle);
-        }
     }
 }
 

@@ -9,15 +9,14 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::counters::UpstreamCounters;
 use super::https::Https;
 use super::plan::Target;
 use super::stream::Pool;
+use crate::metrics::{Metrics, UpstreamMetrics};
 
 /// How long an upstream stays suspect without health checks, and at most with them.
 pub(super) const MAX_AVOID: Duration = Duration::from_secs(10);
@@ -50,7 +49,7 @@ impl Default for Traits {
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) target: Target,
-    pub(super) counters: Arc<UpstreamCounters>,
+    pub(super) metrics: UpstreamMetrics,
     pub(super) traits: Traits,
     pub(super) streams: Rc<Pool>,
     pub(super) https: Https,
@@ -73,10 +72,10 @@ enum Suspect {
 }
 
 impl Upstream {
-    pub(super) fn new(target: Target, counters: Arc<UpstreamCounters>) -> Self {
+    pub(super) fn new(target: Target, metrics: &Metrics) -> Self {
         Self {
+            metrics: UpstreamMetrics::new(metrics, &target.addr.to_string()),
             target,
-            counters,
             traits: Traits::default(),
             streams: Rc::default(),
             https: Https::default(),

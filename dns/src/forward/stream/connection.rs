@@ -16,6 +16,7 @@ use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use super::{IN_FLIGHT, Open, Pool};
 use crate::answer::Answer;
 use crate::forward::exchange::Asked;
+use crate::forward::liveness::Liveness;
 use crate::reply::ReplyError;
 
 /// Queries that wait to be written.
@@ -34,15 +35,11 @@ pub(super) struct Submitted {
 #[derive(Debug)]
 pub(super) struct Connection {
     queries: mpsc::Sender<Submitted>,
-    since: Instant,
+    pub(super) since: Instant,
     max_age: Duration,
     pub(super) max_idle: usize,
-    pub(super) in_flight: Cell<usize>,
-    /// When something came last.
-    pub(super) heard: Cell<Instant>,
+    pub(super) liveness: Liveness,
     open: Cell<bool>,
-    /// It gets no new queries.
-    retired: Cell<bool>,
 }
 
 impl Connection {
@@ -55,17 +52,15 @@ impl Connection {
             since: Instant::now(),
             max_age: settings.max_age,
             max_idle: settings.max_idle_connections,
-            in_flight: Cell::new(0),
-            heard: Cell::new(Instant::now()),
+            liveness: Liveness::new(),
             open: Cell::new(false),
-            retired: Cell::new(false),
         });
         let (weak, pool) = (Rc::downgrade(&connection), Rc::downgrade(pool));
         tokio::task::spawn_local(async move {
             let addr = open.upstream.target.addr;
             let result = run(open, queries, &weak, &pool).await;
             if let Some(connection) = weak.upgrade() {
-                connection.retire();
+                connection.liveness.retire();
             }
             if let Err(error) = result {
                 tracing::debug!(upstream = %addr, %error, "connection to an upstream");
@@ -83,13 +78,9 @@ impl Connection {
         self.open.get()
     }
 
-    pub(super) fn retire(&self) {
-        self.retired.set(true);
-    }
-
     pub(super) fn takes_queries(&self, now: Instant) -> bool {
         let young = self.max_age.is_zero() || now.duration_since(self.since) < self.max_age;
-        young && !self.retired.get() && !self.queries.is_closed()
+        young && self.liveness.is_alive() && !self.queries.is_closed()
     }
 }
 
@@ -210,7 +201,7 @@ async fn serve<S: AsyncRead + AsyncWrite>(
                     pending.resolve(&message?);
                     idle_at = Instant::now() + expire;
                     if let Some(connection) = connection.upgrade() {
-                        connection.heard.set(Instant::now());
+                        connection.liveness.heard();
                     }
                 }
                 None => {
