@@ -15,7 +15,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::op::ResponseCode;
 use sealane_config::sockets::HostSockets;
 use tokio::time::timeout;
 
@@ -25,20 +24,20 @@ use crate::metrics::ForwardMetrics;
 
 mod choice;
 mod exchange;
-mod forwarder;
 mod health;
 mod https;
 mod liveness;
 mod loops;
 mod plan;
+mod plans;
 mod race;
 mod stream;
 mod tls;
 mod udp;
 mod upstream;
 
-pub use forwarder::Forwarder;
 pub use plan::{ForwardPlan, ForwardSetupError, MAX_WAITING};
+pub use plans::ForwardPlans;
 pub use tls::TlsError;
 pub use upstream::MAX_HEDGE;
 
@@ -57,6 +56,9 @@ pub enum ForwardError {
     /// Too many clients wait.
     #[error("too many queries are in flight")]
     Busy,
+    /// The question is one of ours that an upstream has brought back.
+    #[error("the upstream leads back to this server")]
+    Looped,
     /// There is none.
     #[error("no upstream is configured")]
     NoUpstream,
@@ -110,16 +112,8 @@ impl Forward {
     }
 
     /// What all workers have in common.
-    pub fn plan(&self) -> &Arc<ForwardPlan> {
+    pub(crate) fn plan(&self) -> &Arc<ForwardPlan> {
         &self.plan
-    }
-
-    /// After this the next `forward` or plugin is to be asked instead (`next`, `next_on_nodata`).
-    pub fn hands_on(&self, result: &Result<Answer, ForwardError>) -> bool {
-        let Ok(answer) = result else { return false };
-        let settings = &self.links.settings;
-        let nodata = answer.rcode == ResponseCode::NoError && answer.answers.is_empty();
-        settings.next.contains(&answer.rcode) || (settings.next_on_nodata && nodata)
     }
 
     /// The answer of an upstream, to be shown to a client that asked like this. Names in it are in

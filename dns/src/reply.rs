@@ -150,7 +150,8 @@ fn extended_error(data: &[u8]) -> Option<ExtendedError> {
     }
 }
 
-fn section(cursor: &mut Cursor<'_>, count: u16) -> Result<Vec<Record>, Malformed> {
+/// Reads records; those of other classes than IN are left out.
+pub(crate) fn section(cursor: &mut Cursor<'_>, count: u16) -> Result<Vec<Record>, Malformed> {
     let mut records = Vec::new();
     for _ in 0..count {
         if let Some(record) = record(cursor)? {

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use hickory_proto::op::Message;
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
@@ -223,31 +223,6 @@ async fn reliability_b29_ids_and_ports_are_random() {
 }
 
 #[tokio::test]
-async fn reliability_b29_identical_queries_are_one() {
-    local(async {
-        let upstream = Upstream::start(|query, _| {
-            let mut steps = vec![React::After(Duration::from_millis(50))];
-            steps.extend(web(query, false));
-            steps
-        })
-        .await;
-        let forwarder = Forwarder::new(HostSockets::here(), &[upstream.addr]);
-        let mut asking: FuturesUnordered<_> = (0..50)
-            .map(|_| forwarder.resolve(key("web.test")))
-            .collect();
-        // The client that asked first goes away; the others get their answer nevertheless.
-        let first = forwarder.resolve(key("web.test"));
-        assert!(timeout(Duration::from_millis(5), first).await.is_err());
-        while let Some(answer) = asking.next().await {
-            assert_eq!(shown(&answer.unwrap()), WEB);
-        }
-        assert_eq!(upstream.seen().len(), 1);
-        assert_eq!(shown(&forwarder.cached(&key("web.test")).unwrap()), WEB);
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn dns_forward_prefer_udp_fetches_truncated_replies_over_tcp() {
     local(async {
         let upstream = Upstream::start(|query, tcp| {
@@ -296,29 +271,6 @@ async fn dns_forward_codes_are_passed_on_unless_failover_names_them() {
         assert_eq!(servfail.seen().len(), 4, "once a query");
     })
     .await;
-}
-
-#[tokio::test]
-async fn dns_forward_next_and_next_on_nodata_hand_on() {
-    let tested = |change: fn(&mut ForwardSettings)| {
-        let mut settings = in_order(&[]);
-        change(&mut settings);
-        Tested::new(settings).forward
-    };
-    let answer = |rcode| Ok(Answer::code(rcode, None));
-    let plain = tested(|_| {});
-    let next = tested(|settings| settings.next = vec![ResponseCode::NXDomain]);
-    let nodata = tested(|settings| settings.next_on_nodata = true);
-    for (name, forward, result, expected) in [
-        ("by default", &plain, answer(ResponseCode::NXDomain), false),
-        ("next", &next, answer(ResponseCode::NXDomain), true),
-        ("another code", &next, answer(ResponseCode::ServFail), false),
-        ("no records", &nodata, answer(ResponseCode::NoError), true),
-        ("NXDOMAIN", &nodata, answer(ResponseCode::NXDomain), false),
-        ("an error", &next, Err(ForwardError::TimedOut), false),
-    ] {
-        assert_eq!(forward.hands_on(&result), expected, "{name}");
-    }
 }
 
 #[tokio::test]
