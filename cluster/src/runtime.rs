@@ -80,6 +80,31 @@ pub struct AgentOptions {
     /// Where an API server reaches the node agent's own API ([`crate::api::kubelet`]), if it is not
     /// in this process.
     pub kubelet: Option<SocketAddr>,
+    /// Which pods proxies still send new requests to, so that a deleted pod is not told to end before
+    /// they have let go of it.
+    pub traffic: Option<TrafficView>,
+}
+
+/// Says whether new requests may still go to a pod with this address.
+#[derive(Clone)]
+pub struct TrafficView(Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+
+impl TrafficView {
+    /// A view by this function, which must not block.
+    pub fn new(reaches: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(reaches))
+    }
+
+    /// New requests may go there.
+    pub(crate) fn reaches(&self, pod: IpAddr) -> bool {
+        (self.0)(pod)
+    }
+}
+
+impl Debug for TrafficView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TrafficView")
+    }
 }
 
 impl AgentOptions {
@@ -96,6 +121,7 @@ impl AgentOptions {
             stop_deadline: Duration::from_secs(4),
             api_token: None,
             kubelet: None,
+            traffic: None,
         }
     }
 }

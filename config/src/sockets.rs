@@ -7,7 +7,7 @@
 //! traffic happen on the worker.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::sync::{mpsc, oneshot};
@@ -27,8 +27,8 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 enum Wanted {
     /// An unconnected TCP socket for this address's family.
     Tcp(SocketAddr),
-    /// A UDP socket bound to a random port, for talking to this address.
-    Udp(SocketAddr),
+    /// A UDP socket bound to a random port of this address.
+    Udp(IpAddr),
     /// A TCP listener with `SO_REUSEPORT`.
     TcpListener(SocketAddr),
     /// A UDP socket bound to this address, with `SO_REUSEPORT`.
@@ -104,7 +104,19 @@ impl HostSockets {
     /// # Errors
     /// As for [`Self::tcp`].
     pub async fn udp(&self, peer: SocketAddr) -> io::Result<std::net::UdpSocket> {
-        self.get(Wanted::Udp(peer)).await.map(Into::into)
+        let any = match peer {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.udp_from(any).await
+    }
+
+    /// The same, on a random port of one of our addresses.
+    ///
+    /// # Errors
+    /// As for [`Self::tcp`]; `AddrNotAvailable` if it is none of ours.
+    pub async fn udp_from(&self, source: IpAddr) -> io::Result<std::net::UdpSocket> {
+        self.get(Wanted::Udp(source)).await.map(Into::into)
     }
 
     /// A non-blocking TCP listener with `SO_REUSEPORT`, so that each worker can have its own.
@@ -151,15 +163,15 @@ fn tcp(peer: SocketAddr, mark: Option<u32>) -> io::Result<Socket> {
 fn make(wanted: Wanted, mark: Option<u32>) -> io::Result<Socket> {
     match wanted {
         Wanted::Tcp(peer) => tcp(peer, mark),
-        Wanted::Udp(peer) => {
-            let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
+        Wanted::Udp(source) => {
+            let source = SocketAddr::from((source, 0));
+            let socket = Socket::new(
+                Domain::for_address(source),
+                Type::DGRAM,
+                Some(Protocol::UDP),
+            )?;
             socket.set_nonblocking(true)?;
-            let any: SocketAddr = if peer.is_ipv4() {
-                (Ipv4Addr::UNSPECIFIED, 0).into()
-            } else {
-                (Ipv6Addr::UNSPECIFIED, 0).into()
-            };
-            socket.bind(&SockAddr::from(any))?;
+            socket.bind(&SockAddr::from(source))?;
             Ok(socket)
         }
         Wanted::TcpListener(addr) => tcp_listener(addr),

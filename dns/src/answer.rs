@@ -1,5 +1,7 @@
 //! What is answered, before it is encoded.
 
+use std::borrow::Cow;
+
 use hickory_proto::op::ResponseCode;
 use rand::seq::SliceRandom;
 
@@ -18,6 +20,8 @@ pub struct Answer {
     pub recursion_available: bool,
     /// The upstream validated it.
     pub authentic: bool,
+    /// The upstream cut it off: TC is set in the reply, so that the client asks over TCP.
+    pub truncated: bool,
     /// Answer section; aliases come before what they lead to.
     pub answers: Vec<Record>,
     /// Authority section.
@@ -29,12 +33,12 @@ pub struct Answer {
 }
 
 /// An extended DNS error (RFC 8914).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtendedError {
     /// Info code of the IANA registry.
     pub code: u16,
     /// A few words.
-    pub text: &'static str,
+    pub text: Cow<'static, str>,
 }
 
 impl Answer {
@@ -45,6 +49,7 @@ impl Answer {
             authoritative: true,
             recursion_available: false,
             authentic: false,
+            truncated: false,
             answers: Vec::new(),
             authority: Vec::new(),
             additional: Vec::new(),

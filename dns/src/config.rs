@@ -12,10 +12,11 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 
 use crate::name::Name;
-use crate::settings::DnsSettings;
+use crate::settings::{DnsSettings, RecursionClients};
 
 mod cache;
 mod forward;
+mod listener;
 mod names;
 mod observe;
 
@@ -23,9 +24,10 @@ pub use cache::{CacheSettings, CacheShare, Prefetch, ServeStale, StaleRefresh};
 pub use forward::{
     ForwardSettings, HealthCheck, MAX_UPSTREAMS, Policy, Protocol, Upstream, UpstreamTls,
 };
+pub use listener::Listener;
 pub use names::{
-    AnswerRewrite, HostsSettings, NameMatch, RewriteRule, RewriteWhat, TemplateRecord,
-    TemplateSettings,
+    AnswerRewrite, AutopathSettings, HostsSettings, NameMatch, RewriteRule, RewriteWhat,
+    TemplateRecord, TemplateSettings,
 };
 pub use observe::{
     Consolidate, ErrorsSettings, HealthSettings, LogClass, LogSettings, ReadyMonitor, ReadySettings,
@@ -95,6 +97,8 @@ pub struct Plugins {
     pub prometheus: Option<SocketAddr>,
     /// `tls`: certificate and key files of the block's TLS, HTTPS and QUIC listeners.
     pub tls: Option<ServerTls>,
+    /// `timeouts`: how long connections of clients are waited for.
+    pub timeouts: Option<Timeouts>,
     /// `bufsize`: the largest UDP reply, bytes.
     pub bufsize: Option<u16>,
     /// `loadbalance`: addresses are shuffled.
@@ -103,6 +107,13 @@ pub struct Plugins {
     pub chaos: Option<ChaosSettings>,
     /// `nsid`: what the server calls itself (RFC 5001).
     pub nsid: Option<String>,
+    /// `local`: names that never leave a host (`localhost`, `127.in-addr.arpa` and the like) are
+    /// answered here (RFC 6303).
+    pub local: bool,
+    /// `debug`: the log says more.
+    pub debug: bool,
+    /// `compat coredns`: answers like CoreDNS where that departs from an RFC, in every plugin.
+    pub compat_coredns: bool,
     /// `minimal`: authority and additional sections are left out where they are not needed.
     pub minimal: bool,
     /// `any`: ANY queries are answered with a HINFO record (RFC 8482).
@@ -113,8 +124,8 @@ pub struct Plugins {
     pub acl: Vec<AclRule>,
     /// `rewrite` rules in order.
     pub rewrite: Vec<RewriteRule>,
-    /// `autopath @kubernetes`: the search path is followed here for these zones.
-    pub autopath: Option<Vec<Name>>,
+    /// `autopath @kubernetes`: the search path is followed here.
+    pub autopath: Option<AutopathSettings>,
     /// `cache`.
     pub cache: Option<CacheSettings>,
     /// `template`s in order.
@@ -125,6 +136,8 @@ pub struct Plugins {
     pub kubernetes: Option<Arc<DnsSettings>>,
     /// `loop`: forwarding to oneself is found out.
     pub loop_detection: bool,
+    /// Whose queries are forwarded.
+    pub recursion: RecursionClients,
     /// `forward`s in order; the first whose zone the name is in is asked.
     pub forward: Vec<Arc<ForwardSettings>>,
 }
@@ -138,6 +151,84 @@ pub struct Reload {
     pub jitter: Duration,
 }
 
+impl DnsConfig {
+    /// What modes without a Corefile do: one block for every name with the `kubernetes` plugin, a
+    /// cache and these upstreams, for private clients only. Without upstreams all other names fail.
+    pub fn cluster(kubernetes: DnsSettings, upstreams: Vec<SocketAddr>) -> Self {
+        let forward = (!upstreams.is_empty()).then(|| {
+            let upstreams = upstreams.into_iter().map(Upstream::Plain).collect();
+            Arc::new(ForwardSettings {
+                policy: Policy::Sequential,
+                max_concurrent: MAX_CONCURRENT,
+                ..ForwardSettings::to(upstreams)
+            })
+        });
+        let plugins = Plugins {
+            loadbalance: true,
+            cache: Some(CacheSettings::default()),
+            kubernetes: Some(Arc::new(kubernetes)),
+            recursion: RecursionClients::Private,
+            forward: forward.into_iter().collect(),
+            ..Plugins::default()
+        };
+        let key = ServerKey {
+            scheme: Scheme::Dns,
+            zone: Name::root(),
+            port: Scheme::Dns.port(),
+        };
+        let block = ServerBlock {
+            place: "flags".to_owned(),
+            keys: vec![key],
+            bind: Vec::new(),
+            plugins,
+        };
+        Self {
+            blocks: vec![Arc::new(block)],
+            reload: None,
+        }
+    }
+
+    /// The block that has the name, whatever listener it comes in on: the one with the longest zone.
+    pub fn block_of(&self, name: &Name) -> Option<&Arc<ServerBlock>> {
+        let zones = |block: &ServerBlock| {
+            let zones = block.keys.iter().map(|key| &key.zone);
+            name.split_longest_zone(zones).map(|(left, _)| left)
+        };
+        let having = self
+            .blocks
+            .iter()
+            .filter_map(|block| Some((zones(block)?, block)));
+        having.min_by_key(|(left, _)| *left).map(|(_, block)| block)
+    }
+
+    /// The `kubernetes` plugins of all blocks.
+    pub fn kubernetes(&self) -> impl Iterator<Item = &Arc<DnsSettings>> {
+        let plugins = self.blocks.iter().map(|block| &block.plugins);
+        plugins.filter_map(|plugins| plugins.kubernetes.as_ref())
+    }
+}
+
+/// Queries that may wait for upstreams at a time where no Corefile says otherwise; kubeadm's number.
+const MAX_CONCURRENT: usize = 1000;
+
+impl Scheme {
+    /// The port where none is given.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Dns => 53,
+            Self::Tls | Self::Quic => 853,
+            Self::Https => 443,
+        }
+    }
+}
+
+impl ForwardSettings {
+    /// Names like this are forwarded here.
+    pub fn takes(&self, name: &Name) -> bool {
+        name.is_within(&self.from) && !self.except.iter().any(|zone| name.is_within(zone))
+    }
+}
+
 impl Default for Reload {
     fn default() -> Self {
         Self {
@@ -145,6 +236,19 @@ impl Default for Reload {
             jitter: Duration::from_secs(15),
         }
     }
+}
+
+/// How long connections of clients are waited for; what is not given has the server's default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Timeouts {
+    /// For a query, 1 s to 24 h.
+    pub read: Option<Duration>,
+    /// For room to write a reply, 1 s to 24 h.
+    pub write: Option<Duration>,
+    /// For the next query of a connection that has had one, 1 s to 24 h.
+    pub idle: Option<Duration>,
+    /// Queries that a TCP or TLS connection may bring; `None`: no limit.
+    pub tcp_queries: Option<u32>,
 }
 
 /// Files of a server's certificate.

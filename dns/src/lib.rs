@@ -11,10 +11,12 @@
 
 pub mod answer;
 pub mod cache;
+mod chain;
 pub mod config;
 pub mod forward;
 pub mod lookup;
 pub mod message;
+pub mod metrics;
 pub mod name;
 mod rcode;
 pub mod record;
@@ -29,8 +31,9 @@ mod udp;
 mod wire;
 mod zone;
 
+pub use config::{DnsConfig, Listener};
 pub use name::Name;
-pub use resolv_conf::upstreams_from_resolv_conf;
+pub use resolv_conf::{search_from_resolv_conf, upstreams_from_resolv_conf};
 pub use server::DnsServer;
-pub use settings::{DnsSettings, PodsMode, RecursionClients};
+pub use settings::{ApiServer, ApiServerTls, DnsSettings, PodsMode, RecursionClients};
 pub use udp::bind_udp;

@@ -26,7 +26,10 @@ pub(crate) fn local_failure(failure: LocalFailure, soa: Option<Record>) -> Answe
     };
     Answer {
         authority: soa.into_iter().collect(),
-        error: Some(ExtendedError { code, text }),
+        error: Some(ExtendedError {
+            code,
+            text: text.into(),
+        }),
         ..Answer::local(ResponseCode::ServFail)
     }
 }
@@ -45,7 +48,10 @@ pub(crate) fn forward_failure(error: ForwardError) -> Answer {
         ForwardError::Network => (ResponseCode::ServFail, 23, "upstreams cannot be reached"),
         ForwardError::BadReply => (ResponseCode::ServFail, 22, "upstreams failed"),
     };
-    let error = Some(ExtendedError { code, text });
+    let error = Some(ExtendedError {
+        code,
+        text: text.into(),
+    });
     Answer {
         recursion_available: rcode != ResponseCode::Refused,
         ..Answer::code(rcode, error)

@@ -2,8 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
+use crate::name::Name;
+
 /// Resolvers taken from the file at most.
 const MAX_UPSTREAMS: usize = 15;
+/// Names of a search path taken at most.
+const MAX_SEARCH: usize = 32;
 /// Port of DNS.
 const PORT: u16 = 53;
 
@@ -31,6 +35,20 @@ pub fn upstreams_from_resolv_conf(text: &str, own: &[SocketAddr]) -> Vec<SocketA
         }
     }
     upstreams
+}
+
+/// The search path that a `resolv.conf` sets: the last `search` or `domain` line counts.
+pub fn search_from_resolv_conf(text: &str) -> Vec<Name> {
+    let path = text.lines().rev().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        matches!(words.next(), Some("search" | "domain")).then_some(words)
+    });
+    let names = path.into_iter().flatten().map(str::parse::<Name>);
+    names
+        .filter_map(Result::ok)
+        .filter(|name| *name != Name::root())
+        .take(MAX_SEARCH)
+        .collect()
 }
 
 /// An address, with the interface of a link-local one as `fe80::1%eth0`.
@@ -99,5 +117,20 @@ mod tests {
             assert_eq!(found, expected, "{name}");
         }
         assert_eq!(upstreams_from_resolv_conf(&many, &[]).len(), MAX_UPSTREAMS);
+    }
+
+    #[test]
+    fn the_last_search_path_counts() {
+        for (text, expected) in [
+            ("nameserver 10.0.0.1\n", &[][..]),
+            ("domain lan\nsearch a.example b.\n", &["a.example.", "b."]),
+            ("search a..b . c\n# search d\n", &["c."]),
+        ] {
+            let found: Vec<_> = search_from_resolv_conf(text)
+                .iter()
+                .map(Name::to_string)
+                .collect();
+            assert_eq!(found, expected, "{text}");
+        }
     }
 }

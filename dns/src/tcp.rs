@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::server::DnsServer;
+use crate::server::Front;
 
 mod connection;
 
@@ -46,7 +46,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 pub(crate) async fn serve(
-    server: &DnsServer,
+    server: Front,
     listener: std::net::TcpListener,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
@@ -77,7 +77,7 @@ pub(crate) async fn serve(
         };
         let (server, shutdown) = (server.clone(), shutdown.clone());
         connections.spawn_local(async move {
-            connection::serve(&server, stream, client.ip(), shutdown).await;
+            connection::serve(&server, stream, client, shutdown).await;
             drop(place);
         });
     }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::answer::encode::Transport;
-use crate::server::{DnsServer, Step};
+use crate::server::{Front, Step};
 
 mod datagrams;
 
@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// `net.core.rmem_max`.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// A UDP socket for [`DnsServer::serve_udp`], made by the calling thread. With `SO_REUSEPORT`, so
+/// A UDP socket for [`DnsServer::serve_udp`](crate::DnsServer::serve_udp), made by the calling thread. With `SO_REUSEPORT`, so
 /// that each worker can have its own.
 ///
 /// # Errors
@@ -57,7 +57,7 @@ pub fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
 }
 
 pub(crate) async fn serve(
-    server: &DnsServer,
+    server: Front,
     socket: std::net::UdpSocket,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
@@ -96,13 +96,13 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-struct Worker<'a> {
-    server: &'a DnsServer,
+struct Worker {
+    server: Front,
     datagrams: Rc<Datagrams>,
     waiting: TaskTracker,
 }
 
-impl Worker<'_> {
+impl Worker {
     /// Answers datagrams that have arrived. `WouldBlock` once there are none left.
     fn answer_batch(&self, buffer: &mut [u8], reply: &mut Vec<u8>) -> io::Result<()> {
         for _ in 0..BATCH {
@@ -111,9 +111,8 @@ impl Worker<'_> {
             if REFLECTORS.contains(&peer.addr.port()) {
                 continue;
             }
-            let client = peer.addr.ip();
             let message = &buffer[..length];
-            match self.server.start(message, client, Transport::Udp, reply) {
+            match self.server.start(message, peer.addr, Transport::Udp, reply) {
                 Step::Silence => {}
                 Step::Replied => self.datagrams.try_send(reply, &peer),
                 Step::Later(later) => {
@@ -121,7 +120,7 @@ impl Worker<'_> {
                     let datagrams = Rc::clone(&self.datagrams);
                     self.waiting.spawn_local(async move {
                         let mut reply = Vec::new();
-                        server.finish(later, Transport::Udp, &mut reply).await;
+                        server.finish(later, &mut reply).await;
                         datagrams.try_send(&reply, &peer);
                     });
                 }

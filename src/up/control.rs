@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use sealane_cluster::network::PodNetwork;
-use sealane_cluster::runtime::{AgentOptions, NodeAgent};
+use sealane_cluster::runtime::{AgentOptions, NodeAgent, TrafficView};
 use sealane_config::watch::WatchOptions;
 use sealane_config::{Publisher, Reader};
 use sealane_proxy::admission::Connections;
@@ -151,7 +151,7 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         report::options(&settings.control_plane, addresses.http),
         control.clone(),
     ));
-    let agent = Agent::start(&settings, &data_dir, &plane, network)?;
+    let agent = Agent::start(&settings, &data_dir, &plane, network, reader.clone())?;
     let controllers = plane.attach(Arc::clone(&agent.agent), control.clone(), serving.clone());
 
     if !settings.manifests.is_empty() {
@@ -243,6 +243,24 @@ async fn wait_until_ready(
     }
 }
 
+/// Where the workers' snapshot sends new requests. Endpoints that are used only because no ready one
+/// is left do not count: the last pod of a Service would wait for itself.
+fn traffic_view(reader: Reader) -> TrafficView {
+    TrafficView::new(move |pod| {
+        let snapshot = reader.load();
+        let services = snapshot.endpoint_ips.get(&pod);
+        let mut ports = services
+            .into_iter()
+            .flat_map(|services| services.iter())
+            .filter_map(|key| snapshot.services.get(key))
+            .flat_map(|service| &service.ports);
+        ports.any(|port| {
+            let mut endpoints = port.endpoints.iter();
+            endpoints.any(|endpoint| endpoint.ready && endpoint.addr.0.ip() == pod)
+        })
+    })
+}
+
 /// The node agent on its own thread: it lives in the cluster's namespace, and the kernel ends
 /// containers when the thread that started them is gone.
 struct Agent {
@@ -257,6 +275,7 @@ impl Agent {
         data_dir: &DataDir,
         plane: &Plane,
         network: PodNetwork,
+        reader: Reader,
     ) -> Result<Self, Failure> {
         let addresses = settings.pod_network.addresses();
         let options = AgentOptions {
@@ -265,6 +284,7 @@ impl Agent {
             stop_deadline: STOP_PODS,
             api_token: plane.token.clone(),
             kubelet: plane.kubelet,
+            traffic: Some(traffic_view(reader)),
             ..AgentOptions::new(NODE, data_dir.path(), addresses.node.into())
         };
         let agent = NodeAgent::new(plane.client.clone(), network.clone(), options);

@@ -6,6 +6,7 @@
 //! once, then sidecars in reverse; then the pod is deleted from the API.
 
 mod attend;
+mod departure;
 mod lifecycle;
 mod slots;
 mod supervisor;

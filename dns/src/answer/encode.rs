@@ -59,7 +59,7 @@ pub fn reply(query: &Query, answer: &Answer, transport: Transport, out: &mut Vec
         true => writer.section(&answer.authority),
         false => (0, true),
     };
-    let truncated = !(all_answers && all_authority);
+    let truncated = answer.truncated || !(all_answers && all_authority);
     let mut additional = match truncated {
         true => 0,
         false => writer.section(&answer.additional).0,
@@ -122,7 +122,7 @@ fn opt_record(edns: Edns, answer: &Answer, transport: Transport) -> Vec<u8> {
     if let (Transport::Tcp { idle }, true) = (transport, edns.keepalive) {
         push_option(&mut opt, option::KEEPALIVE, &idle.to_be_bytes(), b"");
     }
-    if let Some(ExtendedError { code, text }) = answer.error {
+    if let Some(ExtendedError { code, text }) = &answer.error {
         push_option(
             &mut opt,
             option::EXTENDED_ERROR,
@@ -142,16 +142,11 @@ fn push_option(opt: &mut Vec<u8>, code: u16, head: &[u8], tail: &[u8]) {
     opt.extend_from_slice(tail);
 }
 
-/// A query as sent to an upstream: RD set, with an OPT record that announces our size unless `edns`
-/// says that it speaks none. DO is part of that record.
-pub fn query(
-    id: u16,
-    question: &Question,
-    edns: Option<DnssecOk>,
-    checking_disabled: bool,
-) -> Vec<u8> {
+/// A query as sent to an upstream, with an OPT record that announces our size unless `edns` says that
+/// it speaks none. DO is part of that record. Of `flags` RD and CD are sent.
+pub fn query(id: u16, question: &Question, edns: Option<DnssecOk>, flags: u16) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER + question.name.wire().len() + 4 + OPT);
-    let flags = flag::RD | if checking_disabled { flag::CD } else { 0 };
+    let flags = flags & (flag::RD | flag::CD);
     for word in [id, flags, 1, 0, 0, u16::from(edns.is_some())] {
         out.extend_from_slice(&word.to_be_bytes());
     }

@@ -25,6 +25,9 @@ pub struct CacheSettings {
     pub serve_stale: Option<ServeStale>,
     /// TTLs are served as they were received.
     pub keep_ttl: bool,
+    /// `search_guard`, our own: suffixes that clients append to names in vain, such as those of the
+    /// node's search path. A name below one that is known not to exist is not forwarded (RFC 8020).
+    pub search_guard: Vec<Name>,
 }
 
 /// One part of the cache.
@@ -32,6 +35,8 @@ pub struct CacheSettings {
 pub struct CacheShare {
     /// Messages, at least 1024.
     pub capacity: usize,
+    /// Bytes that they may take a worker, keys and bookkeeping included.
+    pub max_bytes: usize,
     /// Longest life.
     pub max_ttl: Duration,
     /// Shortest life.
@@ -49,7 +54,7 @@ pub struct Prefetch {
     pub percentage: u8,
 }
 
-/// `serve_stale`.
+/// `serve_stale` and `serve_stale_policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServeStale {
     /// For how long after its end an answer may be served.
@@ -58,6 +63,12 @@ pub struct ServeStale {
     pub refresh: StaleRefresh,
     /// TTL of what is served, seconds.
     pub ttl: u32,
+    /// After a failure the upstream is not asked again for this long, at most five minutes; zero: it
+    /// is asked each time.
+    pub recheck: Duration,
+    /// `prefer_positive`: what has records is served rather than a newer answer that says that there
+    /// is nothing.
+    pub prefer_positive: bool,
 }
 
 /// When an upstream is asked for an answer that has expired.
@@ -65,13 +76,10 @@ pub struct ServeStale {
 pub enum StaleRefresh {
     /// After the stale answer was given.
     Immediate,
-    /// Before; the stale answer is given if there is none in this time, and for the recheck time
-    /// after such a failure at once.
+    /// Before; the stale answer is given if there is none in time.
     Verify {
-        /// How long the client waits.
+        /// How long the client waits; zero: as long as the upstreams take.
         timeout: Duration,
-        /// After a failure the upstream is not asked again for this long.
-        recheck: Duration,
     },
 }
 
@@ -79,6 +87,7 @@ impl Default for CacheSettings {
     fn default() -> Self {
         let share = |max_ttl| CacheShare {
             capacity: 9984,
+            max_bytes: 4 << 20,
             max_ttl: Duration::from_secs(max_ttl),
             min_ttl: Duration::from_secs(5),
         };
@@ -92,6 +101,7 @@ impl Default for CacheSettings {
             prefetch: None,
             serve_stale: None,
             keep_ttl: false,
+            search_guard: Vec::new(),
         }
     }
 }

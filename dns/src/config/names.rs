@@ -60,6 +60,15 @@ pub struct TemplateSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateRecord(pub String);
 
+/// `autopath [ZONES…] @kubernetes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AutopathSettings {
+    /// Zones in which the search path is followed: the cluster's.
+    pub zones: Vec<Name>,
+    /// What the search path of pods ends with: that of the node, from `/etc/resolv.conf`.
+    pub host_search: Vec<Name>,
+}
+
 /// Rule of `rewrite`.
 #[derive(Clone, Debug)]
 pub struct RewriteRule {

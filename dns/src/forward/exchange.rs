@@ -19,7 +19,7 @@ use tokio::net::{TcpSocket, UdpSocket};
 use super::ForwardError;
 use crate::answer::Answer;
 use crate::answer::encode::{self, DnssecOk};
-use crate::message::{HEADER, Question};
+use crate::message::{HEADER, Question, flag};
 use crate::name::Name;
 use crate::reply::{self, ReplyError};
 
@@ -57,7 +57,8 @@ impl Asked<'_> {
     fn encode(&self, id: u16, name: Name, edns: bool) -> Vec<u8> {
         let question = Question::new(name, self.question.record_type);
         let edns = edns.then_some(DnssecOk(self.dnssec_ok));
-        encode::query(id, &question, edns, self.checking_disabled)
+        let cd = if self.checking_disabled { flag::CD } else { 0 };
+        encode::query(id, &question, edns, flag::RD | cd)
     }
 
     fn parse(&self, message: &[u8], id: u16) -> Result<Answer, ReplyError> {

@@ -1,7 +1,7 @@
 //! One connection.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{IDLE_TIMEOUT, MAX_IN_FLIGHT, READ_TIMEOUT, WRITE_TIMEOUT};
 use crate::answer::encode::Transport;
-use crate::server::{DnsServer, Step};
+use crate::server::{Front, Step};
 
 const TRANSPORT: Transport = Transport::Tcp {
     idle: (IDLE_TIMEOUT.as_millis() / 100) as u16,
@@ -23,9 +23,9 @@ const PREFIX: usize = 2;
 
 /// Serves a connection until the client closes it, breaks a limit or sends what is no query.
 pub(super) async fn serve(
-    server: &DnsServer,
+    server: &Front,
     stream: TcpStream,
-    client: IpAddr,
+    client: SocketAddr,
     shutdown: CancellationToken,
 ) {
     let (read, mut write) = stream.into_split();
@@ -58,7 +58,7 @@ pub(super) async fn serve(
                     Step::Replied => reply,
                     Step::Later(later) => {
                         in_flight.push(async move {
-                            server.finish(later, TRANSPORT, &mut reply).await;
+                            server.finish(later, &mut reply).await;
                             reply
                         });
                         continue;

@@ -10,18 +10,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::departure;
 use super::supervisor::{Supervisor, told_to_stop};
 use crate::runtime::container::{Container, ExecOutcome, Exit};
 use crate::runtime::probe::{self, Kind, Target};
 
 /// What is left for the program when a hook took all of the grace period.
 const LAST_CHANCE: Duration = Duration::from_secs(2);
-
-/// How long a deleted pod goes on before TERM, unless a hook takes care of that: proxies learn from
-/// the EndpointSlice that it is leaving, and most programs take no more connections from TERM on. A
-/// kubelet has such a pause by its own slowness (tens to hundreds of milliseconds); without one every
-/// rollout would race its own clients.
-const ENDPOINT_LEAD: Duration = Duration::from_millis(200);
 
 /// Verdicts of probes that can wait.
 const VERDICTS: usize = 4;
@@ -200,7 +195,7 @@ impl Supervisor {
             }
         } else if own.is_none() && self.pod.borrow().metadata.deletion_timestamp.is_some() {
             tokio::select! {
-                () = sleep(ENDPOINT_LEAD) => {}
+                () = departure::let_go(self.ctx.options.traffic.as_ref(), self.sandbox.ip) => {}
                 exit = container.wait() => return exit,
                 () = self.expired(own, None) => {}
             }

@@ -206,7 +206,7 @@ fn edns_is_answered_and_only_then() {
     let mut answer = Answer::code(ResponseCode::BADVERS, None);
     answer.error = Some(ExtendedError {
         code: 14,
-        text: "not ready",
+        text: "not ready".into(),
     });
     let question = Question::new(name("a.b"), RecordType::A);
     let (bytes, decoded) = encoded(&query_for(question.clone(), Some(4096)), &answer, TCP);

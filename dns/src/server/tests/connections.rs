@@ -39,10 +39,7 @@ async fn queries_of_a_connection_do_not_wait_for_each_other() {
             steps
         })
         .await;
-        let settings = DnsSettings {
-            upstreams: vec![upstream.addr],
-            ..DnsSettings::default()
-        };
+        let settings = forwarding_to(&upstream);
         let server = Running::start(cluster(), settings).await;
         let mut stream = TcpStream::connect(server.tcp).await.unwrap();
         let slow = query("web.test.", "A");
@@ -70,10 +67,7 @@ async fn reliability_b31_queries_in_flight_of_a_connection_are_bounded() {
             steps
         })
         .await;
-        let settings = DnsSettings {
-            upstreams: vec![upstream.addr],
-            ..DnsSettings::default()
-        };
+        let settings = forwarding_to(&upstream);
         let server = Running::start(cluster(), settings).await;
         let mut stream = TcpStream::connect(server.tcp).await.unwrap();
         for n in 0..SENT {
