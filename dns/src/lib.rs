@@ -18,6 +18,7 @@ pub mod lookup;
 pub mod message;
 pub mod metrics;
 pub mod name;
+mod own_addresses;
 mod rcode;
 pub mod record;
 pub mod reply;
@@ -33,6 +34,7 @@ mod zone;
 
 pub use config::{DnsConfig, Listener};
 pub use name::Name;
+pub use own_addresses::own_addresses;
 pub use resolv_conf::{search_from_resolv_conf, upstreams_from_resolv_conf};
 pub use server::DnsServer;
 pub use settings::{ApiServer, ApiServerTls, DnsSettings, PodsMode, RecursionClients};

@@ -291,6 +291,7 @@ fn complete(result: Result<Answer, ForwardError>, name: &Name, aliases: Option<A
     if let Some(mut aliases) = aliases {
         // AA is about the first name of the answer (RFC 1035 section 4.1.1).
         answer.authoritative = true;
+        answer.recursion_available = false;
         answer.authentic = false;
         aliases.answers.append(&mut answer.answers);
         answer.answers = aliases.answers;

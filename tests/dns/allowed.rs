@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::client::Transport;
 use crate::compare::Part;
 use crate::objects::NAMESPACE;
-use crate::wire::{Query, Reply, flag, kind, rcode};
+use crate::wire::{Query, Record, Reply, flag, kind, rcode};
 
 /// A query with both replies to it.
 #[derive(Clone, Copy, Debug)]
@@ -63,11 +63,67 @@ pub(crate) const LIST: &[Allowed] = &[
         row: "A8",
         why: "a name that does not exist has no SOA record either",
         with_compat: false,
-        parts: &[Part::Rcode],
+        parts: &[Part::Rcode, Part::Aa, Part::Ra, Part::Authority],
         applies: |case| {
             case.query.kind == kind::SOA
                 && case.theirs.is_no_data()
                 && case.ours.rcode == rcode::NXDOMAIN
+        },
+    },
+    Allowed {
+        row: "A7",
+        why: "the name of an address that is known exists for every type (RFC 8020)",
+        with_compat: false,
+        parts: &[Part::Rcode, Part::Aa, Part::Ra, Part::Authority],
+        applies: |case| {
+            case.query.kind != kind::PTR
+                && is_reverse(case.query)
+                && case.theirs.rcode == rcode::NXDOMAIN
+                && case.ours.is_no_data()
+                && case.ours.has(flag::AA)
+        },
+    },
+    Allowed {
+        row: "K1",
+        why: "what CoreDNS has in its cache is spelled as the first client spelled it",
+        with_compat: true,
+        parts: &[Part::Answer, Part::Authority],
+        applies: |case| {
+            let owners_as_typed = |records: &[Record]| {
+                let mut owners = records
+                    .iter()
+                    .map(|record| record.owner.trim_end_matches('.'));
+                owners.all(|owner| case.query.name.ends_with(owner))
+            };
+            is_reverse(case.query)
+                && owners_as_typed(&case.ours.answer)
+                && lower(&case.ours.answer) == lower(&case.theirs.answer)
+                && lower(&case.ours.authority) == lower(&case.theirs.authority)
+        },
+    },
+    Allowed {
+        row: "TTL side effect",
+        why: "CoreDNS gives every record of a reply the lowest TTL, at least 5 s, and those of a zone of ours that went through its cache the rest of their time there",
+        with_compat: true,
+        parts: &[Part::AnswerTtl, Part::AuthorityTtl],
+        applies: |case| {
+            let lowest = |reply: &Reply| {
+                let records = reply.answer.iter().chain(&reply.authority);
+                records.map(|record| record.ttl).min()
+            };
+            let ours = lowest(case.ours).unwrap_or_default();
+            let theirs = lowest(case.theirs).unwrap_or_default();
+            let is_local = case.ours.has(flag::AA) && is_reverse(case.query);
+            theirs <= ours || (theirs <= 5 && ours < 5) || (is_local && ours == 30)
+        },
+    },
+    Allowed {
+        row: "SERVFAIL, flags",
+        why: "an answer from the cache is not authoritative (AA=1 under compat)",
+        with_compat: false,
+        parts: &[Part::Aa],
+        applies: |case| {
+            case.theirs.has(flag::AA) && !case.ours.has(flag::AA) && case.ours.has(flag::RA)
         },
     },
     Allowed {
@@ -126,11 +182,25 @@ pub(crate) const LIST: &[Allowed] = &[
         row: "E4",
         why: "an alias to a name of the cluster that does not exist is shown, and ends as that name does (RFC 6604)",
         with_compat: false,
-        parts: &[Part::Rcode, Part::Answer],
+        parts: &[Part::Rcode, Part::Answer, Part::Authority],
         applies: |case| {
             below(case.query, &["ext-missing"])
                 && case.ours.rcode == rcode::NXDOMAIN
                 && case.ours.answer.iter().all(|it| it.kind == kind::CNAME)
+                && case.theirs.is_no_data()
+        },
+    },
+    Allowed {
+        row: "E4",
+        why: "an alias to a name of the cluster without such records is shown, before the SOA record of that name",
+        with_compat: false,
+        parts: &[Part::Answer, Part::Authority],
+        applies: |case| {
+            below(case.query, &["ext-inside", "ext-headless", "ext-chain"])
+                && case.query.kind == kind::AAAA
+                && case.ours.rcode == rcode::NOERROR
+                && case.ours.answer.iter().all(|it| it.kind == kind::CNAME)
+                && lower(&case.ours.authority) == lower(&case.theirs.authority)
                 && case.theirs.is_no_data()
         },
     },
@@ -209,6 +279,27 @@ fn below(query: &Query, services: &[&str]) -> bool {
         .any(|service| name == format!("{service}.{NAMESPACE}.svc.cluster.local"))
 }
 
+/// The query is for the name of an address.
+fn is_reverse(query: &Query) -> bool {
+    query.name.to_lowercase().ends_with(".arpa")
+}
+
+/// Records without TTLs in lower case, sorted; serials are left out.
+fn lower(records: &[Record]) -> Vec<(String, String)> {
+    let mut texts: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let mut data: Vec<&str> = record.data.split(' ').collect();
+            if record.kind == kind::SOA {
+                data.remove(2);
+            }
+            (record.owner.to_lowercase(), data.join(" ").to_lowercase())
+        })
+        .collect();
+    texts.sort();
+    texts
+}
+
 /// Answers without their weights.
 fn unweighted(reply: &Reply) -> Vec<(&str, Vec<&str>)> {
     let mut records: Vec<_> = reply
@@ -233,6 +324,7 @@ fn is_empty_non_terminal(name: &str) -> bool {
     match labels[..] {
         ["cluster", "local"]
         | ["svc" | "pod" | "dns" | "dns-version", "cluster", "local"]
+        | ["ns", "dns", "cluster", "local"]
         | [_, "svc" | "pod", "cluster", "local"] => true,
         [protocol, ..] => protocol == "_tcp" || protocol == "_udp",
         [] => false,

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::wire::{Query, Reply};
 
@@ -56,13 +56,6 @@ impl Client {
         };
         let answer = answer.map_err(|error| format!("{transport:?}: {error}"))?;
         Reply::read(&answer)
-    }
-
-    /// The reply over UDP, with the time that it took.
-    pub(crate) fn timed(&mut self, query: &Query) -> (Result<Reply, String>, Duration) {
-        let begun = Instant::now();
-        let reply = self.ask(query, Transport::Udp);
-        (reply, begun.elapsed())
     }
 
     fn over_udp(&self, message: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -39,7 +39,7 @@ async fn dns_answers_as_coredns_does() {
     let upstream = upstream::start();
     let corefile = |kubernetes| Corefile {
         kubeconfig: plane.kubeconfig(),
-        upstream: upstream.addr,
+        upstream,
         kubernetes,
     };
     let directory = plane.directory();

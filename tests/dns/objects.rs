@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 pub(crate) const NAMESPACE: &str = "testns";
 /// Endpoints of the largest Service.
 pub(crate) const MANY: usize = 2000;
+/// Endpoints of a Service whose addresses fit into the largest datagram that a client may ask for, but
+/// into none that travels in one piece.
+const SOME: usize = 150;
 /// Written last: who knows its address knows all the others.
 pub(crate) const LAST: &str = "last.zz-last.svc.cluster.local";
 
@@ -242,7 +245,12 @@ fn headless_services() -> Vec<Value> {
         headless("hd-two-names", &["IPv4"]),
         slice("hd-two-names", "a", "IPv4", &http, &[ready("172.16.2.1")]),
         headless("hd-many", &["IPv4"]),
+        headless("hd-some", &["IPv4"]),
     ];
+    let some: Vec<Value> = (1..=SOME)
+        .map(|index| ready(&format!("172.21.0.{index}")))
+        .collect();
+    objects.push(slice("hd-some", "a", "IPv4", &http, &some));
     let all: Vec<Value> = (0..MANY)
         .map(|index| ready(&format!("172.20.{}.{}", index / 250, index % 250 + 1)))
         .collect();

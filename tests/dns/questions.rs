@@ -54,6 +54,17 @@ pub(crate) fn all(services: &Value, seed: u64) -> Vec<Query> {
             });
         }
     }
+    for service in ["hd-some", "hd-many"] {
+        for kind in [kind::A, kind::SRV] {
+            for size in [512, 1232, 4096] {
+                let name = format!("{service}.{NAMESPACE}.svc.cluster.local");
+                queries.push(Query {
+                    edns: Some((size, false)),
+                    ..Query::new(&name, kind)
+                });
+            }
+        }
+    }
     for name in FORWARDED {
         for kind in [kind::A, kind::AAAA, kind::TXT, kind::SRV] {
             // Twice: the second answer may come from a cache.

@@ -2,65 +2,41 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::wire::{flag, kind, name_bytes, rcode};
 
 /// Starts it on UDP and TCP of a free loopback port. It ends with the test process.
-pub(crate) fn start() -> Upstream {
+pub(crate) fn start() -> SocketAddr {
     let (listener, socket) = loop {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         if let Ok(socket) = UdpSocket::bind(listener.local_addr().unwrap()) {
             break (listener, socket);
         }
     };
-    let upstream = Upstream {
-        addr: listener.local_addr().unwrap(),
-        queries: Arc::default(),
-    };
-    let count = Arc::clone(&upstream.queries);
+    let addr = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-            count.fetch_add(1, Ordering::Relaxed);
             if let Some(answer) = answer(&buffer[..length]) {
                 // A client that is gone already.
                 let _ = socket.send_to(&answer, client);
             }
         }
     });
-    let count = Arc::clone(&upstream.queries);
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let count = Arc::clone(&count);
-            std::thread::spawn(move || serve(stream, &count));
+            std::thread::spawn(move || serve(stream));
         }
     });
-    upstream
+    addr
 }
 
-/// A running upstream.
-#[derive(Clone, Debug)]
-pub(crate) struct Upstream {
-    pub(crate) addr: SocketAddr,
-    queries: Arc<AtomicUsize>,
-}
-
-impl Upstream {
-    /// Queries so far.
-    pub(crate) fn queries(&self) -> usize {
-        self.queries.load(Ordering::Relaxed)
-    }
-}
-
-fn serve(mut stream: TcpStream, count: &AtomicUsize) -> Option<()> {
+fn serve(mut stream: TcpStream) -> Option<()> {
     loop {
         let mut length = [0; 2];
         stream.read_exact(&mut length).ok()?;
         let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
         stream.read_exact(&mut query).ok()?;
-        count.fetch_add(1, Ordering::Relaxed);
         let answer = answer(&query)?;
         let length = u16::try_from(answer.len()).expect("a short answer");
         stream.write_all(&length.to_be_bytes()).ok()?;
