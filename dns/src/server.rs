@@ -23,12 +23,14 @@ use crate::cache::Key;
 use crate::chain::{Asked, Chain, Local, Remote};
 use crate::config::{DnsConfig, Listener};
 use crate::forward::{ForwardError, Forwarder};
+use crate::limit::ConnectionLimits;
 use crate::lookup::MAX_ALIASES;
 use crate::message::{self, Question};
 use crate::name::Name;
 use crate::rcode::{LocalFailure, forward_failure, local_failure};
 use crate::record::Record;
-use crate::{tcp, udp};
+use crate::tls::TlsIdentity;
+use crate::{https, quic, tcp, tls, udp};
 
 /// Cluster DNS on one worker. Cheap to clone; not to be sent to another thread: each worker makes
 /// its own. Serving needs a current-thread runtime that runs local tasks.
@@ -44,6 +46,7 @@ struct Inner {
     chains: RefCell<Vec<Rc<Chain>>>,
     /// What each listener in use serves; replaced when there is a new configuration.
     routes: RefCell<HashMap<Listener, Rc<RefCell<Routes>>>>,
+    dropped: Rc<udp::Dropped>,
 }
 
 /// The zones of a listener, those with most labels first.
@@ -94,6 +97,7 @@ impl DnsServer {
                 sockets,
                 chains: RefCell::default(),
                 routes: RefCell::default(),
+                dropped: Rc::default(),
             }),
         };
         server.reconfigure(config);
@@ -132,9 +136,61 @@ impl DnsServer {
         &self,
         listener: Listener,
         socket: std::net::TcpListener,
+        limits: ConnectionLimits,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        tcp::serve(self.front(listener), socket, shutdown).await
+        tcp::serve(self.front(listener), socket, limits, shutdown).await
+    }
+
+    /// The same over TLS (RFC 7858).
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub async fn serve_tls(
+        &self,
+        listener: Listener,
+        socket: std::net::TcpListener,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        tls::serve(self.front(listener), socket, identity, limits, shutdown).await
+    }
+
+    /// Answers queries at `/dns-query` over HTTPS (RFC 8484) until `shutdown`, then those that were
+    /// read.
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub async fn serve_https(
+        &self,
+        listener: Listener,
+        socket: std::net::TcpListener,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        https::serve(self.front(listener), socket, identity, limits, shutdown).await
+    }
+
+    /// Answers queries over QUIC (RFC 9250) until `shutdown`, then those that were read.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub async fn serve_quic(
+        &self,
+        listener: Listener,
+        socket: std::net::UdpSocket,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        quic::serve(self.front(listener), socket, identity, limits, shutdown).await
+    }
+
+    /// Datagrams that got no answer so far.
+    pub fn udp_dropped(&self) -> &udp::Dropped {
+        &self.inner.dropped
     }
 
     /// The server as it is seen from a listener.
@@ -146,6 +202,7 @@ impl DnsServer {
         Front {
             reader: self.inner.reader.clone(),
             routes: Rc::clone(routes),
+            dropped: Rc::clone(&self.inner.dropped),
         }
     }
 
@@ -167,9 +224,14 @@ impl DnsServer {
 pub(crate) struct Front {
     reader: Reader,
     routes: Rc<RefCell<Routes>>,
+    dropped: Rc<udp::Dropped>,
 }
 
 impl Front {
+    pub(crate) fn udp_dropped(&self) -> &udp::Dropped {
+        &self.dropped
+    }
+
     /// Appends the reply to `out` if it can be given at once.
     pub(crate) fn start(
         &self,
