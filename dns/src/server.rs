@@ -379,6 +379,7 @@ fn complete(mut answer: Answer, name: &Name, aliases: Option<Answer>) -> Answer 
     if let Some(mut aliases) = aliases {
         // AA is about the first name of the answer (RFC 1035 section 4.1.1).
         answer.authoritative = true;
+        answer.recursion_available = false;
         answer.authentic = false;
         aliases.answers.append(&mut answer.answers);
         answer.answers = aliases.answers;
