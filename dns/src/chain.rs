@@ -139,15 +139,14 @@ impl Chain {
         if self.plans.iter().any(|plan| plan.came_back(question)) {
             return Remote::Failed(ForwardError::Looped);
         }
-        let name = &question.name;
-        if !self.resolver.takes(name) {
+        if !self.resolver.takes(&question.name) {
             return Remote::Failed(ForwardError::NoUpstream);
         }
-        match self.resolver.cached(query, name) {
+        match self.resolver.cached(query, question) {
             Cached::Hit(served) => Remote::Done(served),
             Cached::Miss(stale) => {
                 let stream = transport != Transport::Udp;
-                let fetch = Fetch::new(query, name, stream);
+                let fetch = Fetch::new(query, question, stream);
                 Remote::Ask(self.resolver.clone(), fetch, stale)
             }
         }
