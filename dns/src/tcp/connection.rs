@@ -55,7 +55,7 @@ pub(super) async fn serve(
                 let mut reply = vec![0; PREFIX];
                 match server.start(&message, client, TRANSPORT, &mut reply) {
                     Step::Silence => return,
-                    Step::Replied => reply,
+                    Step::Replied(_) => reply,
                     Step::Later(later) => {
                         in_flight.push(async move {
                             server.finish(later, &mut reply).await;
