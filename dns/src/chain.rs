@@ -33,8 +33,8 @@ use crate::metrics::{CacheMetrics, Metrics};
 use crate::name::Name;
 use crate::rcode::forward_failure;
 use crate::resolver::{Cached, Fetch, Line, Resolver};
-use crate::wire::Malformed;
 use crate::udp::Reuse;
+use crate::wire::Malformed;
 
 /// A server block's plugins with what they remember.
 #[derive(Debug)]
