@@ -70,7 +70,7 @@ pub(crate) struct Later {
     asked: Asked,
     /// The chain of the name that was asked for.
     chain: Rc<Chain>,
-    wait: Wait,
+    wait: Box<Wait>,
 }
 
 /// What is waited for.
@@ -211,8 +211,14 @@ impl Front {
     /// Appends the reply to `out` once an upstream has answered or failed.
     pub(crate) async fn finish(&self, later: Box<Later>, out: &mut Vec<u8>) {
         let Later { asked, chain, wait } = *later;
-        let result = wait.forwarder.resolve(wait.key).await;
-        let answer = complete(result, &wait.name, wait.aliases);
+        let Wait {
+            forwarder,
+            key,
+            name,
+            aliases,
+        } = *wait;
+        let result = forwarder.resolve(key).await;
+        let answer = complete(result, &name, aliases);
         chain.conclude(&asked, answer, out);
     }
 
@@ -233,7 +239,7 @@ impl Front {
 
     /// The answer, or what has to be waited for. An alias that leads out of a chain is looked up
     /// from the start, as a question of its own.
-    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Answer, Wait> {
+    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Answer, Box<Wait>> {
         let mut chain = Rc::clone(first);
         let mut aliases: Option<Answer> = None;
         let mut target: Option<Question> = None;
@@ -267,12 +273,12 @@ impl Front {
             return match chain.forward(&asked.query, question, asked.client.ip()) {
                 Remote::Done(answer) => Ok(complete(Ok(answer), &name, aliases)),
                 Remote::Failed(error) => Ok(forward_failure(error)),
-                Remote::Ask(forwarder, key) => Err(Wait {
+                Remote::Ask(forwarder, key) => Err(Box::new(Wait {
                     forwarder,
                     key,
                     name,
                     aliases,
-                }),
+                })),
             };
         }
     }
