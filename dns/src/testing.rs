@@ -101,6 +101,7 @@ impl World {
                 .endpoint_ips
                 .insert_mut(endpoint.addr(), keys.into());
         }
+        let listed_ports = ports.iter().map(|text| port(text)).collect();
         let ports = ports.iter().map(|text| {
             let (name, protocol, number) = port(text);
             Arc::new(ServicePort {
@@ -125,6 +126,7 @@ impl World {
             external_ips: Vec::new(),
             policy: Arc::default(),
             ports: ports.collect(),
+            listed_ports,
             endpoints: endpoints.into(),
         };
         self.snapshot.services.insert_mut(key, Arc::new(service));
