@@ -55,10 +55,9 @@ impl NameOptions {
         } else {
             self.upstream.clone()
         };
-        let own = Some(addr.ip()).filter(|ip| !ip.is_unspecified());
         let settings = DnsSettings {
             zones: vec![self.cluster_domain.clone()],
-            own_addresses: own.into_iter().collect(),
+            own_addresses: sealane_dns::own_addresses(&[addr.ip()]),
             ..DnsSettings::default()
         };
         DnsConfig::cluster(settings, upstreams)
@@ -87,6 +86,7 @@ pub(crate) fn run(options: DnsOptions, metrics: PrometheusHandle) -> Result<(), 
         gateway: None,
         dns: Some(Dns {
             config: Arc::new(options.names.config(listeners.addr)),
+            connections: sealane_dns::Connections::default(),
             inside: Vec::new(),
             inside_is_optional: false,
         }),

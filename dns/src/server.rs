@@ -19,16 +19,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
 use crate::answer::encode::{self, Transport};
-use crate::cache::Key;
-use crate::chain::{Asked, Chain, Local, Remote};
+use crate::cache::Served;
+use crate::chain::{Asked, Chain, Local, Remote, Reply, unpack};
 use crate::config::{DnsConfig, Listener};
-use crate::forward::{ForwardError, Forwarder};
+use crate::forward::ForwardError;
+use crate::limit::ConnectionLimits;
 use crate::lookup::MAX_ALIASES;
 use crate::message::{self, Question};
 use crate::name::Name;
 use crate::rcode::{LocalFailure, forward_failure, local_failure};
 use crate::record::Record;
-use crate::{tcp, udp};
+use crate::resolver::{Fetch, Line, Resolver};
+use crate::tls::TlsIdentity;
+use crate::{https, quic, tcp, tls, udp};
 
 /// Cluster DNS on one worker. Cheap to clone; not to be sent to another thread: each worker makes
 /// its own. Serving needs a current-thread runtime that runs local tasks.
@@ -44,6 +47,7 @@ struct Inner {
     chains: RefCell<Vec<Rc<Chain>>>,
     /// What each listener in use serves; replaced when there is a new configuration.
     routes: RefCell<HashMap<Listener, Rc<RefCell<Routes>>>>,
+    dropped: Rc<udp::Dropped>,
 }
 
 /// The zones of a listener, those with most labels first.
@@ -75,9 +79,11 @@ pub(crate) struct Later {
 
 /// What is waited for.
 struct Wait {
-    forwarder: Forwarder,
+    resolver: Resolver<Line>,
     /// What has to be asked.
-    key: Key,
+    fetch: Fetch,
+    /// What there is if that fails.
+    stale: Option<Served>,
     /// The name whose case the records of the reply get.
     name: Name,
     /// Aliases of ours that lead to that name.
@@ -94,6 +100,7 @@ impl DnsServer {
                 sockets,
                 chains: RefCell::default(),
                 routes: RefCell::default(),
+                dropped: Rc::default(),
             }),
         };
         server.reconfigure(config);
@@ -132,9 +139,61 @@ impl DnsServer {
         &self,
         listener: Listener,
         socket: std::net::TcpListener,
+        limits: ConnectionLimits,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        tcp::serve(self.front(listener), socket, shutdown).await
+        tcp::serve(self.front(listener), socket, limits, shutdown).await
+    }
+
+    /// The same over TLS (RFC 7858).
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub async fn serve_tls(
+        &self,
+        listener: Listener,
+        socket: std::net::TcpListener,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        tls::serve(self.front(listener), socket, identity, limits, shutdown).await
+    }
+
+    /// Answers queries at `/dns-query` over HTTPS (RFC 8484) until `shutdown`, then those that were
+    /// read.
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub async fn serve_https(
+        &self,
+        listener: Listener,
+        socket: std::net::TcpListener,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        https::serve(self.front(listener), socket, identity, limits, shutdown).await
+    }
+
+    /// Answers queries over QUIC (RFC 9250) until `shutdown`, then those that were read.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub async fn serve_quic(
+        &self,
+        listener: Listener,
+        socket: std::net::UdpSocket,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        quic::serve(self.front(listener), socket, identity, limits, shutdown).await
+    }
+
+    /// Datagrams that got no answer so far.
+    pub fn udp_dropped(&self) -> &udp::Dropped {
+        &self.inner.dropped
     }
 
     /// The server as it is seen from a listener.
@@ -146,6 +205,7 @@ impl DnsServer {
         Front {
             reader: self.inner.reader.clone(),
             routes: Rc::clone(routes),
+            dropped: Rc::clone(&self.inner.dropped),
         }
     }
 
@@ -167,9 +227,14 @@ impl DnsServer {
 pub(crate) struct Front {
     reader: Reader,
     routes: Rc<RefCell<Routes>>,
+    dropped: Rc<udp::Dropped>,
 }
 
 impl Front {
+    pub(crate) fn udp_dropped(&self) -> &udp::Dropped {
+        &self.dropped
+    }
+
     /// Appends the reply to `out` if it can be given at once.
     pub(crate) fn start(
         &self,
@@ -200,8 +265,8 @@ impl Front {
             transport,
         };
         match self.walk(&chain, &asked) {
-            Ok(answer) => {
-                chain.conclude(&asked, answer, out);
+            Ok(reply) => {
+                chain.conclude(&asked, reply, out);
                 Step::Replied
             }
             Err(wait) => Step::Later(Box::new(Later { asked, chain, wait })),
@@ -212,14 +277,17 @@ impl Front {
     pub(crate) async fn finish(&self, later: Box<Later>, out: &mut Vec<u8>) {
         let Later { asked, chain, wait } = *later;
         let Wait {
-            forwarder,
-            key,
+            resolver,
+            fetch,
+            stale,
             name,
             aliases,
         } = *wait;
-        let result = forwarder.resolve(key).await;
-        let answer = complete(result, &name, aliases);
-        chain.conclude(&asked, answer, out);
+        let reply = match resolver.resolve(fetch, stale).await {
+            Ok(served) => join(served, &name, aliases),
+            Err(error) => Reply::Plain(forward_failure(error)),
+        };
+        chain.conclude(&asked, reply, out);
     }
 
     /// The chain of the longest zone that the name is in. DS records are above the zone that they
@@ -239,14 +307,16 @@ impl Front {
 
     /// The answer, or what has to be waited for. An alias that leads out of a chain is looked up
     /// from the start, as a question of its own.
-    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Answer, Box<Wait>> {
+    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Reply, Box<Wait>> {
         let mut chain = Rc::clone(first);
         let mut aliases: Option<Answer> = None;
         let mut target: Option<Question> = None;
         loop {
             let question = target.as_ref().unwrap_or(&asked.query.question);
             match chain.local(&self.reader.load(), question) {
-                Local::Done(answer) => return Ok(complete(Ok(answer), &question.name, aliases)),
+                Local::Done(answer) => {
+                    return Ok(Reply::Plain(complete(answer, &question.name, aliases)));
+                }
                 Local::Pass => {}
                 Local::Alias(mut answer, name) => {
                     if let Some(mut before) = aliases.take() {
@@ -254,14 +324,16 @@ impl Front {
                         answer = before;
                     }
                     if answer.answers.len() > MAX_ALIASES {
-                        return Ok(local_failure(LocalFailure::LongChain, None));
+                        let failure = local_failure(LocalFailure::LongChain, None);
+                        return Ok(Reply::Plain(failure));
                     }
                     let next = Question {
                         name,
                         ..question.clone()
                     };
                     let Some(next_chain) = self.chain_of(&next) else {
-                        return Ok(forward_failure(ForwardError::NoUpstream));
+                        let failure = forward_failure(ForwardError::NoUpstream);
+                        return Ok(Reply::Plain(failure));
                     };
                     chain = next_chain;
                     aliases = Some(answer);
@@ -270,12 +342,14 @@ impl Front {
                 }
             }
             let name = question.name.clone();
-            return match chain.forward(&asked.query, question, asked.client.ip()) {
-                Remote::Done(answer) => Ok(complete(Ok(answer), &name, aliases)),
-                Remote::Failed(error) => Ok(forward_failure(error)),
-                Remote::Ask(forwarder, key) => Err(Box::new(Wait {
-                    forwarder,
-                    key,
+            let client = asked.client.ip();
+            return match chain.forward(&asked.query, question, client, asked.transport) {
+                Remote::Done(served) => Ok(join(served, &name, aliases)),
+                Remote::Failed(error) => Ok(Reply::Plain(forward_failure(error))),
+                Remote::Ask(resolver, fetch, stale) => Err(Box::new(Wait {
+                    resolver,
+                    fetch,
+                    stale,
                     name,
                     aliases,
                 })),
@@ -284,19 +358,25 @@ impl Front {
     }
 }
 
+/// What was found for the name that was asked for, or for the one that our aliases lead to.
+fn join(served: Served, name: &Name, aliases: Option<Answer>) -> Reply {
+    if aliases.is_none() {
+        return Reply::Packed(served);
+    }
+    let answer = unpack(&served.packed, name, served.serving);
+    Reply::Plain(complete(answer, name, aliases))
+}
+
 /// Joins our aliases with what was found for the name that they lead to. The code is the one of the
 /// last name (RFC 6604).
-fn complete(result: Result<Answer, ForwardError>, name: &Name, aliases: Option<Answer>) -> Answer {
-    let mut answer = match result {
-        Ok(answer) => answer,
-        Err(error) => return forward_failure(error),
-    };
+fn complete(mut answer: Answer, name: &Name, aliases: Option<Answer>) -> Answer {
     for record in &mut answer.answers {
         give_case(record, name);
     }
     if let Some(mut aliases) = aliases {
         // AA is about the first name of the answer (RFC 1035 section 4.1.1).
         answer.authoritative = true;
+        answer.recursion_available = false;
         answer.authentic = false;
         aliases.answers.append(&mut answer.answers);
         answer.answers = aliases.answers;
