@@ -19,6 +19,7 @@ mod forward;
 mod listener;
 mod names;
 mod observe;
+mod source;
 
 pub use cache::{CacheSettings, CacheShare, Prefetch, ServeStale, StaleRefresh};
 pub use forward::{
@@ -33,6 +34,7 @@ pub use observe::{
     COMBINED_LOG_FORMAT, COMMON_LOG_FORMAT, Consolidate, ErrorsSettings, HealthSettings, LogClass,
     LogSettings, ReadyMonitor, ReadySettings,
 };
+pub use source::{ClusterSource, TwoViews};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default)]
