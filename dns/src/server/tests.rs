@@ -1,6 +1,7 @@
 //! The server over loopback sockets.
 
 mod answers;
+mod blocks;
 mod connections;
 mod vectors;
 
