@@ -3,6 +3,7 @@
 mod answers;
 mod blocks;
 mod connections;
+mod search;
 mod vectors;
 
 use std::future::Future;
