@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::WatchOptions;
-use sealane_dns::{DnsSettings, Name};
+use sealane_dns::{DnsConfig, DnsSettings, Name};
 use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::Connector;
 
@@ -47,21 +47,20 @@ pub(crate) struct NameOptions {
 }
 
 impl NameOptions {
-    /// Settings of a server on `addr`.
-    pub(crate) fn settings(&self, addr: SocketAddr) -> DnsSettings {
+    /// What a server on `addr` does.
+    pub(crate) fn config(&self, addr: SocketAddr) -> DnsConfig {
         let upstreams = if self.upstream.is_empty() {
             let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
             sealane_dns::upstreams_from_resolv_conf(&resolv_conf, &[addr])
         } else {
             self.upstream.clone()
         };
-        let own = Some(addr.ip()).filter(|ip| !ip.is_unspecified());
-        DnsSettings {
-            zone: self.cluster_domain.clone(),
-            upstreams,
-            own_addresses: own.into_iter().collect(),
+        let settings = DnsSettings {
+            zones: vec![self.cluster_domain.clone()],
+            own_addresses: sealane_dns::own_addresses(&[addr.ip()]),
             ..DnsSettings::default()
-        }
+        };
+        DnsConfig::cluster(settings, upstreams)
     }
 }
 
@@ -86,7 +85,8 @@ pub(crate) fn run(options: DnsOptions, metrics: PrometheusHandle) -> Result<(), 
         applied: watch::Sender::default(),
         gateway: None,
         dns: Some(Dns {
-            settings: Arc::new(options.names.settings(listeners.addr)),
+            config: Arc::new(options.names.config(listeners.addr)),
+            connections: sealane_dns::Connections::default(),
             inside: Vec::new(),
             inside_is_optional: false,
         }),

@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use sealane_config::{Reader, Snapshot};
-use sealane_dns::DnsSettings;
+use sealane_dns::{DnsConfig, DnsSettings};
 
 use crate::exit::{Failure, Finding};
 use crate::output::{Format, OutputOptions};
@@ -136,12 +136,10 @@ async fn from_state(options: &ExplainOptions, question: &Query) -> Result<Explan
     };
     let state = state::load(&options.source, &scope).await?;
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let settings = DnsSettings {
-        upstreams: sealane_dns::upstreams_from_resolv_conf(&resolv_conf, &[]),
-        ..DnsSettings::default()
-    };
+    let upstreams = sealane_dns::upstreams_from_resolv_conf(&resolv_conf, &[]);
+    let config = DnsConfig::cluster(DnsSettings::default(), upstreams);
     let resolver = Resolver {
-        settings: &settings,
+        config: &config,
         knows_upstreams: state.origin.is_files(),
     };
     let mut explanation = explain(&state.snapshot, resolver, HTTPS_PORT, question);
@@ -193,8 +191,8 @@ pub(crate) fn explain(
 pub(crate) struct Explainer {
     /// The snapshots.
     pub(crate) reader: Reader,
-    /// The settings of the DNS server, if the process is one.
-    pub(crate) dns: Option<Arc<DnsSettings>>,
+    /// What the DNS server does, if the process is one.
+    pub(crate) dns: Option<Arc<DnsConfig>>,
     /// The port that redirects to HTTPS name, if the process is a gateway.
     pub(crate) https_port: Option<u16>,
 }
@@ -204,7 +202,7 @@ impl Explainer {
     pub(crate) fn of(work: &Work) -> Self {
         Self {
             reader: work.reader.clone(),
-            dns: work.dns.as_ref().map(|dns| Arc::clone(&dns.settings)),
+            dns: work.dns.as_ref().map(|dns| Arc::clone(&dns.config)),
             https_port: work.gateway.as_ref().map(|gateway| gateway.https_port),
         }
     }
@@ -224,9 +222,9 @@ impl Explainer {
             }
             Query::Service(query) => service::explain(&snapshot, query),
             Query::Name(query) => {
-                let settings = self.dns.as_ref().ok_or("this process is no DNS server")?;
+                let config = self.dns.as_ref().ok_or("this process is no DNS server")?;
                 let resolver = Resolver {
-                    settings,
+                    config,
                     knows_upstreams: true,
                 };
                 name::explain(&snapshot, resolver, query)

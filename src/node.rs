@@ -98,7 +98,8 @@ pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(),
 
     let (publisher, reader) = snapshot::channel();
     let dns = names.as_ref().map(|names| Dns {
-        settings: Arc::new(options.names.settings(names.addr)),
+        config: Arc::new(options.names.config(names.addr)),
+        connections: sealane_dns::Connections::default(),
         inside: Vec::new(),
         inside_is_optional: false,
     });

@@ -12,10 +12,11 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 
 use crate::name::Name;
-use crate::settings::DnsSettings;
+use crate::settings::{DnsSettings, RecursionClients};
 
 mod cache;
 mod forward;
+mod listener;
 mod names;
 mod observe;
 
@@ -23,12 +24,14 @@ pub use cache::{CacheSettings, CacheShare, Prefetch, ServeStale, StaleRefresh};
 pub use forward::{
     ForwardSettings, HealthCheck, MAX_UPSTREAMS, Policy, Protocol, Upstream, UpstreamTls,
 };
+pub use listener::Listener;
 pub use names::{
     AnswerRewrite, AutopathSettings, HostsSettings, NameMatch, RewriteRule, RewriteWhat,
     TemplateRecord, TemplateSettings,
 };
 pub use observe::{
-    Consolidate, ErrorsSettings, HealthSettings, LogClass, LogSettings, ReadyMonitor, ReadySettings,
+    COMBINED_LOG_FORMAT, COMMON_LOG_FORMAT, Consolidate, ErrorsSettings, HealthSettings, LogClass,
+    LogSettings, ReadyMonitor, ReadySettings,
 };
 
 /// A whole configuration.
@@ -134,6 +137,8 @@ pub struct Plugins {
     pub kubernetes: Option<Arc<DnsSettings>>,
     /// `loop`: forwarding to oneself is found out.
     pub loop_detection: bool,
+    /// Whose queries are forwarded.
+    pub recursion: RecursionClients,
     /// `forward`s in order; the first whose zone the name is in is asked.
     pub forward: Vec<Arc<ForwardSettings>>,
 }
@@ -145,6 +150,84 @@ pub struct Reload {
     pub interval: Duration,
     /// Random part of it, at least 1 s and at most half of it.
     pub jitter: Duration,
+}
+
+impl DnsConfig {
+    /// What modes without a Corefile do: one block for every name with the `kubernetes` plugin, a
+    /// cache and these upstreams, for private clients only. Without upstreams all other names fail.
+    pub fn cluster(kubernetes: DnsSettings, upstreams: Vec<SocketAddr>) -> Self {
+        let forward = (!upstreams.is_empty()).then(|| {
+            let upstreams = upstreams.into_iter().map(Upstream::Plain).collect();
+            Arc::new(ForwardSettings {
+                policy: Policy::Sequential,
+                max_concurrent: MAX_CONCURRENT,
+                ..ForwardSettings::to(upstreams)
+            })
+        });
+        let plugins = Plugins {
+            loadbalance: true,
+            cache: Some(CacheSettings::default()),
+            kubernetes: Some(Arc::new(kubernetes)),
+            recursion: RecursionClients::Private,
+            forward: forward.into_iter().collect(),
+            ..Plugins::default()
+        };
+        let key = ServerKey {
+            scheme: Scheme::Dns,
+            zone: Name::root(),
+            port: Scheme::Dns.port(),
+        };
+        let block = ServerBlock {
+            place: "flags".to_owned(),
+            keys: vec![key],
+            bind: Vec::new(),
+            plugins,
+        };
+        Self {
+            blocks: vec![Arc::new(block)],
+            reload: None,
+        }
+    }
+
+    /// The block that has the name, whatever listener it comes in on: the one with the longest zone.
+    pub fn block_of(&self, name: &Name) -> Option<&Arc<ServerBlock>> {
+        let zones = |block: &ServerBlock| {
+            let zones = block.keys.iter().map(|key| &key.zone);
+            name.split_longest_zone(zones).map(|(left, _)| left)
+        };
+        let having = self
+            .blocks
+            .iter()
+            .filter_map(|block| Some((zones(block)?, block)));
+        having.min_by_key(|(left, _)| *left).map(|(_, block)| block)
+    }
+
+    /// The `kubernetes` plugins of all blocks.
+    pub fn kubernetes(&self) -> impl Iterator<Item = &Arc<DnsSettings>> {
+        let plugins = self.blocks.iter().map(|block| &block.plugins);
+        plugins.filter_map(|plugins| plugins.kubernetes.as_ref())
+    }
+}
+
+/// Queries that may wait for upstreams at a time where no Corefile says otherwise; kubeadm's number.
+const MAX_CONCURRENT: usize = 1000;
+
+impl Scheme {
+    /// The port where none is given.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Dns => 53,
+            Self::Tls | Self::Quic => 853,
+            Self::Https => 443,
+        }
+    }
+}
+
+impl ForwardSettings {
+    /// Names like this are forwarded here.
+    pub fn takes(&self, name: &Name) -> bool {
+        name.is_within(&self.from) && !self.except.iter().any(|zone| name.is_within(zone))
+    }
 }
 
 impl Default for Reload {

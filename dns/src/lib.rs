@@ -11,26 +11,39 @@
 
 pub mod answer;
 pub mod cache;
+mod chain;
 pub mod config;
+pub mod corefile;
 pub mod forward;
+mod https;
+pub mod limit;
 pub mod lookup;
 pub mod message;
+pub mod metrics;
 pub mod name;
+mod own_addresses;
+mod quic;
 mod rcode;
 pub mod record;
 pub mod reply;
 pub mod resolv_conf;
+mod resolver;
 pub mod server;
 pub mod settings;
 mod tcp;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 mod udp;
 mod wire;
 mod zone;
 
+pub use config::{DnsConfig, Listener};
+pub use limit::{ConnectionLimits, Connections};
 pub use name::Name;
+pub use own_addresses::own_addresses;
 pub use resolv_conf::{search_from_resolv_conf, upstreams_from_resolv_conf};
 pub use server::DnsServer;
-pub use settings::{DnsSettings, PodsMode, RecursionClients};
-pub use udp::bind_udp;
+pub use settings::{ApiServer, ApiServerTls, DnsSettings, PodsMode, RecursionClients};
+pub use tls::TlsIdentity;
+pub use udp::{Dropped, bind_udp};

@@ -92,9 +92,42 @@ impl Name {
         self.0.eq_ignore_ascii_case(&other.0)
     }
 
+    /// The name without its first labels; the root if it has not as many.
+    pub fn without_labels(&self, count: usize) -> Self {
+        let mut at = 0;
+        for _ in 0..count {
+            match self.0[at] {
+                0 => break,
+                length => at += usize::from(length) + 1,
+            }
+        }
+        Self(self.0.slice(at..))
+    }
+
     /// If this name is `zone` or below it: how many labels are left of the zone, and the zone as
     /// it is typed in this name.
     pub fn split_zone(&self, zone: &Self) -> Option<(usize, Self)> {
+        let (left, start) = self.cut(zone)?;
+        Some((left, Self(self.0.slice(start..))))
+    }
+
+    /// The same for the longest of these zones.
+    pub fn split_longest_zone<'a>(
+        &self,
+        zones: impl IntoIterator<Item = &'a Self>,
+    ) -> Option<(usize, Self)> {
+        let cuts = zones.into_iter().filter_map(|zone| self.cut(zone));
+        let (left, start) = cuts.min()?;
+        Some((left, Self(self.0.slice(start..))))
+    }
+
+    /// This name is `zone` or below it.
+    pub fn is_within(&self, zone: &Self) -> bool {
+        self.cut(zone).is_some()
+    }
+
+    /// How many labels and bytes are left of `zone`, if this name is within it.
+    fn cut(&self, zone: &Self) -> Option<(usize, usize)> {
         let start = self.0.len().checked_sub(zone.0.len())?;
         if !self.0[start..].eq_ignore_ascii_case(&zone.0) {
             return None;
@@ -105,12 +138,7 @@ impl Name {
             at += usize::from(self.0[at]) + 1;
             left += 1;
         }
-        (at == start).then(|| (left, Self(self.0.slice(start..))))
-    }
-
-    /// This name is `zone` or below it.
-    pub fn is_within(&self, zone: &Self) -> bool {
-        self.split_zone(zone).is_some()
+        (at == start).then_some((left, start))
     }
 }
 

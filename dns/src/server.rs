@@ -1,28 +1,37 @@
 //! The server: from a message to a reply, over whatever transport.
 //!
-//! What can be answered from the snapshot or the cache is answered at once, without a task. The rest
-//! waits for an upstream.
+//! A query goes to the server block with the longest zone that its name is in, among the blocks of
+//! the listener that it came in on. What can be answered from the snapshot or the cache is answered
+//! at once, without a task. The rest waits for an upstream.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
 use sealane_config::Reader;
 use sealane_config::sockets::HostSockets;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
 use crate::answer::encode::{self, Transport};
-use crate::cache::Key;
-use crate::forward::{ForwardError, Forwarder};
-use crate::lookup::{self, Outcome};
-use crate::message::{self, Query};
+use crate::cache::Served;
+use crate::chain::{Asked, Chain, Local, Remote, Reply, unpack};
+use crate::config::{DnsConfig, Listener};
+use crate::forward::ForwardError;
+use crate::limit::ConnectionLimits;
+use crate::lookup::MAX_ALIASES;
+use crate::message::{self, Question};
 use crate::name::Name;
-use crate::rcode::forward_failure;
+use crate::rcode::{LocalFailure, forward_failure, local_failure};
 use crate::record::Record;
-use crate::settings::DnsSettings;
-use crate::{tcp, udp};
+use crate::resolver::{Fetch, Line, Resolver};
+use crate::tls::TlsIdentity;
+use crate::{https, quic, tcp, tls, udp};
 
 /// Cluster DNS on one worker. Cheap to clone; not to be sent to another thread: each worker makes
 /// its own. Serving needs a current-thread runtime that runs local tasks.
@@ -34,8 +43,20 @@ pub struct DnsServer {
 #[derive(Debug)]
 struct Inner {
     reader: Reader,
-    settings: Arc<DnsSettings>,
-    forwarder: Forwarder,
+    sockets: HostSockets,
+    chains: RefCell<Vec<Rc<Chain>>>,
+    /// What each listener in use serves; replaced when there is a new configuration.
+    routes: RefCell<HashMap<Listener, Rc<RefCell<Routes>>>>,
+    dropped: Rc<udp::Dropped>,
+}
+
+/// The zones of a listener, those with most labels first.
+type Routes = Rc<[Route]>;
+
+#[derive(Debug)]
+struct Route {
+    zone: Name,
+    chain: Rc<Chain>,
 }
 
 /// What became of a message.
@@ -50,9 +71,19 @@ pub(crate) enum Step {
 
 /// A query that waits for an upstream.
 pub(crate) struct Later {
-    query: Query,
+    asked: Asked,
+    /// The chain of the name that was asked for.
+    chain: Rc<Chain>,
+    wait: Box<Wait>,
+}
+
+/// What is waited for.
+struct Wait {
+    resolver: Resolver<Line>,
     /// What has to be asked.
-    key: Key,
+    fetch: Fetch,
+    /// What there is if that fails.
+    stale: Option<Served>,
     /// The name whose case the records of the reply get.
     name: Name,
     /// Aliases of ours that lead to that name.
@@ -62,14 +93,27 @@ pub(crate) struct Later {
 impl DnsServer {
     /// A server that reads the cluster's state from `reader` and reaches upstreams over sockets made
     /// by `sockets`.
-    pub fn new(reader: Reader, sockets: HostSockets, settings: Arc<DnsSettings>) -> Self {
-        let forwarder = Forwarder::new(sockets, &settings.upstreams);
-        Self {
+    pub fn new(reader: Reader, sockets: HostSockets, config: &DnsConfig) -> Self {
+        let server = Self {
             inner: Rc::new(Inner {
                 reader,
-                settings,
-                forwarder,
+                sockets,
+                chains: RefCell::default(),
+                routes: RefCell::default(),
+                dropped: Rc::default(),
             }),
+        };
+        server.reconfigure(config);
+        server
+    }
+
+    /// Serves another configuration from the next query on. Queries that wait for an upstream are
+    /// answered as they were asked; what was in caches is forgotten.
+    pub fn reconfigure(&self, config: &DnsConfig) {
+        let chain = |block| Rc::new(Chain::new(Arc::clone(block), &self.inner.sockets));
+        *self.inner.chains.borrow_mut() = config.blocks.iter().map(chain).collect();
+        for (listener, routes) in self.inner.routes.borrow().iter() {
+            *routes.borrow_mut() = self.routes_of(*listener);
         }
     }
 
@@ -80,10 +124,11 @@ impl DnsServer {
     /// The socket cannot be used.
     pub async fn serve_udp(
         &self,
+        listener: Listener,
         socket: std::net::UdpSocket,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        udp::serve(self, socket, shutdown).await
+        udp::serve(self.front(listener), socket, shutdown).await
     }
 
     /// Answers queries over connections until `shutdown`, then those that were read.
@@ -92,17 +137,109 @@ impl DnsServer {
     /// The listener cannot be used.
     pub async fn serve_tcp(
         &self,
-        listener: std::net::TcpListener,
+        listener: Listener,
+        socket: std::net::TcpListener,
+        limits: ConnectionLimits,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        tcp::serve(self, listener, shutdown).await
+        tcp::serve(self.front(listener), socket, limits, shutdown).await
+    }
+
+    /// The same over TLS (RFC 7858).
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub async fn serve_tls(
+        &self,
+        listener: Listener,
+        socket: std::net::TcpListener,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        tls::serve(self.front(listener), socket, identity, limits, shutdown).await
+    }
+
+    /// Answers queries at `/dns-query` over HTTPS (RFC 8484) until `shutdown`, then those that were
+    /// read.
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub async fn serve_https(
+        &self,
+        listener: Listener,
+        socket: std::net::TcpListener,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        https::serve(self.front(listener), socket, identity, limits, shutdown).await
+    }
+
+    /// Answers queries over QUIC (RFC 9250) until `shutdown`, then those that were read.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub async fn serve_quic(
+        &self,
+        listener: Listener,
+        socket: std::net::UdpSocket,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        quic::serve(self.front(listener), socket, identity, limits, shutdown).await
+    }
+
+    /// Datagrams that got no answer so far.
+    pub fn udp_dropped(&self) -> &udp::Dropped {
+        &self.inner.dropped
+    }
+
+    /// The server as it is seen from a listener.
+    pub(crate) fn front(&self, listener: Listener) -> Front {
+        let mut routes = self.inner.routes.borrow_mut();
+        let routes = routes
+            .entry(listener)
+            .or_insert_with(|| Rc::new(RefCell::new(self.routes_of(listener))));
+        Front {
+            reader: self.inner.reader.clone(),
+            routes: Rc::clone(routes),
+            dropped: Rc::clone(&self.inner.dropped),
+        }
+    }
+
+    fn routes_of(&self, listener: Listener) -> Routes {
+        let mut routes = Vec::new();
+        for chain in self.inner.chains.borrow().iter() {
+            routes.extend(chain.block().zones_on(listener).map(|zone| Route {
+                zone: zone.clone(),
+                chain: Rc::clone(chain),
+            }));
+        }
+        routes.sort_by_key(|route| std::cmp::Reverse(route.zone.labels().count()));
+        routes.into()
+    }
+}
+
+/// The server on one listener. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Front {
+    reader: Reader,
+    routes: Rc<RefCell<Routes>>,
+    dropped: Rc<udp::Dropped>,
+}
+
+impl Front {
+    pub(crate) fn udp_dropped(&self) -> &udp::Dropped {
+        &self.dropped
     }
 
     /// Appends the reply to `out` if it can be given at once.
     pub(crate) fn start(
         &self,
         message: &[u8],
-        client: IpAddr,
+        client: SocketAddr,
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Step {
@@ -117,67 +254,129 @@ impl DnsServer {
                 };
             }
         };
-        match self.answer(query, client) {
-            Ok((query, mut answer)) => {
-                answer.shuffle();
-                encode::reply(&query, &answer, transport, out);
+        let Some(chain) = self.chain_of(&query.question) else {
+            let refused = Answer::code(ResponseCode::Refused, None);
+            encode::reply(&query, &refused, transport, out);
+            return Step::Replied;
+        };
+        let asked = Asked {
+            query,
+            client,
+            transport,
+        };
+        match self.walk(&chain, &asked) {
+            Ok(reply) => {
+                chain.conclude(&asked, reply, out);
                 Step::Replied
             }
-            Err(later) => Step::Later(later),
+            Err(wait) => Step::Later(Box::new(Later { asked, chain, wait })),
         }
     }
 
     /// Appends the reply to `out` once an upstream has answered or failed.
-    pub(crate) async fn finish(&self, later: Box<Later>, transport: Transport, out: &mut Vec<u8>) {
-        let result = self.inner.forwarder.resolve(later.key).await;
-        let mut answer = complete(result, &later.name, later.aliases);
-        answer.shuffle();
-        encode::reply(&later.query, &answer, transport, out);
+    pub(crate) async fn finish(&self, later: Box<Later>, out: &mut Vec<u8>) {
+        let Later { asked, chain, wait } = *later;
+        let Wait {
+            resolver,
+            fetch,
+            stale,
+            name,
+            aliases,
+        } = *wait;
+        let reply = match resolver.resolve(fetch, stale).await {
+            Ok(served) => join(served, &name, aliases),
+            Err(error) => Reply::Plain(forward_failure(error)),
+        };
+        chain.conclude(&asked, reply, out);
     }
 
-    /// The answer, or what has to be asked for it.
-    fn answer(&self, query: Query, client: IpAddr) -> Result<(Query, Answer), Box<Later>> {
-        let settings = &self.inner.settings;
-        let outcome = lookup::answer(&self.inner.reader.load(), settings, &query.question);
-        let (name, aliases) = match outcome {
-            Outcome::Done(answer) | Outcome::Stop(answer) => return Ok((query, answer)),
-            Outcome::Alias { answer, target } => (target, Some(answer)),
-            Outcome::NotMine => (query.question.name.clone(), None),
+    /// The chain of the longest zone that the name is in. DS records are above the zone that they
+    /// are for (RFC 4035 section 2.4): they are asked for at the shortest one but the root.
+    fn chain_of(&self, question: &Question) -> Option<Rc<Chain>> {
+        let routes = self.routes.borrow();
+        let mut having = routes
+            .iter()
+            .filter(|route| question.name.is_within(&route.zone));
+        let longest = having.next()?;
+        let above = match question.record_type {
+            RecordType::DS => having.filter(|route| route.zone != Name::root()).last(),
+            _ => None,
         };
-        if !settings.recursion.allows(client) {
-            return Ok((query, forward_failure(ForwardError::NotAllowed)));
-        }
-        let key = Key {
-            name: name.to_lowercase(),
-            record_type: query.question.record_type,
-            dnssec_ok: query.dnssec_ok(),
-            checking_disabled: query.checking_disabled(),
-        };
-        match self.inner.forwarder.cached(&key) {
-            Some(cached) => Ok((query, complete(Ok(cached), &name, aliases))),
-            None => Err(Box::new(Later {
-                query,
-                key,
-                name,
-                aliases,
-            })),
+        Some(Rc::clone(&above.unwrap_or(longest).chain))
+    }
+
+    /// The answer, or what has to be waited for. An alias that leads out of a chain is looked up
+    /// from the start, as a question of its own.
+    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Reply, Box<Wait>> {
+        let mut chain = Rc::clone(first);
+        let mut aliases: Option<Answer> = None;
+        let mut target: Option<Question> = None;
+        loop {
+            let question = target.as_ref().unwrap_or(&asked.query.question);
+            match chain.local(&self.reader.load(), question) {
+                Local::Done(answer) => {
+                    return Ok(Reply::Plain(complete(answer, &question.name, aliases)));
+                }
+                Local::Pass => {}
+                Local::Alias(mut answer, name) => {
+                    if let Some(mut before) = aliases.take() {
+                        before.answers.append(&mut answer.answers);
+                        answer = before;
+                    }
+                    if answer.answers.len() > MAX_ALIASES {
+                        let failure = local_failure(LocalFailure::LongChain, None);
+                        return Ok(Reply::Plain(failure));
+                    }
+                    let next = Question {
+                        name,
+                        ..question.clone()
+                    };
+                    let Some(next_chain) = self.chain_of(&next) else {
+                        let failure = forward_failure(ForwardError::NoUpstream);
+                        return Ok(Reply::Plain(failure));
+                    };
+                    chain = next_chain;
+                    aliases = Some(answer);
+                    target = Some(next);
+                    continue;
+                }
+            }
+            let name = question.name.clone();
+            let client = asked.client.ip();
+            return match chain.forward(&asked.query, question, client, asked.transport) {
+                Remote::Done(served) => Ok(join(served, &name, aliases)),
+                Remote::Failed(error) => Ok(Reply::Plain(forward_failure(error))),
+                Remote::Ask(resolver, fetch, stale) => Err(Box::new(Wait {
+                    resolver,
+                    fetch,
+                    stale,
+                    name,
+                    aliases,
+                })),
+            };
         }
     }
 }
 
-/// Joins our aliases with what an upstream said about the name that they lead to. The code is the
-/// one of the last name (RFC 6604).
-fn complete(result: Result<Answer, ForwardError>, name: &Name, aliases: Option<Answer>) -> Answer {
-    let mut answer = match result {
-        Ok(answer) => answer,
-        Err(error) => return forward_failure(error),
-    };
+/// What was found for the name that was asked for, or for the one that our aliases lead to.
+fn join(served: Served, name: &Name, aliases: Option<Answer>) -> Reply {
+    if aliases.is_none() {
+        return Reply::Packed(served);
+    }
+    let answer = unpack(&served.packed, name, served.serving);
+    Reply::Plain(complete(answer, name, aliases))
+}
+
+/// Joins our aliases with what was found for the name that they lead to. The code is the one of the
+/// last name (RFC 6604).
+fn complete(mut answer: Answer, name: &Name, aliases: Option<Answer>) -> Answer {
     for record in &mut answer.answers {
         give_case(record, name);
     }
     if let Some(mut aliases) = aliases {
         // AA is about the first name of the answer (RFC 1035 section 4.1.1).
         answer.authoritative = true;
+        answer.recursion_available = false;
         answer.authentic = false;
         aliases.answers.append(&mut answer.answers);
         answer.answers = aliases.answers;

@@ -1,14 +1,31 @@
 //! What the DNS server should do.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
 
+use crate::config::Fallthrough;
 use crate::name::Name;
 
-/// Settings of the DNS server. The defaults are kubeadm's.
+/// How long the port stays closed at most at start, as with CoreDNS.
+pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Settings of the `kubernetes` plugin. The defaults are those of kubeadm's Corefile.
 #[derive(Clone, Debug)]
 pub struct DnsSettings {
-    /// The cluster's domain.
-    pub zone: Name,
+    /// The cluster's domains. Answers are the same in each; PTR records name the first, the primary
+    /// one.
+    pub zones: Vec<Name>,
+    /// Zones in which PTR queries are answered for cluster IPs and endpoints; see
+    /// [`reverse_zones`] for those of a CIDR.
+    pub reverse_zones: Vec<Name>,
+    /// The only namespaces that exist here; none: all.
+    pub namespaces: Vec<String>,
+    /// Only namespaces that this label selector matches exist.
+    pub namespace_labels: Option<String>,
+    /// Only Services, EndpointSlices and pods that this label selector matches exist.
+    pub labels: Option<String>,
     /// TTL of answers from the cluster's state, seconds, 0 to 3600.
     pub ttl: u32,
     /// What names below `pod.ZONE` mean.
@@ -19,23 +36,44 @@ pub struct DnsSettings {
     pub no_endpoints: bool,
     /// The name of a Service with cluster IP but without ready endpoints does not exist.
     pub ignore_empty_service: bool,
-    /// Zones in which PTR queries are answered for cluster IPs and endpoints; see
-    /// [`reverse_zones`] for those of a CIDR.
-    pub reverse_zones: Vec<Name>,
-    /// Names in the reverse zones that are not known here are forwarded. Otherwise they do not exist.
-    pub reverse_fallthrough: bool,
+    /// Where names that are not known here go. Otherwise they do not exist.
+    pub fallthrough: Fallthrough,
     /// PTR answers name only endpoints with an explicit host name, if the address has one.
     pub ptr_hostname_only: bool,
     /// Addresses at which this server is reached, for the NS records of the zone.
     pub own_addresses: Vec<IpAddr>,
-    /// Resolvers for all other names, in order of preference. None: those names fail.
-    pub upstreams: Vec<SocketAddr>,
-    /// Whose queries are forwarded.
-    pub recursion: RecursionClients,
+    /// How long the port stays closed at most while the cluster's state is read; zero: it is open
+    /// at once, and names of ours are SERVFAIL until then.
+    pub startup_timeout: Duration,
+    /// Where the cluster's state comes from.
+    pub api: ApiServer,
     /// Answers like CoreDNS where that departs from an RFC: TXT at names without records
     /// and every type at `_tcp.SERVICE` and `dns.ZONE` do not exist; SOA below the apex is never
     /// NXDOMAIN; NS at the apex is case-sensitive; PTR queries are forwarded before the first sync.
     pub compat_coredns: bool,
+}
+
+/// Which API server is asked, and as whom (`endpoint`, `tls`, `kubeconfig`). By default the one of
+/// the pod's ServiceAccount, or of the user's kubeconfig.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApiServer {
+    /// URL.
+    pub endpoint: Option<String>,
+    /// Files of the client's certificate and key, and of the server's authority, PEM.
+    pub tls: Option<ApiServerTls>,
+    /// Kubeconfig file, and the context in it if not the current one.
+    pub kubeconfig: Option<(PathBuf, Option<String>)>,
+}
+
+/// Files for the connection to the API server, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiServerTls {
+    /// The client's certificate chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Authority of the server's certificate.
+    pub ca: PathBuf,
 }
 
 /// What names below `pod.ZONE` mean.
@@ -47,38 +85,56 @@ pub enum PodsMode {
     /// is such a pod.
     #[default]
     Insecure,
+    /// The same, but only if a pod of the namespace has the address.
+    Verified,
 }
 
-/// Whose queries for names outside the cluster are forwarded. Others are refused, so that the
-/// server is no open resolver.
+/// Whose queries are forwarded. Others are refused, so that the server is no open resolver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum RecursionClients {
     /// Clients with loopback, link-local, private (RFC 1918, RFC 4193) and shared (RFC 6598)
     /// addresses.
-    #[default]
     Private,
-    /// Everybody: for clusters whose pods have public addresses.
+    /// Everybody, as CoreDNS does: its Corefiles know `acl` for less.
+    #[default]
     Everybody,
 }
 
 impl Default for DnsSettings {
     fn default() -> Self {
         let name = |text: &str| text.parse().expect("a constant that is a name");
+        let reverse_zones = vec![name("in-addr.arpa"), name("ip6.arpa")];
         Self {
-            zone: name("cluster.local"),
+            zones: vec![name("cluster.local")],
+            fallthrough: Fallthrough::Zones(reverse_zones.clone()),
+            reverse_zones,
+            namespaces: Vec::new(),
+            namespace_labels: None,
+            labels: None,
             ttl: 30,
             pods: PodsMode::default(),
             endpoint_pod_names: false,
             no_endpoints: false,
             ignore_empty_service: false,
-            reverse_zones: vec![name("in-addr.arpa"), name("ip6.arpa")],
-            reverse_fallthrough: true,
             ptr_hostname_only: false,
             own_addresses: Vec::new(),
-            upstreams: Vec::new(),
-            recursion: RecursionClients::default(),
+            startup_timeout: STARTUP_TIMEOUT,
+            api: ApiServer::default(),
             compat_coredns: false,
         }
+    }
+}
+
+impl DnsSettings {
+    /// The domain that PTR records name.
+    pub fn primary_zone(&self) -> &Name {
+        static ROOT: LazyLock<Name> = LazyLock::new(Name::root);
+        self.zones.first().unwrap_or(&ROOT)
+    }
+
+    /// The namespace is one of [`Self::namespaces`].
+    pub(crate) fn exposes(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.iter().any(|exposed| exposed == namespace)
     }
 }
 

@@ -88,12 +88,22 @@ impl Lookup<'_> {
         Found::Done(answer)
     }
 
-    /// The name does not exist; as long as not everything was listed, nobody can know that.
+    /// The name is not known: it goes on to the next plugin, or does not exist. As long as not
+    /// everything was listed, nobody can know that, and the next plugin's NXDOMAIN would be
+    /// remembered.
     fn missing(&self, zone: &Name) -> Found {
-        let soa = self.soa(zone);
+        let goes_on = || self.settings.fallthrough.allows(self.name);
         if !self.snapshot.synced {
+            if self.settings.compat_coredns && goes_on() {
+                return Found::NotMine;
+            }
+            let soa = self.soa(zone);
             return Found::Stop(local_failure(LocalFailure::NotSynced, Some(soa)));
         }
+        if goes_on() {
+            return Found::NotMine;
+        }
+        let soa = self.soa(zone);
         let mut answer = Answer::local(ResponseCode::NXDomain);
         answer.authority.push(soa);
         Found::Done(answer)

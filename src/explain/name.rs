@@ -10,7 +10,7 @@ use sealane_config::model::{ObjectRef, ServiceKey, ServiceKind};
 use sealane_dns::answer::Answer;
 use sealane_dns::lookup::{self, Outcome as Found, Said, Zone};
 use sealane_dns::message::Question;
-use sealane_dns::{DnsSettings, Name};
+use sealane_dns::{DnsConfig, DnsSettings, Name};
 
 use super::model::{Explanation, Mark, Outcome, Phase, Trail};
 use super::query::{DEFAULT_NAMESPACE, NameQuery};
@@ -27,10 +27,9 @@ pub(crate) fn explain(
     resolver: Resolver<'_>,
     query: &NameQuery,
 ) -> Explanation {
-    let settings = resolver.settings;
     let mut trail = Trail::default();
     let text = format!("{} {}", query.name, query.record_type);
-    let candidates = match candidates(settings, query) {
+    let candidates = match candidates(resolver.config, query) {
         Ok(candidates) => candidates,
         Err(why) => {
             trail.step(Phase::Search, Mark::Failed, query.name.clone(), why.clone());
@@ -57,9 +56,9 @@ pub(crate) fn explain(
 /// The DNS server that is asked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resolver<'a> {
-    /// Its settings.
-    pub(crate) settings: &'a DnsSettings,
-    /// Its upstreams are in the settings; otherwise only the server itself knows them.
+    /// What it does.
+    pub(crate) config: &'a DnsConfig,
+    /// Its upstreams are in there; otherwise only the server itself knows them.
     pub(crate) knows_upstreams: bool,
 }
 
@@ -70,7 +69,7 @@ struct End {
 }
 
 /// The names that are tried, in order, and why: as a pod's `/etc/resolv.conf` asks for.
-fn candidates(settings: &DnsSettings, query: &NameQuery) -> Result<Vec<(Name, String)>, String> {
+fn candidates(config: &DnsConfig, query: &NameQuery) -> Result<Vec<(Name, String)>, String> {
     let typed: Name = query
         .name
         .parse()
@@ -83,13 +82,18 @@ fn candidates(settings: &DnsSettings, query: &NameQuery) -> Result<Vec<(Name, St
             "it ends with a dot, so nothing is appended".to_owned(),
         )]);
     }
-    if !asked_by_pod && typed.is_within(&settings.zone) {
+    let Some(settings) = config.kubernetes().next() else {
+        let why = "as it stands: the DNS server has no cluster domain".to_owned();
+        return Ok(vec![(typed, why)]);
+    };
+    let mut zones = settings.zones.iter();
+    if !asked_by_pod && zones.any(|zone| typed.is_within(zone)) {
         return Ok(vec![(typed, "it is fully qualified".to_owned())]);
     }
     let namespace = query.from_namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
     let dots = query.name.matches('.').count();
     let mut names = Vec::new();
-    let zone = settings.zone.to_string();
+    let zone = settings.primary_zone().to_string();
     let zone = zone.trim_end_matches('.');
     for suffix in [
         format!("{namespace}.svc.{zone}"),
@@ -123,15 +127,35 @@ fn ask(
     name: &Name,
     record_type: RecordType,
 ) -> End {
-    let settings = resolver.settings;
+    let Some(block) = resolver.config.block_of(name) else {
+        let why = "no server block has it: REFUSED";
+        trail.step(Phase::Zone, Mark::Failed, name.to_string(), why);
+        return End {
+            outcome: Outcome::Error,
+            summary: format!("REFUSED: {name} is not served"),
+        };
+    };
+    let Some(settings) = &block.plugins.kubernetes else {
+        return forwarded(trail, resolver, name);
+    };
     let question = Question::new(name.clone(), record_type);
     let found = lookup::answer_observed(snapshot, settings, &question, |step| {
         let what = match step.zone {
-            Zone::Cluster => format!("cluster zone {}", settings.zone),
+            Zone::Cluster => format!("cluster zone {}", settings.primary_zone()),
             Zone::Reverse => "reverse zones".to_owned(),
         };
         let (mark, why) = match step.said {
-            Said::NotMine => (Mark::Rejected, format!("{} is not below it", step.name)),
+            Said::NotMine => {
+                let zones = match step.zone {
+                    Zone::Cluster => &settings.zones,
+                    Zone::Reverse => &settings.reverse_zones,
+                };
+                let why = match zones.iter().any(|zone| step.name.is_within(zone)) {
+                    true => format!("{} is not known and falls through", step.name),
+                    false => format!("{} is not below it", step.name),
+                };
+                (Mark::Rejected, why)
+            }
             Said::Alias(target) => (Mark::Chosen, format!("{} stands for {target}", step.name)),
             Said::Answer(_) => (Mark::Chosen, format!("{} is below it", step.name)),
         };
@@ -226,8 +250,16 @@ fn forwarded(trail: &mut Trail, resolver: Resolver<'_>, name: &Name) -> End {
             summary: format!("{name} is forwarded to the upstreams of the DNS server"),
         };
     }
-    let upstreams = resolver.settings.upstreams.iter();
-    let upstreams: Vec<String> = upstreams.map(ToString::to_string).collect();
+    let forward = resolver.config.block_of(name).and_then(|block| {
+        let mut forwards = block.plugins.forward.iter();
+        forwards.find(|forward| forward.takes(name))
+    });
+    let mut upstreams: Vec<String> = Vec::new();
+    if let Some(forward) = forward {
+        upstreams.extend(forward.upstreams.iter().map(ToString::to_string));
+        let files = forward.files.iter();
+        upstreams.extend(files.map(|file| format!("those of {}", file.display())));
+    }
     if upstreams.is_empty() {
         let why = "no zone of ours has it, and no upstream is configured: SERVFAIL";
         trail.step(Phase::Forward, Mark::Failed, name.to_string(), why);
@@ -237,7 +269,7 @@ fn forwarded(trail: &mut Trail, resolver: Resolver<'_>, name: &Name) -> End {
         };
     }
     let list = upstreams.join(", ");
-    let why = format!("no zone of ours has it; asked in this order: {list}");
+    let why = format!("no zone of ours has it; asked: {list}");
     trail.step(Phase::Forward, Mark::Chosen, name.to_string(), why);
     End {
         outcome: Outcome::Served,
@@ -255,7 +287,7 @@ fn object(key: &ServiceKey) -> ObjectRef {
 
 /// The labels of a name left of the cluster's domain, in lower case.
 fn left_of_zone(settings: &DnsSettings, name: &Name) -> Option<Vec<String>> {
-    let (left, _) = name.split_zone(&settings.zone)?;
+    let (left, _) = name.split_longest_zone(&settings.zones)?;
     let lower = name.to_lowercase();
     let labels = lower.labels().take(left);
     Some(

@@ -11,7 +11,7 @@ use futures_util::future::{LocalBoxFuture, join_all};
 use sealane_cluster::network::PodNetwork;
 use sealane_config::Reader;
 use sealane_config::sockets::{HostSockets, tcp_listener};
-use sealane_dns::{DnsServer, DnsSettings};
+use sealane_dns::{ConnectionLimits, DnsConfig, DnsServer, Listener};
 use sealane_ingress::{Gateway, GatewayOptions};
 use sealane_proxy::FlowBudget;
 use sealane_proxy::access::AccessLog;
@@ -105,7 +105,9 @@ pub(crate) struct Pod {
 #[derive(Clone)]
 pub(crate) struct Dns {
     /// What is answered.
-    pub(crate) settings: Arc<DnsSettings>,
+    pub(crate) config: Arc<DnsConfig>,
+    /// The connections of clients, counted for all workers together.
+    pub(crate) connections: sealane_dns::Connections,
     /// More addresses, in the workers' namespace.
     pub(crate) inside: Vec<SocketAddr>,
     /// Go on without those of them that cannot be had.
@@ -365,7 +367,7 @@ impl Worker {
         parts: &mut Vec<Part>,
     ) -> anyhow::Result<()> {
         let (reader, host) = (self.work.reader.clone(), self.work.sockets.clone());
-        let server = DnsServer::new(reader, host, Arc::clone(&dns.settings));
+        let server = DnsServer::new(reader, host, &dns.config);
         let mut pairs: Vec<(UdpSocket, TcpListener)> = Vec::new();
         pairs.extend(sockets.map(|sockets| (sockets.udp, sockets.tcp)));
         for addr in &dns.inside {
@@ -379,9 +381,13 @@ impl Worker {
         }
         for (udp, tcp) in pairs {
             let (datagrams, drain) = (server.clone(), self.drain.clone());
-            let datagrams = async move { datagrams.serve_udp(udp, drain).await };
+            let datagrams = async move { datagrams.serve_udp(Listener::CLUSTER, udp, drain).await };
             let (connections, drain) = (server.clone(), self.drain.clone());
-            let connections = async move { connections.serve_tcp(tcp, drain).await };
+            let limits = ConnectionLimits::new(dns.connections.clone(), None);
+            let connections = async move {
+                let served = connections.serve_tcp(Listener::CLUSTER, tcp, limits, drain);
+                served.await
+            };
             let both = async move {
                 tokio::try_join!(datagrams, connections).context("cannot serve DNS")?;
                 Ok(())

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use sealane_cluster::network::{INTERCEPT_MARK, PodNetwork};
 use sealane_config::Reader;
 use sealane_config::sockets::HostSockets;
-use sealane_dns::DnsSettings;
+use sealane_dns::{DnsConfig, DnsSettings};
 use sealane_ingress::{GatewayOptions, tls};
 use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::{Barred, Connector};
@@ -75,11 +75,14 @@ pub(super) fn work(
             },
         }),
         dns: Some(Dns {
-            settings: Arc::new(DnsSettings {
-                upstreams: sealane_dns::upstreams_from_resolv_conf(&resolv_conf, &own),
-                own_addresses: vec![addresses.dns],
-                ..DnsSettings::default()
-            }),
+            config: Arc::new(DnsConfig::cluster(
+                DnsSettings {
+                    own_addresses: vec![addresses.dns],
+                    ..DnsSettings::default()
+                },
+                sealane_dns::upstreams_from_resolv_conf(&resolv_conf, &own),
+            )),
+            connections: sealane_dns::Connections::default(),
             inside: inside.map(|ip| SocketAddr::new(ip, DNS_PORT)).to_vec(),
             // Without a namespace of its own port 53 may be somebody else's, or root's.
             inside_is_optional: matches!(network, PodNetwork::Loopback(_)),

@@ -1,5 +1,6 @@
 //! Settings of forwarding.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,6 +66,18 @@ pub enum Upstream {
     Tls(SocketAddr, Option<String>),
     /// DNS over HTTPS: where it is reached, and its URL.
     Https(SocketAddr, String),
+}
+
+impl fmt::Display for Upstream {
+    /// As in a Corefile.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(addr) => addr.fmt(f),
+            Self::Tls(addr, None) => write!(f, "tls://{addr}"),
+            Self::Tls(addr, Some(name)) => write!(f, "tls://{addr}%{name}"),
+            Self::Https(_, url) => f.write_str(url),
+        }
+    }
 }
 
 /// How plain upstreams are asked.

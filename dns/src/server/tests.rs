@@ -16,6 +16,8 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::*;
+use crate::settings::DnsSettings;
+use crate::testing::upstream::Upstream;
 use crate::udp::bind_udp;
 
 /// How long a test waits for what has to come.
@@ -34,25 +36,40 @@ struct Running {
     tasks: Vec<JoinHandle<io::Result<()>>>,
 }
 
-fn server(snapshot: Snapshot, settings: DnsSettings) -> (Publisher, DnsServer) {
+impl From<DnsSettings> for DnsConfig {
+    fn from(settings: DnsSettings) -> Self {
+        Self::cluster(settings, Vec::new())
+    }
+}
+
+fn forwarding_to(upstream: &Upstream) -> DnsConfig {
+    DnsConfig::cluster(DnsSettings::default(), vec![upstream.addr])
+}
+
+fn server(snapshot: Snapshot, config: impl Into<DnsConfig>) -> (Publisher, DnsServer) {
     let (mut publisher, reader) = snapshot::channel();
     publisher.publish(snapshot);
-    let server = DnsServer::new(reader, HostSockets::here(), Arc::new(settings));
+    let server = DnsServer::new(reader, HostSockets::here(), &config.into());
     (publisher, server)
 }
 
 impl Running {
-    async fn start(snapshot: Snapshot, settings: DnsSettings) -> Self {
-        let (publisher, server) = server(snapshot, settings);
+    async fn start(snapshot: Snapshot, config: impl Into<DnsConfig>) -> Self {
+        let (publisher, server) = server(snapshot, config);
         let socket = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (udp, tcp) = (socket.local_addr().unwrap(), listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         let (by_udp, by_tcp) = (server.clone(), server);
+        let limits = ConnectionLimits::default();
         let (stop_udp, stop_tcp) = (shutdown.clone(), shutdown.clone());
         let tasks = vec![
-            spawn_local(async move { by_udp.serve_udp(socket, stop_udp).await }),
-            spawn_local(async move { by_tcp.serve_tcp(listener, stop_tcp).await }),
+            spawn_local(async move { by_udp.serve_udp(Listener::CLUSTER, socket, stop_udp).await }),
+            spawn_local(async move {
+                by_tcp
+                    .serve_tcp(Listener::CLUSTER, listener, limits, stop_tcp)
+                    .await
+            }),
         ];
         Self {
             udp,

@@ -11,7 +11,7 @@
 //! | ENDPOINT SERVICE NAMESPACE `svc` | that endpoint |
 //! | `_PROTOCOL` SERVICE NAMESPACE `svc` | nothing but names below |
 //! | `_PORT _PROTOCOL` SERVICE NAMESPACE `svc` | SRV; as CoreDNS also addresses, and without underscores |
-//! | `1-2-3-4` NAMESPACE `pod` | that address |
+//! | `1-2-3-4` NAMESPACE `pod` | that address; as CoreDNS also with one or two labels before it |
 //!
 //! A name that exists never is NXDOMAIN, whatever type is asked for: some resolvers take NXDOMAIN
 //! for AAAA as the end of the search for A too (RFC 8020, musl).
@@ -40,7 +40,7 @@ const VERSION: &[u8] = b"1.1.0";
 const VERSION_TTL: u32 = 28_800;
 
 pub(super) fn find(lookup: &Lookup<'_>) -> Found {
-    let Some((left, zone)) = lookup.name.split_zone(&lookup.settings.zone) else {
+    let Some((left, zone)) = lookup.name.split_longest_zone(&lookup.settings.zones) else {
         return Found::NotMine;
     };
     let lower = lookup.name.to_lowercase();
@@ -63,7 +63,7 @@ pub(super) fn find(lookup: &Lookup<'_>) -> Found {
         ["ns", "dns"] => name_server(lookup, &zone),
         [namespace, "svc"] if has_namespace(lookup, namespace) => bare(lookup, &zone),
         [namespace, "pod"] if has_pods(lookup, namespace) => bare(lookup, &zone),
-        [label, namespace, "pod"] if has_pods(lookup, namespace) => pod(lookup, &zone, label),
+        [.., label, namespace, "pod"] if has_pods(lookup, namespace) => pod(lookup, &zone, label),
         [ref below @ .., name, namespace, "svc"] => {
             let Some(service) = service(lookup, namespace, name) else {
                 return absent(lookup, &zone);
@@ -81,7 +81,7 @@ pub(super) fn find(lookup: &Lookup<'_>) -> Found {
 }
 
 fn has_namespace(lookup: &Lookup<'_>, namespace: &str) -> bool {
-    lookup.snapshot.namespaces.contains_key(namespace)
+    lookup.settings.exposes(namespace) && lookup.snapshot.namespaces.contains_key(namespace)
 }
 
 fn has_pods(lookup: &Lookup<'_>, namespace: &str) -> bool {
@@ -89,6 +89,9 @@ fn has_pods(lookup: &Lookup<'_>, namespace: &str) -> bool {
 }
 
 fn service<'a>(lookup: &Lookup<'a>, namespace: &str, name: &str) -> Option<&'a Service> {
+    if !lookup.settings.exposes(namespace) {
+        return None;
+    }
     let (namespace, ()) = lookup.snapshot.namespaces.get_key_value(namespace)?;
     let key = ServiceKey {
         namespace: Arc::clone(namespace),
@@ -126,8 +129,7 @@ fn apex(lookup: &Lookup<'_>, zone: &Name) -> Found {
     match lookup.record_type {
         RecordType::SOA => lookup.records(zone, vec![lookup.soa(zone)]),
         RecordType::NS => {
-            let configured = &lookup.settings.zone;
-            if lookup.settings.compat_coredns && zone != configured {
+            if lookup.settings.compat_coredns && !lookup.settings.zones.contains(zone) {
                 return lookup.no_data(zone);
             }
             let mut answer = Answer::local(ResponseCode::NoError);
@@ -309,6 +311,7 @@ fn protocol(label: &str) -> Option<Protocol> {
     match label {
         "tcp" => Some(Protocol::Tcp),
         "udp" => Some(Protocol::Udp),
+        "sctp" => Some(Protocol::Sctp),
         _ => None,
     }
 }

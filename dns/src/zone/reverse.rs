@@ -9,17 +9,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::rr::RecordType;
 
+use sealane_config::model::ServiceKey;
+
 use super::{Found, Lookup, endpoint};
 use crate::name::{Labels, Name};
-use crate::rcode::{LocalFailure, local_failure};
 use crate::record::{RData, Record};
 
 pub(super) fn find(lookup: &Lookup<'_>) -> Found {
-    let zones = lookup.settings.reverse_zones.iter();
-    let Some((left, zone)) = zones
-        .filter_map(|zone| lookup.name.split_zone(zone))
-        .min_by_key(|(left, _)| *left)
-    else {
+    let zones = &lookup.settings.reverse_zones;
+    let Some((left, zone)) = lookup.name.split_longest_zone(zones) else {
         return Found::NotMine;
     };
     let names = address(lookup.name).map_or_else(Vec::new, |addr| names(lookup, addr));
@@ -29,28 +27,19 @@ pub(super) fn find(lookup: &Lookup<'_>) -> Found {
             _ => lookup.no_data(&zone),
         };
     }
-    let settings = lookup.settings;
-    if !lookup.snapshot.synced && !settings.compat_coredns {
-        return Found::Stop(local_failure(
-            LocalFailure::NotSynced,
-            Some(lookup.soa(&zone)),
-        ));
-    }
-    match (settings.reverse_fallthrough, left) {
-        (true, _) => Found::NotMine,
-        (false, 0) if lookup.record_type == RecordType::SOA => {
-            lookup.records(&zone, vec![lookup.soa(&zone)])
-        }
-        (false, 0) => lookup.no_data(&zone),
-        (false, _) => lookup.missing(&zone),
+    match (left, lookup.record_type) {
+        (0, RecordType::SOA) => lookup.records(&zone, vec![lookup.soa(&zone)]),
+        (0, _) => lookup.no_data(&zone),
+        _ => lookup.missing(&zone),
     }
 }
 
 /// PTR records of an address.
 fn names(lookup: &Lookup<'_>, addr: IpAddr) -> Vec<Record> {
     let snapshot = lookup.snapshot;
-    let zone = &lookup.settings.zone;
-    if let Some(service) = snapshot.cluster_ips.get(&addr) {
+    let zone = lookup.settings.primary_zone();
+    let exposed = |key: &&ServiceKey| lookup.settings.exposes(&key.namespace);
+    if let Some(service) = snapshot.cluster_ips.get(&addr).filter(exposed) {
         let name = Name::prepend([&*service.name, &*service.namespace, "svc"], zone);
         return name
             .into_iter()
@@ -60,6 +49,7 @@ fn names(lookup: &Lookup<'_>, addr: IpAddr) -> Vec<Record> {
     let services = snapshot.endpoint_ips.get(&addr);
     let services = services.filter(|_| !lookup.settings.no_endpoints);
     let services = services.into_iter().flat_map(|keys| keys.iter());
+    let services = services.filter(exposed);
     let mut found: Vec<(bool, Name)> = services
         .filter_map(|key| snapshot.services.get(key))
         .flat_map(|service| {

@@ -1,3 +1,4 @@
+use crate::config::Fallthrough;
 use crate::name::Name;
 use crate::settings::{DnsSettings, reverse_zones};
 use crate::testing::{World, ask_with};
@@ -23,7 +24,7 @@ const ONE_V6: &str = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.
 
 fn strict() -> DnsSettings {
     DnsSettings {
-        reverse_fallthrough: false,
+        fallthrough: Fallthrough::No,
         ..DnsSettings::default()
     }
 }

@@ -7,13 +7,6 @@ use super::*;
 use crate::testing::World;
 use crate::testing::upstream::{React, Upstream, reply, web};
 
-fn forwarding_to(upstream: &Upstream) -> DnsSettings {
-    DnsSettings {
-        upstreams: vec![upstream.addr],
-        ..DnsSettings::default()
-    }
-}
-
 fn services(names: &[&str]) -> Snapshot {
     let mut world = World::new();
     for name in names {
@@ -243,11 +236,12 @@ async fn reliability_b28_strangers_get_no_recursion() {
     local(async {
         let upstream = Upstream::start(web).await;
         let (_publisher, server) = server(services(&["svc1"]), forwarding_to(&upstream));
+        let front = server.front(Listener::CLUSTER);
         let start = |name, client: &str| {
             let message = query(name, "A").to_vec().unwrap();
             let mut out = Vec::new();
-            let client = client.parse().unwrap();
-            let step = server.start(&message, client, Transport::Udp, &mut out);
+            let client = SocketAddr::new(client.parse().unwrap(), 4321);
+            let step = front.start(&message, client, Transport::Udp, &mut out);
             match step {
                 Step::Replied => Some(Message::from_vec(&out).unwrap().metadata.response_code),
                 Step::Later(_) => None,
@@ -336,7 +330,8 @@ async fn replies_come_from_the_address_that_was_asked() {
             let (_publisher, server) = server(services(&["svc1"]), forwarding_to(&upstream));
             let shutdown = CancellationToken::new();
             let stop = shutdown.clone();
-            let task = spawn_local(async move { server.serve_udp(socket, stop).await });
+            let task =
+                spawn_local(async move { server.serve_udp(Listener::CLUSTER, socket, stop).await });
             for ip in asked {
                 let addr = SocketAddr::new(ip.parse().unwrap(), port);
                 let any = if addr.is_ipv4() {
@@ -385,7 +380,10 @@ async fn shutdown_answers_what_has_arrived() {
         }
         let shutdown = CancellationToken::new();
         shutdown.cancel();
-        server.serve_udp(socket, shutdown).await.unwrap();
+        server
+            .serve_udp(Listener::CLUSTER, socket, shutdown)
+            .await
+            .unwrap();
         for n in 0..100 {
             let reply = Message::from_vec(&receive(&client).await).unwrap();
             assert_eq!(reply.answers.len(), 1, "reply {n}");

@@ -125,10 +125,7 @@ async fn reliability_b26_vectors() {
     let data: Value = serde_json::from_str(text).unwrap();
     local(async {
         let upstream = Upstream::start(web).await;
-        let settings = DnsSettings {
-            upstreams: vec![upstream.addr],
-            ..DnsSettings::default()
-        };
+        let settings = forwarding_to(&upstream);
         let snapshot = World::new().cluster_ip("svc1", &["10.0.0.1"], &[]).build();
         let server = Running::start(snapshot, settings).await;
         let mut failed = Vec::new();
