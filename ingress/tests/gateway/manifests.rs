@@ -16,7 +16,7 @@ pub(crate) const NGINX: &str = "nginx.ingress.kubernetes.io";
 
 /// Objects that a gateway serves.
 pub(crate) struct Manifests {
-    compiler: Compiler,
+    compiler: Box<Compiler>,
     names: Names,
 }
 
@@ -30,7 +30,7 @@ impl Manifests {
         };
         let class =
             json!({"metadata": {"name": "nginx"}, "spec": {"controller": options.controller}});
-        let mut compiler = Compiler::new(options, None);
+        let mut compiler = Box::new(Compiler::new(options, None));
         let class = ClassRecord::read(serde_json::from_value(class).unwrap());
         let set = Delta::Set(ObjectKey::new("", "nginx"), Ok(Some(class)));
         compiler.apply(Change::Classes(set), Instant::now());
