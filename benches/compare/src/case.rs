@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::load::{self, Served};
+use crate::names;
 use crate::peers::Running;
 use crate::report::Sample;
 use crate::stage::Stage;
@@ -32,12 +33,15 @@ pub(crate) enum Case {
     ScalingEndpoints,
     /// As `http1`, with one worker and with two (that share CPUs with the load)
     ScalingWorkers,
+    /// DNS over UDP: A, AAAA and SRV of Services with cluster IP, and names that do not exist
+    Dns,
 }
 
 /// What is configured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variant {
     pub(crate) name: &'static str,
+    /// Hosts of the gateway, or Services of a DNS server.
     pub(crate) hosts: usize,
     pub(crate) endpoints: usize,
     pub(crate) workers: usize,
@@ -56,7 +60,7 @@ const ONE_HOST: Variant = Variant { hosts: 1, ..USUAL };
 const IDLE: usize = 10_000;
 
 impl Case {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Http1,
         Self::Body,
         Self::TcpPingPong,
@@ -66,6 +70,7 @@ impl Case {
         Self::ScalingHosts,
         Self::ScalingEndpoints,
         Self::ScalingWorkers,
+        Self::Dns,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -79,6 +84,7 @@ impl Case {
             Self::ScalingHosts => "scaling-hosts",
             Self::ScalingEndpoints => "scaling-endpoints",
             Self::ScalingWorkers => "scaling-workers",
+            Self::Dns => "dns",
         }
     }
 
@@ -126,6 +132,17 @@ impl Case {
                     ..USUAL
                 },
             ],
+            Self::Dns => &[
+                Variant {
+                    name: "1,000 Services",
+                    ..USUAL
+                },
+                Variant {
+                    name: "10,000 Services",
+                    hosts: 10_000,
+                    ..USUAL
+                },
+            ],
         }
     }
 
@@ -140,7 +157,8 @@ impl Case {
             | Self::IdleMemory
             | Self::ScalingHosts
             | Self::ScalingEndpoints
-            | Self::ScalingWorkers => None,
+            | Self::ScalingWorkers
+            | Self::Dns => None,
         }
     }
 
@@ -168,6 +186,7 @@ impl Case {
             Self::TcpPingPong => load::ping_pong(addr, 64, time),
             Self::TcpBulk => load::bulk(addr, 8, time),
             Self::Connections | Self::IdleMemory => load::connections(addr, 16, time),
+            Self::Dns => load::dns(addr, &names::questions(variant.hosts), time),
         }
     }
 

@@ -54,6 +54,7 @@ pub(crate) struct Stage {
     pub(crate) sealane: PathBuf,
     pub(crate) envoy: PathBuf,
     pub(crate) pingora: PathBuf,
+    pub(crate) coredns: PathBuf,
     next_port: AtomicU16,
 }
 
@@ -93,6 +94,7 @@ impl Stage {
             sealane,
             envoy: options.envoy.clone(),
             pingora: options.pingora.clone(),
+            coredns: options.coredns.clone(),
             next_port: AtomicU16::new(7000),
         })
     }
