@@ -20,6 +20,7 @@ mod names;
 mod peers;
 mod process;
 mod report;
+mod services;
 mod stage;
 
 use std::path::PathBuf;
@@ -71,7 +72,7 @@ struct Options {
         default_value = "benches/peers/pingora/target/release/pingora-peer"
     )]
     pingora: PathBuf,
-    /// The coredns program
+    /// The CoreDNS program
     #[arg(long, default_value = "target/coredns/bin/coredns")]
     coredns: PathBuf,
 }

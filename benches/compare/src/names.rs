@@ -1,114 +1,94 @@
-//! The Services of the DNS case, and the questions about them.
+//! The resolver behind the DNS servers that forward: has an address for every name, at once.
 
-use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{SocketAddr, UdpSocket};
 
-use crate::load::{self, Question};
-use crate::process::Program;
+use anyhow::Context as _;
 
-/// Namespaces that they are in.
-const NAMESPACES: usize = 10;
-/// Services of one file, which has a limit.
-const FILE: usize = 1000;
-/// The first cluster IP.
-const FIRST: Ipv4Addr = Ipv4Addr::new(10, 96, 1, 0);
-/// Between one question and the next: prime to the number of questions, so that all are asked, kinds
-/// mixed and no name twice in a row.
-const STEP: usize = 7919;
+use crate::stage::BACKENDS;
 
-/// Types of records.
-const A: u16 = 1;
-const AAAA: u16 = 28;
-const SRV: u16 = 33;
-/// A code.
-const NXDOMAIN: u8 = 3;
+/// Its port.
+const PORT: u16 = 9053;
 
-/// A Service with a cluster IP and the TCP port `http`.
-pub(crate) struct Service {
-    index: usize,
-    pub(crate) ip: Ipv4Addr,
-}
+/// Seconds for which its answers may be kept.
+const TTL: u32 = 3600;
 
-impl Service {
-    fn namespace(&self) -> String {
-        format!("ns-{}", self.index % NAMESPACES)
-    }
+/// Length of a message's header.
+const HEADER: usize = 12;
 
-    /// Its DNS name, without the final dot.
-    pub(crate) fn name(&self) -> String {
-        format!("svc-{}.{}.svc.cluster.local", self.index, self.namespace())
-    }
+/// Type A.
+const A: [u8; 2] = [0, 1];
 
-    fn questions(&self) -> [Question; 4] {
-        let name = self.name();
-        [
-            Question::new(&name, A, 0, 1),
-            Question::new(&name, AAAA, 0, 0),
-            Question::new(&format!("_http._tcp.{name}"), SRV, 0, 1),
-            Question::new(&format!("no-{name}"), A, NXDOMAIN, 0),
-        ]
-    }
-}
+/// OPT record without options that announces 1232 bytes.
+const OPT: [u8; 11] = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
 
-/// So many Services.
-pub(crate) fn services(count: usize) -> impl Iterator<Item = Service> {
-    (0..count).map(|index| Service {
-        index,
-        ip: Ipv4Addr::from(u32::from(FIRST) + index as u32),
-    })
-}
-
-/// One of each kind for each Service, in an order that mixes them.
-pub(crate) fn questions(count: usize) -> Vec<Question> {
-    let all: Vec<Question> = services(count).flat_map(|s| s.questions()).collect();
-    let mixed = (0..all.len()).map(|index| all[index * STEP % all.len()].clone());
-    mixed.collect()
-}
-
-/// Files that make the Services, namespaces first.
-pub(crate) fn manifests(count: usize) -> impl Iterator<Item = String> {
-    let mut namespaces = String::new();
-    for index in 0..NAMESPACES {
-        let _ = writeln!(
-            namespaces,
-            "---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: ns-{index}}}"
-        );
-    }
-    let all: Vec<Service> = services(count).collect();
-    let files: Vec<String> = all.chunks(FILE).map(of_file).collect();
-    std::iter::once(namespaces).chain(files)
-}
-
-fn of_file(services: &[Service]) -> String {
-    let mut text = String::new();
-    for service in services {
-        let _ = writeln!(
-            text,
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: svc-{}, namespace: {}}}\n\
-             spec: {{clusterIP: {}, ports: [{{name: http, port: 80}}]}}",
-            service.index,
-            service.namespace(),
-            service.ip
-        );
-    }
-    text
-}
-
-/// Waits until every file's Services are answered for.
+/// Starts it once, for the life of the process, and returns where it is.
 ///
 /// # Errors
-/// The program ended, or it takes too long.
-pub(crate) fn wait_until_served(
-    program: &mut Program,
-    addr: SocketAddr,
-    count: usize,
-) -> anyhow::Result<()> {
-    program.listens(addr)?;
-    let all: Vec<Service> = services(count).collect();
-    for service in all.iter().rev().step_by(FILE) {
-        for question in &service.questions() {
-            program.until(|| load::is_answered(addr, question))?;
+/// Its port is taken.
+pub(crate) fn start() -> anyhow::Result<SocketAddr> {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    let addr = SocketAddr::from((BACKENDS[0], PORT));
+    let mut result = Ok(());
+    ONCE.call_once(|| {
+        result = UdpSocket::bind(addr).map(|socket| {
+            std::thread::spawn(move || serve(&socket));
+        });
+    });
+    result.context("the resolver did not start")?;
+    Ok(addr)
+}
+
+fn serve(socket: &UdpSocket) {
+    let mut query = [0; 512];
+    while let Ok((length, client)) = socket.recv_from(&mut query) {
+        if let Some(reply) = reply(&query[..length]) {
+            // A client that is gone asks again or does not care.
+            let _ = socket.send_to(&reply, client);
         }
     }
-    Ok(())
+}
+
+/// The reply to a query with one question.
+fn reply(query: &[u8]) -> Option<Vec<u8>> {
+    let mut end = HEADER;
+    while *query.get(end)? != 0 {
+        end += usize::from(query[end]) + 1;
+    }
+    let record_type = query.get(end + 1..end + 3)?;
+    let question = query.get(HEADER..end + 5)?;
+    let has_address = record_type == A;
+    let has_opt = query[11] > 0;
+    let mut reply = Vec::with_capacity(query.len() + 32);
+    reply.extend_from_slice(&query[..2]);
+    // QR, RD, RA.
+    reply.extend_from_slice(&[0x81, 0x80]);
+    reply.extend_from_slice(&[0, 1, 0, has_address.into(), 0, 0, 0, has_opt.into()]);
+    reply.extend_from_slice(question);
+    if has_address {
+        reply.extend_from_slice(&[0xc0, HEADER as u8, 0, 1, 0, 1]);
+        reply.extend_from_slice(&TTL.to_be_bytes());
+        reply.extend_from_slice(&[0, 4, 192, 0, 2, 1]);
+    }
+    if has_opt {
+        reply.extend_from_slice(&OPT);
+    }
+    Some(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Question;
+
+    #[test]
+    fn addresses_have_a_record_and_other_types_none() {
+        let mut query = Question::new("a.test", 1, 0, 1).message;
+        query[..2].copy_from_slice(&[7, 8]);
+        let found = reply(&query).expect("a query");
+        assert_eq!(found[..12], [7, 8, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        assert!(found.ends_with(&[0, 4, 192, 0, 2, 1]));
+        let none = reply(&Question::new("a.test", 28, 0, 0).message).expect("a query");
+        assert_eq!(none[7], 0);
+        assert_eq!(reply(&query[..14]), None);
+    }
 }

@@ -1,4 +1,4 @@
-//! The proxies, each with a configuration that has what is measured and no more.
+//! The proxies and DNS servers, each with a configuration that has what is measured and no more.
 
 mod coredns;
 mod envoy;
@@ -30,7 +30,7 @@ pub(crate) enum Peer {
     Envoy,
     /// A proxy of 40 lines on the crate: benches/peers/pingora
     Pingora,
-    /// Built with `go install github.com/coredns/coredns@v1.12.4`
+    /// From its Go module
     Coredns,
     /// Debian's
     Unbound,
@@ -59,14 +59,14 @@ impl Peer {
         }
     }
 
-    /// Whether it can be measured: Debian's nginx relays TCP only with another package, and the
-    /// pingora peer not at all.
+    /// Whether it can be measured: proxies are no DNS servers, Debian's nginx relays TCP only with
+    /// another package, and the pingora peer not at all.
     pub(crate) fn knows(self, case: Case) -> bool {
         match self {
             Self::Sealane => true,
-            Self::Coredns | Self::Unbound => case == Case::Dns,
-            Self::Nginx | Self::Pingora => case != Case::Dns && case.tcp_port().is_none(),
-            Self::Haproxy | Self::Envoy => case != Case::Dns,
+            Self::Coredns | Self::Unbound => case.is_dns(),
+            Self::Nginx | Self::Pingora => !case.is_dns() && case.tcp_port().is_none(),
+            Self::Haproxy | Self::Envoy => !case.is_dns(),
         }
     }
 
@@ -86,8 +86,8 @@ impl Peer {
             Self::Haproxy => haproxy::start(stage, case, variant),
             Self::Envoy => envoy::start(stage, case, variant),
             Self::Pingora => pingora::start(stage, case, variant),
-            Self::Coredns => coredns::start(stage, variant),
-            Self::Unbound => unbound::start(stage, variant),
+            Self::Coredns => coredns::start(stage, case, variant),
+            Self::Unbound => unbound::start(stage, case, variant),
         }
     }
 }

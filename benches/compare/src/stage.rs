@@ -94,7 +94,8 @@ impl Stage {
             sealane,
             envoy: options.envoy.clone(),
             pingora: options.pingora.clone(),
-            coredns: options.coredns.clone(),
+            // It runs in a directory of its own.
+            coredns: std::path::absolute(&options.coredns)?,
             next_port: AtomicU16::new(7000),
         })
     }
