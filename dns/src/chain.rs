@@ -28,7 +28,7 @@ use crate::cache::{Cache, Served};
 use crate::config::ServerBlock;
 use crate::forward::{Forward, ForwardError, ForwardPlan, ForwardPlans};
 use crate::lookup::{self, Outcome};
-use crate::message::{Query, Question};
+use crate::message::{Edns, Query, Question};
 use crate::metrics::labels::server_label;
 use crate::metrics::{CacheMetrics, Metrics};
 use crate::name::Name;
@@ -170,6 +170,15 @@ impl Chain {
                 let fetch = Fetch::new(query, question, stream);
                 Remote::Ask(self.resolver.clone(), fetch, stale)
             }
+        }
+    }
+
+    /// Puts into an OPT record what the block says of itself (`bufsize`, `nsid`).
+    pub(crate) fn describe(&self, edns: &mut Edns) {
+        let plugins = &self.block.plugins;
+        edns.our_size = plugins.bufsize;
+        if edns.wants_nsid {
+            edns.nsid.clone_from(&plugins.nsid);
         }
     }
 

@@ -14,6 +14,7 @@ mod autopath;
 pub mod cache;
 mod chain;
 pub mod config;
+mod cookie;
 pub mod corefile;
 pub mod forward;
 mod https;

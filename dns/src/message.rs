@@ -8,7 +8,7 @@
 //! |---|---|
 //! | shorter than a header, or a response | silence: a reply to a reply could loop |
 //! | opcode other than QUERY | NOTIMP, header only |
-//! | other counts than 1, 0, 0, few; bad name; cut off; class 0; two OPTs; OPT elsewhere | FORMERR, header only |
+//! | other counts than 1, 0, 0, few; bad name; cut off; class 0; two OPTs; OPT elsewhere; bad cookie | FORMERR, header only |
 //! | class CH, HS, …; AXFR and IXFR | REFUSED |
 //! | EDNS version above 0 | BADVERS with OPT |
 //! | bytes after the message | ignored |
@@ -46,6 +46,10 @@ pub(crate) mod class {
 
 /// EDNS options.
 pub(crate) mod option {
+    /// NSID (RFC 5001).
+    pub(crate) const NSID: u16 = 3;
+    /// COOKIE (RFC 7873).
+    pub(crate) const COOKIE: u16 = 10;
     /// edns-tcp-keepalive (RFC 7828).
     pub(crate) const KEEPALIVE: u16 = 11;
     /// Extended DNS error (RFC 8914).
@@ -74,8 +78,8 @@ impl Question {
     }
 }
 
-/// The OPT record of a query (RFC 6891).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The OPT record of a query (RFC 6891), and what is said to it in the reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edns {
     /// Largest UDP message that the client takes, bytes, as it says.
     pub udp_size: u16,
@@ -83,7 +87,24 @@ pub struct Edns {
     pub dnssec_ok: bool,
     /// Asks how long an idle connection is kept.
     pub keepalive: bool,
+    /// Asks what the server calls itself (RFC 5001).
+    pub wants_nsid: bool,
+    /// The client's cookie (RFC 7873).
+    pub cookie: Option<[u8; CLIENT_COOKIE]>,
+    /// Largest UDP message that we send and take, bytes, if it is not the usual one.
+    pub our_size: Option<u16>,
+    /// What the server calls itself, for a client that wants to know.
+    pub nsid: Option<String>,
+    /// The server's cookie for a client that sent one.
+    pub server_cookie: Option<[u8; SERVER_COOKIE]>,
 }
+
+/// Length of a client's cookie (RFC 7873 section 4.1).
+pub const CLIENT_COOKIE: usize = 8;
+/// Length of our cookies (RFC 9018 section 4).
+pub const SERVER_COOKIE: usize = 16;
+/// Lengths that a server's cookie can have (RFC 7873 section 4.2).
+const SERVER_COOKIES: std::ops::RangeInclusive<usize> = 8..=32;
 
 /// A query that can be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +127,7 @@ impl Query {
 
     /// DO is set.
     pub fn dnssec_ok(&self) -> bool {
-        self.edns.is_some_and(|edns| edns.dnssec_ok)
+        self.edns.as_ref().is_some_and(|edns| edns.dnssec_ok)
     }
 
     /// RD is set.
@@ -243,25 +264,38 @@ fn additional_records(
             return Err(Malformed);
         }
         version = (ttl >> 16) as u8;
-        found = Some(Edns {
+        let mut edns = Edns {
             udp_size: class,
             dnssec_ok: ttl & 0x8000 != 0,
-            keepalive: has_keepalive(data)?,
-        });
+            ..Edns::default()
+        };
+        read_options(data, &mut edns)?;
+        found = Some(edns);
     }
     Ok((found, version))
 }
 
-/// Walks the options of an OPT record.
-fn has_keepalive(data: &[u8]) -> Result<bool, Malformed> {
+/// Walks the options of an OPT record. Those that are not known are passed over.
+fn read_options(data: &[u8], edns: &mut Edns) -> Result<(), Malformed> {
     let mut cursor = Cursor::new(data, 0);
-    let mut keepalive = false;
     while cursor.position() < data.len() {
-        keepalive |= cursor.u16()? == option::KEEPALIVE;
+        let code = cursor.u16()?;
         let length = cursor.u16()?;
-        cursor.bytes(usize::from(length))?;
+        let data = cursor.bytes(usize::from(length))?;
+        match code {
+            option::KEEPALIVE => edns.keepalive = true,
+            option::NSID => edns.wants_nsid = true,
+            option::COOKIE => {
+                let (client, server) = data.split_first_chunk().ok_or(Malformed)?;
+                if !server.is_empty() && !SERVER_COOKIES.contains(&server.len()) {
+                    return Err(Malformed);
+                }
+                edns.cookie = Some(*client);
+            }
+            _ => {}
+        }
     }
-    Ok(keepalive)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -296,7 +296,7 @@ fn message_of(bytes: &[u8]) -> Result<&[u8], ProtocolError> {
         return Err(ProtocolError);
     }
     match message::parse(query) {
-        Ok(query) if query.edns.is_some_and(|edns| edns.keepalive) => Err(ProtocolError),
+        Ok(query) if query.edns.as_ref().is_some_and(|edns| edns.keepalive) => Err(ProtocolError),
         _ => Ok(query),
     }
 }

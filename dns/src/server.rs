@@ -23,10 +23,11 @@ use crate::autopath::Search;
 use crate::cache::Served;
 use crate::chain::{Asked, Chain, Local, Remote, Reply, unpack};
 use crate::config::{DnsConfig, Listener};
+use crate::cookie::CookieSecret;
 use crate::forward::ForwardError;
 use crate::limit::ConnectionLimits;
 use crate::lookup::MAX_ALIASES;
-use crate::message::{self, Question};
+use crate::message::{self, Question, Rejected};
 use crate::name::Name;
 use crate::rcode::{LocalFailure, forward_failure, local_failure};
 use crate::record::Record;
@@ -52,6 +53,7 @@ struct Inner {
     /// What each listener in use serves; replaced when there is a new configuration.
     routes: RefCell<HashMap<Listener, Rc<RefCell<Routes>>>>,
     dropped: Rc<udp::Dropped>,
+    cookies: Rc<CookieSecret>,
 }
 
 /// The zones of a listener, those with most labels first.
@@ -122,6 +124,7 @@ impl DnsServer {
                 chains: RefCell::default(),
                 routes: RefCell::default(),
                 dropped: Rc::default(),
+                cookies: Rc::new(CookieSecret::random()),
             }),
         };
         server.reconfigure(config);
@@ -230,6 +233,7 @@ impl DnsServer {
             reader: self.inner.reader.clone(),
             routes: Rc::clone(routes),
             dropped: Rc::clone(&self.inner.dropped),
+            cookies: Rc::clone(&self.inner.cookies),
         }
     }
 
@@ -252,6 +256,7 @@ pub(crate) struct Front {
     reader: Reader,
     routes: Rc<RefCell<Routes>>,
     dropped: Rc<udp::Dropped>,
+    cookies: Rc<CookieSecret>,
 }
 
 impl Front {
@@ -275,7 +280,14 @@ impl Front {
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Step {
-        let query = match message::parse(message) {
+        let mut parsed = message::parse(message);
+        if let Ok(query) | Err(Rejected::Code(query, _)) = &mut parsed
+            && let Some(edns) = &mut query.edns
+            && let Some(cookie) = &edns.cookie
+        {
+            edns.server_cookie = Some(self.cookies.cookie(cookie, client.ip()));
+        }
+        let mut query = match parsed {
             Ok(query) => query,
             Err(rejected) => {
                 let before = out.len();
@@ -286,7 +298,11 @@ impl Front {
                 };
             }
         };
-        let Some(chain) = self.chain_of(&query.question) else {
+        let chain = self.chain_of(&query.question);
+        if let (Some(chain), Some(edns)) = (&chain, &mut query.edns) {
+            chain.describe(edns);
+        }
+        let Some(chain) = chain else {
             let refused = Answer::code(ResponseCode::Refused, None);
             encode::reply(&query, &refused, transport, out);
             return Step::Replied(Reuse::No);

@@ -12,6 +12,7 @@
 //! | waiting for an upstream | [`MAX_WAITING`] | the oldest is given up: its client is the likeliest to be gone |
 //! | sent, not taken by the network yet | the socket's send buffer | dropped, as the network would |
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -78,7 +79,18 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let datagrams = Rc::new(Datagrams::new(socket)?);
-    let losses = spawn_local(count_losses(server.clone(), Rc::clone(&datagrams)));
+    let losses = Rc::new(Losses {
+        server: server.clone(),
+        datagrams: Rc::clone(&datagrams),
+        known: Cell::new(0),
+    });
+    let counting = Rc::clone(&losses);
+    let counting = spawn_local(async move {
+        loop {
+            tokio::time::sleep(LOOK_AT_LOSSES).await;
+            counting.count();
+        }
+    });
     let mut worker = Worker {
         repeats: Repeats::new(),
         basis: server.basis(),
@@ -113,19 +125,24 @@ pub(crate) async fn serve(
     worker.waiting.tasks.close();
     // What is still waiting is given up.
     let _ = timeout(GRACE, worker.waiting.tasks.wait()).await;
-    losses.abort();
+    counting.abort();
+    losses.count();
     Ok(())
 }
 
 /// Keeps count of what the kernel drops.
-async fn count_losses(server: Front, datagrams: Rc<Datagrams>) {
-    let mut known = 0;
-    loop {
-        tokio::time::sleep(LOOK_AT_LOSSES).await;
-        if let Some(lost) = datagrams.dropped_by_kernel() {
-            let dropped = server.udp_dropped();
+struct Losses {
+    server: Front,
+    datagrams: Rc<Datagrams>,
+    known: Cell<u64>,
+}
+
+impl Losses {
+    fn count(&self) {
+        if let Some(lost) = self.datagrams.dropped_by_kernel() {
+            let dropped = self.server.udp_dropped();
+            let known = self.known.replace(lost);
             dropped.add(&dropped.receive_buffer, lost.saturating_sub(known));
-            known = lost;
         }
     }
 }
@@ -224,3 +241,6 @@ impl Waiting {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests;

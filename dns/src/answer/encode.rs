@@ -125,13 +125,17 @@ fn begin<'a>(
     transport: Transport,
     out: &'a mut Vec<u8>,
 ) -> (Writer<'a>, Option<Vec<u8>>) {
-    let limit = match (transport, query.edns) {
+    let limit = match (transport, &query.edns) {
         (Transport::Tcp { .. } | Transport::Https | Transport::Quic, _) => TCP_LIMIT,
         (Transport::Udp, None) => UDP_PLAIN,
-        (Transport::Udp, Some(edns)) => usize::from(edns.udp_size).clamp(UDP_PLAIN, UDP_LIMIT),
+        (Transport::Udp, Some(edns)) => {
+            let ours = our_size(edns).max(UDP_PLAIN);
+            usize::from(edns.udp_size).clamp(UDP_PLAIN, ours)
+        }
     };
     let opt = query
         .edns
+        .as_ref()
         .map(|edns| opt_record(edns, flags.rcode, error, transport));
     let mut writer = Writer::new(out, limit - opt.as_ref().map_or(0, Vec::len));
     let question = &query.question;
@@ -159,10 +163,15 @@ pub fn rejection(rejected: &Rejected, transport: Transport, out: &mut Vec<u8>) {
     }
 }
 
+/// Largest UDP message to and from a client with EDNS.
+fn our_size(edns: &Edns) -> usize {
+    edns.our_size.map_or(UDP_LIMIT, usize::from)
+}
+
 /// The OPT record of a reply. Of the flags only DO is repeated (RFC 3225); options that are not
 /// understood are not.
 fn opt_record(
-    edns: Edns,
+    edns: &Edns,
     rcode: ResponseCode,
     error: Option<&ExtendedError>,
     transport: Transport,
@@ -170,7 +179,7 @@ fn opt_record(
     let mut opt = Vec::with_capacity(64);
     opt.push(0);
     opt.extend_from_slice(&41u16.to_be_bytes());
-    opt.extend_from_slice(&(UDP_LIMIT as u16).to_be_bytes());
+    opt.extend_from_slice(&(our_size(edns) as u16).to_be_bytes());
     opt.push(rcode.high());
     opt.push(0);
     let flags: u16 = if edns.dnssec_ok { 0x8000 } else { 0 };
@@ -178,6 +187,12 @@ fn opt_record(
     opt.extend_from_slice(&[0; 2]);
     if let (Transport::Tcp { idle }, true) = (transport, edns.keepalive) {
         push_option(&mut opt, option::KEEPALIVE, &idle.to_be_bytes(), b"");
+    }
+    if let (Some(client), Some(server)) = (&edns.cookie, &edns.server_cookie) {
+        push_option(&mut opt, option::COOKIE, client, server);
+    }
+    if let Some(nsid) = &edns.nsid {
+        push_option(&mut opt, option::NSID, nsid.as_bytes(), b"");
     }
     if let Some(ExtendedError { code, text }) = error {
         push_option(
@@ -214,9 +229,9 @@ pub fn query(id: u16, question: &Question, edns: Option<DnssecOk>, flags: u16) -
         let edns = Edns {
             udp_size: UDP_LIMIT as u16,
             dnssec_ok,
-            keepalive: false,
+            ..Edns::default()
         };
-        let opt = opt_record(edns, ResponseCode::NoError, None, Transport::Udp);
+        let opt = opt_record(&edns, ResponseCode::NoError, None, Transport::Udp);
         out.extend_from_slice(&opt);
     }
     out

@@ -30,6 +30,7 @@ fn a_query_is_read() {
         udp_size: 4096,
         dnssec_ok: true,
         keepalive: true,
+        ..Edns::default()
     };
     assert_eq!(query.edns, Some(edns));
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod blocks;
 mod connections;
+mod edns;
 mod search;
 mod vectors;
 

@@ -24,6 +24,7 @@ fn query_for(question: Question, edns: Option<u16>) -> Query {
             udp_size,
             dnssec_ok: false,
             keepalive: true,
+            ..Edns::default()
         }),
     }
 }

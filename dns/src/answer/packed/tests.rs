@@ -19,6 +19,7 @@ fn query(text: &str, record_type: RecordType, udp_size: Option<u16>) -> Query {
             udp_size,
             dnssec_ok: false,
             keepalive: false,
+            ..Edns::default()
         }),
     }
 }
