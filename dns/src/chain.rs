@@ -47,6 +47,7 @@ pub(crate) struct Asked {
 }
 
 /// What the plugins that answer from memory say.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Local {
     /// This is the answer.
     Done(Answer),

@@ -20,6 +20,7 @@ mod listener;
 mod names;
 mod observe;
 
+pub use crate::plugin::template::PatternError;
 pub use cache::{CacheSettings, CacheShare, Prefetch, ServeStale, StaleRefresh};
 pub use forward::{
     ForwardSettings, HealthCheck, MAX_UPSTREAMS, Policy, Protocol, Upstream, UpstreamTls,

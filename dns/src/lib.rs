@@ -18,6 +18,7 @@ pub mod lookup;
 pub mod message;
 pub mod metrics;
 pub mod name;
+mod plugin;
 mod rcode;
 pub mod record;
 pub mod reply;
