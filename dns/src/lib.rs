@@ -37,4 +37,4 @@ pub use name::Name;
 pub use resolv_conf::{search_from_resolv_conf, upstreams_from_resolv_conf};
 pub use server::DnsServer;
 pub use settings::{ApiServer, ApiServerTls, DnsSettings, PodsMode, RecursionClients};
-pub use udp::bind_udp;
+pub use udp::{Dropped, bind_udp};

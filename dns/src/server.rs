@@ -44,6 +44,7 @@ struct Inner {
     chains: RefCell<Vec<Rc<Chain>>>,
     /// What each listener in use serves; replaced when there is a new configuration.
     routes: RefCell<HashMap<Listener, Rc<RefCell<Routes>>>>,
+    dropped: Rc<udp::Dropped>,
 }
 
 /// The zones of a listener, those with most labels first.
@@ -94,6 +95,7 @@ impl DnsServer {
                 sockets,
                 chains: RefCell::default(),
                 routes: RefCell::default(),
+                dropped: Rc::default(),
             }),
         };
         server.reconfigure(config);
@@ -137,6 +139,11 @@ impl DnsServer {
         tcp::serve(self.front(listener), socket, shutdown).await
     }
 
+    /// Datagrams that got no answer so far.
+    pub fn udp_dropped(&self) -> &udp::Dropped {
+        &self.inner.dropped
+    }
+
     /// The server as it is seen from a listener.
     pub(crate) fn front(&self, listener: Listener) -> Front {
         let mut routes = self.inner.routes.borrow_mut();
@@ -146,6 +153,7 @@ impl DnsServer {
         Front {
             reader: self.inner.reader.clone(),
             routes: Rc::clone(routes),
+            dropped: Rc::clone(&self.inner.dropped),
         }
     }
 
@@ -167,9 +175,14 @@ impl DnsServer {
 pub(crate) struct Front {
     reader: Reader,
     routes: Rc<RefCell<Routes>>,
+    dropped: Rc<udp::Dropped>,
 }
 
 impl Front {
+    pub(crate) fn udp_dropped(&self) -> &udp::Dropped {
+        &self.dropped
+    }
+
     /// Appends the reply to `out` if it can be given at once.
     pub(crate) fn start(
         &self,

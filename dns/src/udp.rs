@@ -1,15 +1,25 @@
 //! DNS over UDP.
 //!
-//! One loop a socket: wait until it is readable, answer up to [`BATCH`] datagrams, let other tasks
-//! run. Queries that need an upstream become tasks, at most as many as the forwarder lets wait.
-//! A reply that the socket's buffer has no room for is dropped, as the network would.
+//! One loop a socket: wait until it is readable, receive up to 64 datagrams with one system
+//! call, answer them, send the replies with another, let other tasks run. Nothing is allocated for a
+//! datagram whose answer is in memory. Queries that need an upstream become tasks.
+//!
+//! Too much to do:
+//!
+//! | queue | bound | above |
+//! |---|---|---|
+//! | received by the kernel, not read yet | [`RECEIVE_BUFFER`] | the kernel drops new ones, which costs us nothing |
+//! | waiting for an upstream | [`MAX_WAITING`] | the oldest is given up: its client is the likeliest to be gone |
+//! | sent, not taken by the network yet | the socket's send buffer | dropped, as the network would |
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,13 +28,13 @@ use crate::answer::encode::Transport;
 use crate::server::{Front, Step};
 
 mod datagrams;
+mod dropped;
 
-use datagrams::Datagrams;
+use datagrams::{Datagrams, Received, Replies};
+pub use dropped::Dropped;
 
-/// Datagrams answered before other tasks run.
-const BATCH: usize = 64;
-/// Largest query that is read. What is longer is cut off, so that it is malformed.
-const DATAGRAM: usize = 4096;
+/// Queries of one socket that wait for an upstream.
+const MAX_WAITING: usize = 4096;
 /// Ports from which no query comes, but from which something answers whatever it is sent: none, echo,
 /// daytime, qotd, chargen and other name servers. A reply could go back and forth for ever.
 const REFLECTORS: [u16; 6] = [0, 7, 13, 17, 19, 53];
@@ -34,6 +44,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(20);
 /// How long nothing is received after an error of the socket, so that one that stays does not spin.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How often the kernel is asked what it dropped.
+const LOOK_AT_LOSSES: Duration = Duration::from_secs(1);
 
 /// Room for datagrams that have arrived and were not read yet, bytes; the kernel caps it at
 /// `net.core.rmem_max`.
@@ -61,20 +74,22 @@ pub(crate) async fn serve(
     socket: std::net::UdpSocket,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let worker = Worker {
+    let datagrams = Rc::new(Datagrams::new(socket)?);
+    let losses = spawn_local(count_losses(server.clone(), Rc::clone(&datagrams)));
+    let mut worker = Worker {
         server,
-        datagrams: Rc::new(Datagrams::new(socket)?),
-        waiting: TaskTracker::new(),
+        received: Received::new(&datagrams),
+        replies: Replies::new(&datagrams),
+        datagrams,
+        waiting: Waiting::default(),
     };
-    let mut buffer = vec![0; DATAGRAM];
-    let mut reply = Vec::with_capacity(DATAGRAM);
     loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             ready = worker.datagrams.readable() => ready?,
         }
-        match worker.answer_batch(&mut buffer, &mut reply) {
+        match worker.answer_batch() {
             Ok(()) => tokio::task::yield_now().await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
@@ -88,44 +103,100 @@ pub(crate) async fn serve(
     while Instant::now() < end
         && let Ok(Ok(())) = timeout(QUIET, worker.datagrams.readable()).await
     {
-        while Instant::now() < end && worker.answer_batch(&mut buffer, &mut reply).is_ok() {}
+        while Instant::now() < end && worker.answer_batch().is_ok() {}
     }
-    worker.waiting.close();
+    worker.waiting.tasks.close();
     // What is still waiting is given up.
-    let _ = timeout(GRACE, worker.waiting.wait()).await;
+    let _ = timeout(GRACE, worker.waiting.tasks.wait()).await;
+    losses.abort();
     Ok(())
+}
+
+/// Keeps count of what the kernel drops.
+async fn count_losses(server: Front, datagrams: Rc<Datagrams>) {
+    let mut known = 0;
+    loop {
+        tokio::time::sleep(LOOK_AT_LOSSES).await;
+        if let Some(lost) = datagrams.dropped_by_kernel() {
+            let dropped = server.udp_dropped();
+            dropped.add(&dropped.receive_buffer, lost.saturating_sub(known));
+            known = lost;
+        }
+    }
 }
 
 struct Worker {
     server: Front,
     datagrams: Rc<Datagrams>,
-    waiting: TaskTracker,
+    received: Received,
+    replies: Replies,
+    waiting: Waiting,
 }
 
 impl Worker {
-    /// Answers datagrams that have arrived. `WouldBlock` once there are none left.
-    fn answer_batch(&self, buffer: &mut [u8], reply: &mut Vec<u8>) -> io::Result<()> {
-        for _ in 0..BATCH {
-            let (length, peer) = self.datagrams.try_receive(buffer)?;
-            reply.clear();
-            if REFLECTORS.contains(&peer.addr.port()) {
-                continue;
-            }
-            let message = &buffer[..length];
-            match self.server.start(message, peer.addr, Transport::Udp, reply) {
+    /// Answers datagrams that have arrived. `WouldBlock` if there are none.
+    fn answer_batch(&mut self) -> io::Result<()> {
+        self.datagrams.try_receive(&mut self.received)?;
+        let dropped = self.server.udp_dropped();
+        for (message, peer) in self.received.iter() {
+            let client = match peer.client() {
+                Some(client) if !REFLECTORS.contains(&client.port()) => client,
+                _ => {
+                    dropped.add(&dropped.reflector, 1);
+                    continue;
+                }
+            };
+            let reply = self.replies.bytes();
+            match self.server.start(message, client, Transport::Udp, reply) {
                 Step::Silence => {}
-                Step::Replied => self.datagrams.try_send(reply, &peer),
+                Step::Replied => self.replies.end(&peer),
                 Step::Later(later) => {
                     let server = self.server.clone();
                     let datagrams = Rc::clone(&self.datagrams);
-                    self.waiting.spawn_local(async move {
+                    let given_up = self.waiting.spawn(async move {
                         let mut reply = Vec::new();
                         server.finish(later, &mut reply).await;
-                        datagrams.try_send(&reply, &peer);
+                        if !datagrams.try_send(&reply, &peer) {
+                            let dropped = server.udp_dropped();
+                            dropped.add(&dropped.unsendable, 1);
+                        }
                     });
+                    dropped.add(&dropped.overload, given_up);
                 }
             }
         }
+        let lost = self.datagrams.try_send_all(&mut self.replies);
+        dropped.add(&dropped.unsendable, lost);
         Ok(())
+    }
+}
+
+/// Queries that wait for an upstream.
+#[derive(Default)]
+struct Waiting {
+    tasks: TaskTracker,
+    /// Those started last, oldest first; some have ended.
+    handles: VecDeque<AbortHandle>,
+}
+
+impl Waiting {
+    /// Starts a task, and ends the oldest if there are too many. Returns how many were ended.
+    fn spawn(&mut self, task: impl Future<Output = ()> + 'static) -> u64 {
+        let mut ended = 0;
+        if self.tasks.len() >= MAX_WAITING {
+            while let Some(oldest) = self.handles.pop_front() {
+                if !oldest.is_finished() {
+                    oldest.abort();
+                    ended += 1;
+                    break;
+                }
+            }
+        }
+        if self.handles.len() >= 2 * MAX_WAITING {
+            self.handles.retain(|handle| !handle.is_finished());
+        }
+        let handle = self.tasks.spawn_local(task);
+        self.handles.push_back(handle.abort_handle());
+        ended
     }
 }
