@@ -18,6 +18,7 @@ pub mod lookup;
 pub mod message;
 pub mod metrics;
 pub mod name;
+pub mod observe;
 mod plugin;
 mod rcode;
 pub mod record;
@@ -34,6 +35,7 @@ mod zone;
 
 pub use config::{DnsConfig, Listener};
 pub use name::Name;
+pub use observe::Observe;
 pub use resolv_conf::{search_from_resolv_conf, upstreams_from_resolv_conf};
 pub use server::DnsServer;
 pub use settings::{ApiServer, ApiServerTls, DnsSettings, PodsMode, RecursionClients};
