@@ -87,6 +87,7 @@ pub(crate) fn run(options: DnsOptions, metrics: PrometheusHandle) -> Result<(), 
         gateway: None,
         dns: Some(Dns {
             config: Arc::new(options.names.config(listeners.addr)),
+            connections: sealane_dns::Connections::default(),
             inside: Vec::new(),
             inside_is_optional: false,
         }),

@@ -99,6 +99,7 @@ pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(),
     let (publisher, reader) = snapshot::channel();
     let dns = names.as_ref().map(|names| Dns {
         config: Arc::new(options.names.config(names.addr)),
+        connections: sealane_dns::Connections::default(),
         inside: Vec::new(),
         inside_is_optional: false,
     });

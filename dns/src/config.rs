@@ -31,7 +31,8 @@ pub use names::{
     TemplateRecord, TemplateSettings,
 };
 pub use observe::{
-    Consolidate, ErrorsSettings, HealthSettings, LogClass, LogSettings, ReadyMonitor, ReadySettings,
+    COMBINED_LOG_FORMAT, COMMON_LOG_FORMAT, Consolidate, ErrorsSettings, HealthSettings, LogClass,
+    LogSettings, ReadyMonitor, ReadySettings,
 };
 
 /// A whole configuration.

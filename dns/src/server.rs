@@ -23,12 +23,14 @@ use crate::cache::Key;
 use crate::chain::{Asked, Chain, Local, Remote};
 use crate::config::{DnsConfig, Listener};
 use crate::forward::{ForwardError, Forwarder};
+use crate::limit::ConnectionLimits;
 use crate::lookup::MAX_ALIASES;
 use crate::message::{self, Question};
 use crate::name::Name;
 use crate::rcode::{LocalFailure, forward_failure, local_failure};
 use crate::record::Record;
-use crate::{tcp, udp};
+use crate::tls::TlsIdentity;
+use crate::{https, quic, tcp, tls, udp};
 
 /// Cluster DNS on one worker. Cheap to clone; not to be sent to another thread: each worker makes
 /// its own. Serving needs a current-thread runtime that runs local tasks.
@@ -134,9 +136,56 @@ impl DnsServer {
         &self,
         listener: Listener,
         socket: std::net::TcpListener,
+        limits: ConnectionLimits,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        tcp::serve(self.front(listener), socket, shutdown).await
+        tcp::serve(self.front(listener), socket, limits, shutdown).await
+    }
+
+    /// The same over TLS (RFC 7858).
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub async fn serve_tls(
+        &self,
+        listener: Listener,
+        socket: std::net::TcpListener,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        tls::serve(self.front(listener), socket, identity, limits, shutdown).await
+    }
+
+    /// Answers queries at `/dns-query` over HTTPS (RFC 8484) until `shutdown`, then those that were
+    /// read.
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub async fn serve_https(
+        &self,
+        listener: Listener,
+        socket: std::net::TcpListener,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        https::serve(self.front(listener), socket, identity, limits, shutdown).await
+    }
+
+    /// Answers queries over QUIC (RFC 9250) until `shutdown`, then those that were read.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub async fn serve_quic(
+        &self,
+        listener: Listener,
+        socket: std::net::UdpSocket,
+        identity: TlsIdentity,
+        limits: ConnectionLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        quic::serve(self.front(listener), socket, identity, limits, shutdown).await
     }
 
     /// Datagrams that got no answer so far.

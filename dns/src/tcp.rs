@@ -1,59 +1,70 @@
-//! DNS over TCP (RFC 7766).
+//! DNS over TCP (RFC 7766), and what all transports over TCP share: accepting connections.
 //!
 //! | limit | value | above |
 //! |---|---|---|
-//! | connections a listener | [`MAX_CONNECTIONS`] | the new one is closed |
-//! | connections a client address | [`MAX_PER_CLIENT`] | the new one is closed |
-//! | queries in flight a connection | [`MAX_IN_FLIGHT`] | nothing is read until one is answered |
-//! | from a message's first byte to its last | [`READ_TIMEOUT`] | closed |
-//! | between messages, nothing in flight | [`IDLE_TIMEOUT`] | closed |
-//! | to take a reply | [`WRITE_TIMEOUT`] | closed |
+//! | connections, all together | [`ConnectionCaps::total`] | the new one is closed |
+//! | connections of a client address | [`ConnectionCaps::per_client`] | the new one is closed |
+//! | queries in flight of a connection | 32 | nothing is read until one is answered |
+//! | from a message's first byte to its last | [`ConnectionLimits::read`] | closed |
+//! | between messages, nothing in flight | [`ConnectionLimits::idle`] | closed |
+//! | to take replies | [`ConnectionLimits::write`] | closed |
 //!
 //! Queries of a connection are answered as answers come, not in order.
+//!
+//! [`ConnectionCaps::total`]: crate::limit::ConnectionCaps::total
+//! [`ConnectionCaps::per_client`]: crate::limit::ConnectionCaps::per_client
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
-use std::rc::Rc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::limit::ConnectionLimits;
 use crate::server::Front;
 
-mod connection;
+pub(crate) mod connection;
 
-/// Connections of one listener.
-const MAX_CONNECTIONS: usize = 1024;
-/// Connections of one client address.
-const MAX_PER_CLIENT: usize = 64;
-/// Queries in flight of one connection.
-const MAX_IN_FLIGHT: usize = 32;
-/// Time for one message, once it has begun.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time without a message.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for a client to take a reply.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connections may go on after shutdown.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// First and longest pause after an error of `accept` that does not go away by itself, such as
 /// EMFILE.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
+/// Serves DNS over TCP.
 pub(crate) async fn serve(
     server: Front,
     listener: std::net::TcpListener,
+    limits: ConnectionLimits,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
+    let handle = |stream: TcpStream, client| {
+        let (server, limits, shutdown) = (server.clone(), limits.clone(), shutdown.clone());
+        async move {
+            let (read, write) = stream.into_split();
+            connection::serve(&server, read, write, client, &limits, shutdown).await;
+        }
+    };
+    accept(listener, &limits, &shutdown, handle).await
+}
+
+/// Accepts connections until `shutdown`, then waits a while for those that are open. Each one that
+/// the limits have room for is handled in a task of its own.
+pub(crate) async fn accept<F>(
+    listener: std::net::TcpListener,
+    limits: &ConnectionLimits,
+    shutdown: &CancellationToken,
+    handle: impl Fn(TcpStream, SocketAddr) -> F,
+) -> io::Result<()>
+where
+    F: Future<Output = ()> + 'static,
+{
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let clients = Clients::default();
-    let connections = TaskTracker::new();
+    let open = TaskTracker::new();
     let mut pause = BACKOFF.0;
     loop {
         let accepted = tokio::select! {
@@ -65,26 +76,33 @@ pub(crate) async fn serve(
             Ok(accepted) => accepted,
             Err(error) if is_of_connection(&error) => continue,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept DNS connections");
+                if pause == BACKOFF.0 {
+                    tracing::warn!(%error, "cannot accept DNS connections");
+                }
                 sleep(pause).await;
                 pause = (pause * 2).min(BACKOFF.1);
                 continue;
             }
         };
         pause = BACKOFF.0;
-        let Some(place) = clients.admit(client.ip()) else {
+        let Some(place) = limits.connections.admit(client.ip()) else {
             continue;
         };
-        let (server, shutdown) = (server.clone(), shutdown.clone());
-        connections.spawn_local(async move {
-            connection::serve(&server, stream, client, shutdown).await;
+        // Replies are written whole; there is nothing that waiting could add to them. A connection
+        // for which that cannot be set is one that is gone.
+        if stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        let connection = handle(stream, client);
+        open.spawn_local(async move {
+            connection.await;
             drop(place);
         });
     }
     drop(listener);
-    connections.close();
+    open.close();
     // What is still open is given up.
-    let _ = timeout(GRACE, connections.wait()).await;
+    let _ = timeout(GRACE, open.wait()).await;
     Ok(())
 }
 
@@ -96,54 +114,4 @@ fn is_of_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
     )
-}
-
-/// Open connections by client.
-#[derive(Clone, Default)]
-struct Clients {
-    counts: Rc<RefCell<Counts>>,
-}
-
-#[derive(Default)]
-struct Counts {
-    total: usize,
-    by_client: HashMap<IpAddr, usize>,
-}
-
-/// A connection that counts.
-struct Place {
-    clients: Clients,
-    client: IpAddr,
-}
-
-impl Clients {
-    fn admit(&self, client: IpAddr) -> Option<Place> {
-        let mut counts = self.counts.borrow_mut();
-        if counts.total >= MAX_CONNECTIONS {
-            return None;
-        }
-        let open = counts.by_client.entry(client).or_default();
-        if *open >= MAX_PER_CLIENT {
-            return None;
-        }
-        *open += 1;
-        counts.total += 1;
-        Some(Place {
-            clients: self.clone(),
-            client,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.clients.counts.borrow_mut();
-        counts.total -= 1;
-        if let Some(open) = counts.by_client.get_mut(&self.client) {
-            *open -= 1;
-            if *open == 0 {
-                counts.by_client.remove(&self.client);
-            }
-        }
-    }
 }

@@ -15,6 +15,7 @@ use crate::lookup::{self, Outcome};
 use crate::message::Question;
 use crate::settings::DnsSettings;
 
+pub(crate) mod secure;
 pub(crate) mod upstream;
 
 /// Builds a synced snapshot, as the compiler would.

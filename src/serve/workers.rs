@@ -11,7 +11,7 @@ use futures_util::future::{LocalBoxFuture, join_all};
 use sealane_cluster::network::PodNetwork;
 use sealane_config::Reader;
 use sealane_config::sockets::{HostSockets, tcp_listener};
-use sealane_dns::{DnsConfig, DnsServer, Listener};
+use sealane_dns::{ConnectionLimits, DnsConfig, DnsServer, Listener};
 use sealane_ingress::{Gateway, GatewayOptions};
 use sealane_proxy::FlowBudget;
 use sealane_proxy::access::AccessLog;
@@ -106,6 +106,8 @@ pub(crate) struct Pod {
 pub(crate) struct Dns {
     /// What is answered.
     pub(crate) config: Arc<DnsConfig>,
+    /// The connections of clients, counted for all workers together.
+    pub(crate) connections: sealane_dns::Connections,
     /// More addresses, in the workers' namespace.
     pub(crate) inside: Vec<SocketAddr>,
     /// Go on without those of them that cannot be had.
@@ -381,8 +383,11 @@ impl Worker {
             let (datagrams, drain) = (server.clone(), self.drain.clone());
             let datagrams = async move { datagrams.serve_udp(Listener::CLUSTER, udp, drain).await };
             let (connections, drain) = (server.clone(), self.drain.clone());
-            let connections =
-                async move { connections.serve_tcp(Listener::CLUSTER, tcp, drain).await };
+            let limits = ConnectionLimits::new(dns.connections.clone(), None);
+            let connections = async move {
+                let served = connections.serve_tcp(Listener::CLUSTER, tcp, limits, drain);
+                served.await
+            };
             let both = async move {
                 tokio::try_join!(datagrams, connections).context("cannot serve DNS")?;
                 Ok(())

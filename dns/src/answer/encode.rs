@@ -37,12 +37,16 @@ pub enum Transport {
         /// Told to clients that ask (RFC 7828).
         idle: u16,
     },
+    /// In the body of an HTTP response.
+    Https,
+    /// On a QUIC stream.
+    Quic,
 }
 
 /// Appends the reply to `query` to `out`.
 pub fn reply(query: &Query, answer: &Answer, transport: Transport, out: &mut Vec<u8>) {
     let limit = match (transport, query.edns) {
-        (Transport::Tcp { .. }, _) => TCP_LIMIT,
+        (Transport::Tcp { .. } | Transport::Https | Transport::Quic, _) => TCP_LIMIT,
         (Transport::Udp, None) => UDP_PLAIN,
         (Transport::Udp, Some(edns)) => usize::from(edns.udp_size).clamp(UDP_PLAIN, UDP_LIMIT),
     };

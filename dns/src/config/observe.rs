@@ -7,6 +7,15 @@ use regex::Regex;
 
 use crate::name::Name;
 
+/// The line of `log` where the Corefile sets none, `{common}` in one that it sets. A value that
+/// there is not is `-`.
+pub const COMMON_LOG_FORMAT: &str = "{remote}:{port} - {>id} \"{type} {class} {name} {proto} {size} \
+    {>do} {>bufsize}\" {rcode} {>rflags} {rsize} {duration}";
+
+/// `{combined}` in a line of `log`.
+pub const COMBINED_LOG_FORMAT: &str = "{remote}:{port} - {>id} \"{type} {class} {name} {proto} {size} \
+    {>do} {>bufsize}\" {rcode} {>rflags} {rsize} {duration} \"{>opcode}\"";
+
 /// `errors`.
 #[derive(Clone, Debug, Default)]
 pub struct ErrorsSettings {

@@ -61,12 +61,13 @@ impl Running {
         let (udp, tcp) = (socket.local_addr().unwrap(), listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         let (by_udp, by_tcp) = (server.clone(), server);
+        let limits = ConnectionLimits::default();
         let (stop_udp, stop_tcp) = (shutdown.clone(), shutdown.clone());
         let tasks = vec![
             spawn_local(async move { by_udp.serve_udp(Listener::CLUSTER, socket, stop_udp).await }),
             spawn_local(async move {
                 by_tcp
-                    .serve_tcp(Listener::CLUSTER, listener, stop_tcp)
+                    .serve_tcp(Listener::CLUSTER, listener, limits, stop_tcp)
                     .await
             }),
         ];

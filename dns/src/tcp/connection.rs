@@ -1,48 +1,55 @@
-//! One connection.
+//! One connection that carries messages with their lengths in front (RFC 1035 section 4.2.2).
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{IDLE_TIMEOUT, MAX_IN_FLIGHT, READ_TIMEOUT, WRITE_TIMEOUT};
 use crate::answer::encode::Transport;
+use crate::limit::{ConnectionLimits, MAX_IN_FLIGHT};
 use crate::server::{Front, Step};
 
-const TRANSPORT: Transport = Transport::Tcp {
-    idle: (IDLE_TIMEOUT.as_millis() / 100) as u16,
-};
 /// Bytes in front of a message that say its length.
 const PREFIX: usize = 2;
+/// Replies are written once there is nothing more to answer at once, or this many bytes of them.
+const BATCH: usize = 16 * 1024;
 
 /// Serves a connection until the client closes it, breaks a limit or sends what is no query.
-pub(super) async fn serve(
+pub(crate) async fn serve<R, W>(
     server: &Front,
-    stream: TcpStream,
+    read: R,
+    mut write: W,
     client: SocketAddr,
+    limits: &ConnectionLimits,
     shutdown: CancellationToken,
-) {
-    let (read, mut write) = stream.into_split();
-    let mut messages = Messages::new(read);
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut messages = Messages::new(read, limits.read, limits.idle_now());
     let mut in_flight = FuturesUnordered::new();
+    let mut left = limits.queries.unwrap_or(u32::MAX);
     let mut reading = true;
+    let mut replies = Vec::new();
     while reading || !in_flight.is_empty() {
-        let reply = tokio::select! {
+        let mut query = tokio::select! {
             biased;
-            Some(reply) = in_flight.next(), if !in_flight.is_empty() => reply,
+            Some(reply) = in_flight.next(), if !in_flight.is_empty() => {
+                push(&mut replies, reply);
+                None
+            }
             () = shutdown.cancelled(), if reading => {
                 reading = false;
                 continue;
             }
             message = messages.next(), if reading && in_flight.len() < MAX_IN_FLIGHT => {
-                let message = match message {
-                    Ok(Some(message)) => message,
+                match message {
+                    Ok(Some(message)) => Some(message),
                     Err(Stop::Idle) if !in_flight.is_empty() => {
                         messages.restart_clock();
                         continue;
@@ -51,32 +58,72 @@ pub(super) async fn serve(
                         reading = false;
                         continue;
                     }
-                };
-                let mut reply = vec![0; PREFIX];
-                match server.start(&message, client, TRANSPORT, &mut reply) {
-                    Step::Silence => return,
-                    Step::Replied => reply,
-                    Step::Later(later) => {
-                        in_flight.push(async move {
-                            server.finish(later, &mut reply).await;
-                            reply
-                        });
-                        continue;
-                    }
                 }
             }
         };
-        if send(&mut write, reply).await.is_err() {
+        messages.idle = limits.idle_now();
+        let transport = Transport::Tcp {
+            idle: tenths(messages.idle),
+        };
+        while let Some(message) = query.take() {
+            let start = replies.len();
+            replies.extend([0; PREFIX]);
+            match server.start(&message, client, transport, &mut replies) {
+                Step::Silence => {
+                    replies.truncate(start);
+                    reading = false;
+                }
+                Step::Replied => set_length(&mut replies[start..]),
+                Step::Later(later) => {
+                    replies.truncate(start);
+                    in_flight.push(async move {
+                        let mut reply = Vec::new();
+                        server.finish(later, &mut reply).await;
+                        reply
+                    });
+                }
+            }
+            left = left.saturating_sub(1);
+            reading &= left > 0;
+            if reading && in_flight.len() < MAX_IN_FLIGHT && replies.len() < BATCH {
+                // What is wrong with what follows is found again when it is read.
+                query = messages.take().unwrap_or_default();
+            }
+            messages.restart_clock();
+        }
+        let sent = timeout(limits.write, send(&mut write, &replies)).await;
+        if !matches!(sent, Ok(Ok(()))) {
             return;
         }
+        replies.clear();
     }
+    // Says goodbye where the transport has a way to; whether it is heard is the client's business.
+    let _ = timeout(limits.write, write.shutdown()).await;
 }
 
-/// Sends a reply that has room for its length in front.
-async fn send(write: &mut OwnedWriteHalf, mut reply: Vec<u8>) -> io::Result<()> {
-    let length = (reply.len() - PREFIX) as u16;
-    reply[..PREFIX].copy_from_slice(&length.to_be_bytes());
-    timeout(WRITE_TIMEOUT, write.write_all(&reply)).await?
+/// A time in the unit of edns-tcp-keepalive, 100 ms (RFC 7828).
+fn tenths(time: Duration) -> u16 {
+    u16::try_from(time.as_millis() / 100).unwrap_or(u16::MAX)
+}
+
+fn push(replies: &mut Vec<u8>, reply: Vec<u8>) {
+    replies.extend((reply.len() as u16).to_be_bytes());
+    replies.extend(reply);
+}
+
+/// Fills in the length in front of a reply.
+fn set_length(framed: &mut [u8]) {
+    let length = (framed.len() - PREFIX) as u16;
+    framed[..PREFIX].copy_from_slice(&length.to_be_bytes());
+}
+
+/// A flush, because TLS may keep back what the socket had no room for.
+async fn send(write: &mut (impl AsyncWrite + Unpin), replies: &[u8]) -> io::Result<()> {
+    if replies.is_empty() {
+        return Ok(());
+    }
+    write.write_all(replies).await?;
+    write.flush().await
 }
 
 /// Why nothing more is read.
@@ -92,22 +139,28 @@ enum Stop {
 struct Messages<R> {
     read: R,
     buffer: BytesMut,
+    /// Time for a message that has begun.
+    time: Duration,
+    /// Time for a message to begin.
+    idle: Duration,
     deadline: Instant,
 }
 
 impl<R: AsyncRead + Unpin> Messages<R> {
-    fn new(read: R) -> Self {
+    fn new(read: R, time: Duration, idle: Duration) -> Self {
         Self {
             read,
             buffer: BytesMut::new(),
-            deadline: Instant::now() + IDLE_TIMEOUT,
+            time,
+            idle,
+            deadline: Instant::now() + idle,
         }
     }
 
     fn restart_clock(&mut self) {
         let time = match self.buffer.is_empty() {
-            true => IDLE_TIMEOUT,
-            false => READ_TIMEOUT,
+            true => self.idle,
+            false => self.time,
         };
         self.deadline = Instant::now() + time;
     }
