@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 use crate::record::Record;
 
 pub mod encode;
+pub mod packed;
 
 /// A reply without its question.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,16 +1,22 @@
 //! Cache of forwarded answers.
 //!
 //! Rules:
-//! - Kept for the lowest TTL of the answer, at most [`MAX_POSITIVE`]; negative answers for the lower
-//!   of the SOA record's TTL and its `minimum` (RFC 2308 section 5), at most [`MAX_NEGATIVE`].
-//! - Served with TTLs lowered by the time since then, record by record; a TTL is never raised, and
-//!   what has TTL 0 is not kept.
-//! - Not kept: failures, negative answers without an SOA record.
+//! - Kept for the lowest TTL of the answer; negative answers for the lower of the SOA record's TTL
+//!   and its `minimum` (RFC 2308 section 5). The settings bound that from above and below. TTL 0
+//!   means that nothing is to be kept (RFC 1035 section 3.2.1).
+//! - Served with TTLs lowered by the time since then, record by record. A TTL is never raised: an
+//!   answer that is kept beyond its TTL, because the settings say for how long at least, has TTL 0
+//!   by then. `compat` restores CoreDNS's way: one TTL for all records, within the bounds.
+//! - Failures are kept for seconds (RFC 9520) and never instead of an answer that is still good.
+//! - Not kept: what was truncated, refused or malformed, negative answers without an SOA record,
+//!   aliases that lead to nothing without one, and answers that are about another name.
 //! - Positive and negative answers have a budget each, in entries and in bytes, so that a flood of
-//!   names that do not exist cannot push out the ones that do. The oldest entry that was not read
-//!   since it was last passed over goes first (clock).
+//!   names that do not exist cannot push out the ones that do. Within it what was asked for once goes
+//!   before what is asked for often (clock with a probation queue and a memory of what it evicted).
+//! - With `serve_stale` what has expired stays for a while (RFC 8767). A new answer, also one that
+//!   says that there is nothing, ends that.
 
-use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -18,17 +24,16 @@ use hickory_proto::rr::RecordType;
 use tokio::time::Instant;
 
 use crate::answer::Answer;
-use crate::name::Name;
-use crate::record::{RData, Record};
+use crate::answer::packed::{Packed, Serving, Ttl};
+use crate::config::{CacheSettings, StaleRefresh};
+use crate::metrics::{CacheMetrics, Part};
+use crate::name::{MAX_NAME, Name};
 
-/// Longest life of a positive answer, seconds.
-pub const MAX_POSITIVE: u32 = 3600;
-/// Longest life of a negative answer, seconds.
-pub const MAX_NEGATIVE: u32 = 1800;
-/// Entries of each kind.
-const ENTRIES: usize = 10_000;
-/// Bytes of each kind, estimated.
-const BYTES: usize = 4 << 20;
+mod life;
+mod store;
+
+use life::Life;
+use store::{Entry, Store};
 
 /// What an answer is for. Class is IN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,193 +48,319 @@ pub struct Key {
     pub checking_disabled: bool,
 }
 
+/// Length of what follows the name in a [`Slot`].
+const SUFFIX: usize = 3;
+
+/// A key as bytes, on the stack, so that looking one up allocates nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    bytes: [u8; MAX_NAME + SUFFIX],
+    length: usize,
+}
+
+impl Slot {
+    /// The slot of a name, whatever its case.
+    pub fn new(
+        name: &Name,
+        record_type: RecordType,
+        dnssec_ok: bool,
+        checking_disabled: bool,
+    ) -> Self {
+        let mut bytes = [0; MAX_NAME + SUFFIX];
+        let wire = name.wire();
+        let length = wire.len() + SUFFIX;
+        bytes[..wire.len()].copy_from_slice(wire);
+        // Length bytes are at most 63, below 'A', so they stay as they are.
+        bytes[..wire.len()].make_ascii_lowercase();
+        let [high, low] = u16::from(record_type).to_be_bytes();
+        let flags = u8::from(dnssec_ok) | u8::from(checking_disabled) << 1;
+        bytes[wire.len()..length].copy_from_slice(&[high, low, flags]);
+        Self { bytes, length }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl From<&Key> for Slot {
+    fn from(key: &Key) -> Self {
+        Self::new(
+            &key.name,
+            key.record_type,
+            key.dnssec_ok,
+            key.checking_disabled,
+        )
+    }
+}
+
 /// The cache. One a worker.
 #[derive(Debug)]
 pub struct Cache {
+    settings: CacheSettings,
+    compat: bool,
     positive: Store,
     negative: Store,
+    metrics: CacheMetrics,
 }
 
-impl Default for Cache {
-    fn default() -> Self {
-        Self::new(ENTRIES, BYTES)
+/// An answer that can be served.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// The answer.
+    pub packed: Rc<Packed>,
+    /// How it is served.
+    pub serving: Serving,
+    /// It has records of the type asked for.
+    pub positive: bool,
+}
+
+impl Served {
+    fn part(&self) -> Part {
+        match self.positive {
+            true => Part::Success,
+            false => Part::Denial,
+        }
     }
+}
+
+/// What the cache has.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    /// The answer.
+    pub served: Served,
+    /// What is to be done with it.
+    pub state: State,
+}
+
+/// What is to be done with a [`Hit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Serve it.
+    Fresh,
+    /// Serve it, and fetch it anew: it is asked for often and expires soon.
+    Popular,
+    /// It has expired. Serve it, then fetch it anew.
+    StaleThenAsk,
+    /// It has expired. Serve it if it cannot be fetched.
+    AskThenStale,
+    /// It has expired. Serve it; it was not to be had lately.
+    Stale,
 }
 
 impl Cache {
-    /// An empty cache with this many entries and bytes for positive answers and as much again for
-    /// negative ones.
-    pub fn new(entries: usize, bytes: usize) -> Self {
+    /// An empty cache. With `compat` it serves what CoreDNS would where that departs from an RFC.
+    pub fn new(settings: CacheSettings, compat: bool, metrics: CacheMetrics) -> Self {
         Self {
-            positive: Store::new(entries, bytes),
-            negative: Store::new(entries, bytes),
+            positive: Store::new(&settings.success),
+            negative: Store::new(&settings.denial),
+            settings,
+            compat,
+            metrics,
         }
     }
 
-    /// The answer, with TTLs as they are now.
-    pub fn get(&mut self, key: &Key) -> Option<Answer> {
-        let now = Instant::now();
-        let positive = self.positive.get(key, now);
-        positive.or_else(|| self.negative.get(key, now))
+    /// What is counted.
+    pub fn metrics(&self) -> &CacheMetrics {
+        &self.metrics
     }
 
-    /// Keeps an answer if the rules allow it.
-    pub fn insert(&mut self, key: Key, answer: &Answer) {
-        let Some(life) = Life::of(&key, answer) else {
-            return;
-        };
-        let now = Instant::now();
-        let entry = Entry {
-            answer: answer.clone(),
-            from: now,
-            until: now + Duration::from_secs(life.seconds.into()),
-            bytes: weight(&key, answer),
-            read: false,
-        };
-        let (to, other) = match life.positive {
-            true => (&mut self.positive, &mut self.negative),
-            false => (&mut self.negative, &mut self.positive),
-        };
-        other.expire(&key, now);
-        to.insert(key, entry);
-    }
-}
-
-/// How long an answer may be kept, and whether it is positive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Life {
-    seconds: u32,
-    positive: bool,
-}
-
-impl Life {
-    /// `None` if the answer may not be kept.
-    fn of(key: &Key, answer: &Answer) -> Option<Self> {
-        let lowest = answer.answers.iter().map(|record| record.ttl).min();
-        let asked_for = |record: &Record| {
-            key.record_type == RecordType::ANY || record.record_type() == key.record_type
-        };
-        let positive = match answer.rcode {
-            ResponseCode::NoError => answer.answers.iter().any(asked_for),
-            ResponseCode::NXDomain => false,
-            _ => return None,
-        };
-        let seconds = if positive {
-            lowest?.min(MAX_POSITIVE)
-        } else {
-            let soa = answer
-                .authority
-                .iter()
-                .find_map(|record| match &record.data {
-                    RData::Soa(soa) => Some(record.ttl.min(soa.minimum)),
-                    _ => None,
-                });
-            soa?.min(lowest.unwrap_or(u32::MAX)).min(MAX_NEGATIVE)
-        };
-        (seconds > 0).then_some(Self { seconds, positive })
-    }
-}
-
-/// Bytes that an entry takes, roughly.
-fn weight(key: &Key, answer: &Answer) -> usize {
-    let record = |record: &Record| {
-        let data = match &record.data {
-            RData::Other(_, data) => data.len(),
-            _ => 64,
-        };
-        size_of::<Record>() + record.name.wire().len() + data
-    };
-    let records = answer.answers.iter().chain(&answer.authority);
-    size_of::<Entry>() + 2 * key.name.wire().len() + records.map(record).sum::<usize>()
-}
-
-#[derive(Debug)]
-struct Entry {
-    answer: Answer,
-    from: Instant,
-    until: Instant,
-    bytes: usize,
-    read: bool,
-}
-
-/// Entries of one kind. `order` holds every key of `entries` once.
-#[derive(Debug)]
-struct Store {
-    entries: HashMap<Key, Entry>,
-    order: VecDeque<Key>,
-    bytes: usize,
-    max_entries: usize,
-    max_bytes: usize,
-}
-
-impl Store {
-    fn new(max_entries: usize, max_bytes: usize) -> Self {
-        Self {
-            entries: HashMap::new(),
-            order: VecDeque::new(),
-            bytes: 0,
-            max_entries,
-            max_bytes,
-        }
+    /// The settings.
+    pub fn settings(&self) -> &CacheSettings {
+        &self.settings
     }
 
-    fn get(&mut self, key: &Key, now: Instant) -> Option<Answer> {
-        let entry = self
-            .entries
-            .get_mut(key)
-            .filter(|entry| now < entry.until)?;
-        entry.read = true;
-        let age = now.duration_since(entry.from).as_secs() as u32;
-        let mut answer = entry.answer.clone();
-        for record in &mut answer.answers {
-            record.ttl = record.ttl.saturating_sub(age);
+    /// What there is for a question.
+    pub fn get(&self, slot: &Slot, now: Instant) -> Option<Hit> {
+        let metrics = &self.metrics;
+        metrics.requests.increment();
+        let positive = self.positive.get(slot.bytes());
+        if let Some(entry) = positive.filter(|entry| now < entry.until) {
+            metrics.hit(Part::Success);
+            return Some(self.fresh(entry, true, now));
         }
-        for record in &mut answer.authority {
-            if let RData::Soa(soa) = &record.data {
-                record.ttl = record.ttl.min(soa.minimum);
-            }
-            record.ttl = record.ttl.saturating_sub(age);
-        }
-        Some(answer)
-    }
-
-    /// Makes sure that the key is not served from here any more.
-    fn expire(&mut self, key: &Key, now: Instant) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.until = now;
-        }
-    }
-
-    fn insert(&mut self, key: Key, entry: Entry) {
-        if entry.bytes > self.max_bytes {
-            return;
-        }
-        self.bytes += entry.bytes;
-        match self.entries.insert(key.clone(), entry) {
-            Some(replaced) => self.bytes -= replaced.bytes,
-            None => self.order.push_back(key),
-        }
-        while self.bytes > self.max_bytes || self.entries.len() > self.max_entries {
-            self.evict();
-        }
-    }
-
-    fn evict(&mut self) {
-        let now = Instant::now();
-        while let Some(key) = self.order.pop_front() {
-            let Some(entry) = self.entries.get_mut(&key) else {
-                continue;
+        let negative = self.negative.get(slot.bytes());
+        let denial = negative.filter(|entry| now < entry.until);
+        let stale = positive.and_then(|entry| self.stale(entry, true, now));
+        if let Some(denial) = denial {
+            let settings = self.settings.serve_stale.as_ref();
+            let masked = settings.is_some_and(|stale| stale.prefer_positive);
+            let hit = match stale.filter(|_| masked) {
+                Some(stale) => Hit {
+                    state: State::Stale,
+                    ..stale
+                },
+                None => self.fresh(denial, false, now),
             };
-            if entry.read && now < entry.until {
-                entry.read = false;
-                self.order.push_back(key);
-                continue;
-            }
-            self.bytes -= entry.bytes;
-            self.entries.remove(&key);
-            return;
+            metrics.hit(hit.served.part());
+            return Some(hit);
+        }
+        let stale = stale.or_else(|| self.stale(negative?, false, now));
+        match &stale {
+            Some(hit) if hit.state != State::AskThenStale => metrics.hit(hit.served.part()),
+            _ => metrics.misses.increment(),
+        }
+        stale
+    }
+
+    /// The name does not exist, and so nothing below it (RFC 8020): this is the answer that says so.
+    pub fn missing(&self, slot: &Slot, now: Instant) -> Option<Served> {
+        let entry = self.known_denial(slot, now)?;
+        (entry.packed.rcode() == ResponseCode::NXDomain)
+            .then(|| self.fresh(entry, false, now).served)
+    }
+
+    /// Whether anything is kept for a question.
+    pub fn knows(&self, slot: &Slot, now: Instant) -> bool {
+        let positive = self.positive.get(slot.bytes());
+        positive.is_some_and(|entry| now < entry.until) || self.known_denial(slot, now).is_some()
+    }
+
+    fn known_denial(&self, slot: &Slot, now: Instant) -> Option<&Entry> {
+        let entry = self.negative.get(slot.bytes())?;
+        (now < entry.until).then_some(entry)
+    }
+
+    /// Keeps an answer if the rules allow it, and returns it as it is to be served.
+    pub fn insert(&mut self, key: &Key, mut answer: Answer, now: Instant) -> Served {
+        let slot = Slot::from(key);
+        let life = Life::of(key, &answer, &self.settings, self.compat);
+        if life.is_none() && life::is_about_another(key, &answer) {
+            self.metrics.drops.increment();
+        }
+        life::set_ttls(&mut answer, life.as_ref(), &self.settings, self.compat);
+        let positive = life.as_ref().is_some_and(|life| life.part == Part::Success);
+        let served = Served {
+            packed: Rc::new(Packed::new(&key.name, answer)),
+            serving: self.serving(Ttl::Lowered(0), false),
+            positive,
+        };
+        if let Some(life) = life {
+            self.keep(&slot, &life, Rc::clone(&served.packed), now);
+        } else {
+            self.failed(&slot, Duration::ZERO, now);
+        }
+        served
+    }
+
+    /// Remembers for `seconds` that a question could not be answered (RFC 9520).
+    pub fn insert_failure(&mut self, key: &Key, answer: Answer, life: Duration, now: Instant) {
+        let slot = Slot::from(key);
+        let life = Life {
+            part: Part::Denial,
+            duration: life.min(self.settings.servfail),
+            answers: false,
+        };
+        if !life.duration.is_zero() && life::is_kept_for(&key.name, &self.settings.zones) {
+            let packed = Rc::new(Packed::new(&key.name, answer));
+            self.keep(&slot, &life, packed, now);
         }
     }
+
+    fn keep(&mut self, slot: &Slot, life: &Life, packed: Rc<Packed>, now: Instant) {
+        let bytes = slot.bytes();
+        if !life.answers && self.failed(slot, life.duration, now) {
+            return;
+        }
+        let stale = self.settings.serve_stale.as_ref();
+        let store = match life.part {
+            Part::Success => {
+                self.negative.remove(bytes);
+                &mut self.positive
+            }
+            Part::Denial => {
+                match stale.is_some_and(|stale| stale.prefer_positive) {
+                    true => self.positive.expire(bytes, now),
+                    false => self.positive.remove(bytes),
+                }
+                &mut self.negative
+            }
+        };
+        let evicted = store.insert(bytes, packed, now, life.duration);
+        (0..evicted).for_each(|_| self.metrics.evicted(life.part));
+        self.metrics.entries(Part::Success, self.positive.len());
+        self.metrics.entries(Part::Denial, self.negative.len());
+    }
+
+    /// What was kept could not be fetched anew: that is not tried again for the recheck time, or this
+    /// time if that is longer. Returns whether there is anything that may be served meanwhile.
+    pub fn failed(&self, slot: &Slot, pause: Duration, now: Instant) -> bool {
+        let stale = self.settings.serve_stale.as_ref();
+        let (recheck, max_age) =
+            stale.map_or_else(Default::default, |stale| (stale.recheck, stale.max_age));
+        let mut usable = false;
+        for store in [&self.positive, &self.negative] {
+            let entry = store.get(slot.bytes());
+            let entry = entry.filter(|entry| is_answer(&entry.packed));
+            if let Some(entry) = entry.filter(|entry| now < entry.until + max_age) {
+                entry.recheck_at.set(Some(now + recheck.max(pause)));
+                usable = true;
+            }
+        }
+        usable
+    }
+
+    fn fresh(&self, entry: &Entry, positive: bool, now: Instant) -> Hit {
+        let age = match self.settings.keep_ttl {
+            true => 0,
+            false => now.duration_since(entry.from).as_secs() as u32,
+        };
+        let popular = match &self.settings.prefetch {
+            Some(prefetch) => entry.is_popular(prefetch, now),
+            None => false,
+        };
+        Hit {
+            served: Served {
+                packed: Rc::clone(&entry.packed),
+                serving: self.serving(Ttl::Lowered(age), true),
+                positive,
+            },
+            state: match popular {
+                true => State::Popular,
+                false => State::Fresh,
+            },
+        }
+    }
+
+    /// What has expired, if it may still be served.
+    fn stale(&self, entry: &Entry, positive: bool, now: Instant) -> Option<Hit> {
+        let settings = self.settings.serve_stale.as_ref()?;
+        if now >= entry.until + settings.max_age || !is_answer(&entry.packed) {
+            return None;
+        }
+        let state = if entry.is_paused(now) {
+            State::Stale
+        } else {
+            match settings.refresh {
+                // That there is nothing is not said without having asked.
+                StaleRefresh::Immediate if positive => State::StaleThenAsk,
+                StaleRefresh::Immediate | StaleRefresh::Verify { .. } => State::AskThenStale,
+            }
+        };
+        Some(Hit {
+            served: Served {
+                packed: Rc::clone(&entry.packed),
+                serving: self.serving(Ttl::Fixed(settings.ttl), true),
+                positive,
+            },
+            state,
+        })
+    }
+
+    fn serving(&self, ttl: Ttl, hit: bool) -> Serving {
+        Serving {
+            ttl,
+            authoritative: hit && self.compat,
+        }
+    }
+}
+
+/// Neither a failure nor a refusal.
+pub(crate) fn is_answer(packed: &Packed) -> bool {
+    matches!(
+        packed.rcode(),
+        ResponseCode::NoError | ResponseCode::NXDomain
+    )
 }
 
 #[cfg(test)]

@@ -21,18 +21,25 @@ use sealane_config::sockets::HostSockets;
 
 use crate::answer::Answer;
 use crate::answer::encode::{self, Transport};
-use crate::cache::Key;
+use crate::answer::packed::{Packed, Serving};
+use crate::cache::{Cache, Served};
 use crate::config::{ForwardSettings, ServerBlock, Upstream};
 use crate::forward::{ForwardError, Forwarder};
 use crate::lookup::{self, Outcome};
 use crate::message::{Query, Question};
+use crate::metrics::labels::server_label;
+use crate::metrics::{CacheMetrics, Metrics};
+use crate::name::Name;
+use crate::rcode::forward_failure;
 use crate::resolv_conf::upstreams_from_resolv_conf;
+use crate::resolver::{Cached, Fetch, Line, Resolver};
+use crate::wire::Malformed;
 
 /// A server block's plugins with what they remember.
 #[derive(Debug)]
 pub(crate) struct Chain {
     block: Arc<ServerBlock>,
-    forwards: Vec<(Arc<ForwardSettings>, Forwarder)>,
+    resolver: Resolver<Line>,
 }
 
 /// A query on its way.
@@ -52,7 +59,7 @@ pub(crate) enum Local {
     /// This is the answer.
     Done(Answer),
     /// The aliases so far lead to a name that is not theirs.
-    Alias(Answer, crate::Name),
+    Alias(Answer, Name),
     /// None of them has the name.
     Pass,
 }
@@ -60,23 +67,36 @@ pub(crate) enum Local {
 /// What the plugins that ask others say.
 pub(crate) enum Remote {
     /// This is the answer.
-    Done(Answer),
-    /// This has to be asked.
-    Ask(Forwarder, Key),
+    Done(Served),
+    /// This has to be asked; if that fails there is the other.
+    Ask(Resolver<Line>, Fetch, Option<Served>),
     /// It cannot be asked.
     Failed(ForwardError),
 }
 
+/// An answer, found or fetched.
+pub(crate) enum Reply {
+    /// To be encoded.
+    Plain(Answer),
+    /// Encoded already; it is about the name of the query.
+    Packed(Served),
+}
+
 impl Chain {
     pub(crate) fn new(block: Arc<ServerBlock>, sockets: &HostSockets) -> Self {
-        let forwards = block.plugins.forward.iter().map(|settings| {
+        let plugins = &block.plugins;
+        let line = |settings: &Arc<ForwardSettings>| {
             let forwarder = Forwarder::new(sockets.clone(), &upstreams(settings));
-            (Arc::clone(settings), forwarder)
+            Line::new(Arc::clone(settings), forwarder)
+        };
+        let cache = plugins.cache.as_ref().map(|settings| {
+            let server = block.keys.first().map(|key| server_label(key, None));
+            let server = server.unwrap_or_default();
+            let metrics = CacheMetrics::new(&Metrics::default(), &server, &settings.zones);
+            Cache::new(settings.clone(), plugins.compat_coredns, metrics)
         });
-        Self {
-            forwards: forwards.collect(),
-            block,
-        }
+        let resolver = Resolver::new(plugins.forward.iter().map(line).collect(), cache);
+        Self { resolver, block }
     }
 
     pub(crate) fn block(&self) -> &Arc<ServerBlock> {
@@ -96,34 +116,63 @@ impl Chain {
     }
 
     /// The plugins that ask others.
-    pub(crate) fn forward(&self, query: &Query, question: &Question, client: IpAddr) -> Remote {
+    pub(crate) fn forward(
+        &self,
+        query: &Query,
+        question: &Question,
+        client: IpAddr,
+        transport: Transport,
+    ) -> Remote {
         if !self.block.plugins.recursion.allows(client) {
             return Remote::Failed(ForwardError::NotAllowed);
         }
-        let mut forwards = self.forwards.iter();
-        let Some((_, forwarder)) = forwards.find(|(settings, _)| settings.takes(&question.name))
-        else {
+        let name = &question.name;
+        if !self.resolver.takes(name) {
             return Remote::Failed(ForwardError::NoUpstream);
-        };
-        let key = Key {
-            name: question.name.to_lowercase(),
-            record_type: question.record_type,
-            dnssec_ok: query.dnssec_ok(),
-            checking_disabled: query.checking_disabled(),
-        };
-        match forwarder.cached(&key) {
-            Some(cached) => Remote::Done(cached),
-            None => Remote::Ask(forwarder.clone(), key),
+        }
+        match self.resolver.cached(query, name) {
+            Cached::Hit(served) => Remote::Done(served),
+            Cached::Miss(stale) => {
+                let stream = transport != Transport::Udp;
+                let fetch = Fetch::new(query, name, stream);
+                Remote::Ask(self.resolver.clone(), fetch, stale)
+            }
         }
     }
 
     /// Appends the reply to `out`.
-    pub(crate) fn conclude(&self, asked: &Asked, mut answer: Answer, out: &mut Vec<u8>) {
-        if self.block.plugins.loadbalance {
+    pub(crate) fn conclude(&self, asked: &Asked, reply: Reply, out: &mut Vec<u8>) {
+        let plugins = &self.block.plugins;
+        let (query, transport) = (&asked.query, asked.transport);
+        let mut answer = match reply {
+            Reply::Plain(answer) => answer,
+            Reply::Packed(Served {
+                packed, serving, ..
+            }) => {
+                let shuffle = plugins.loadbalance;
+                if self.serves_packed() && packed.reply(query, serving, shuffle, transport, out) {
+                    return;
+                }
+                unpack(&packed, &query.question.name, serving)
+            }
+        };
+        if plugins.loadbalance {
             answer.shuffle();
         }
-        encode::reply(&asked.query, &answer, asked.transport, out);
+        encode::reply(query, &answer, transport, out);
     }
+
+    /// No plugin looks at the records of a reply.
+    fn serves_packed(&self) -> bool {
+        let plugins = &self.block.plugins;
+        plugins.rewrite.is_empty() && !plugins.minimal
+    }
+}
+
+/// The answer about `name`, or the failure that it cannot be read.
+pub(crate) fn unpack(packed: &Packed, name: &Name, serving: Serving) -> Answer {
+    let answer = packed.unpack(name, serving);
+    answer.unwrap_or_else(|Malformed| forward_failure(ForwardError::BadReply))
 }
 
 /// The addresses of plain upstreams, those that files name included.

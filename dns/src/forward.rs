@@ -1,30 +1,24 @@
 //! Forwarding of names that are not ours.
 //!
 //! Rules:
-//! - Identical queries in flight are one upstream query; answers go through the [cache](crate::cache).
 //! - Upstreams are asked in order, those that failed within [`AVOID`] last. If one has not answered
 //!   after [`HEDGE`], the next is asked as well and the first good answer wins. After failures each
 //!   is asked at most twice; all of it takes at most [`TOTAL`].
 //! - An upstream that answers SERVFAIL or REFUSED or the like counts as failed; its answer is used if
 //!   no other one does better.
-//! - At most [`MAX_WAITING`] clients wait a worker; above that they are refused.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::Shared;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hickory_proto::op::ResponseCode;
 use sealane_config::sockets::HostSockets;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::answer::Answer;
-use crate::cache::{Cache, Key};
+use crate::cache::Key;
 use crate::message::Question;
 
 mod exchange;
@@ -37,8 +31,6 @@ pub const PER_TRY: Duration = Duration::from_secs(2);
 pub const TOTAL: Duration = Duration::from_secs(5);
 /// How long an upstream that failed or was slow comes last.
 pub const AVOID: Duration = Duration::from_secs(10);
-/// Clients that may wait at a time.
-pub const MAX_WAITING: usize = 1000;
 
 /// Why a query could not be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,8 +55,6 @@ pub enum ForwardError {
     BadReply,
 }
 
-type Fetched = Result<Rc<Answer>, ForwardError>;
-
 /// Asks upstreams. One a worker, cheap to clone; needs a runtime for local tasks.
 #[derive(Clone, Debug)]
 pub struct Forwarder {
@@ -75,9 +65,6 @@ pub struct Forwarder {
 struct Inner {
     sockets: HostSockets,
     upstreams: Vec<Upstream>,
-    cache: RefCell<Cache>,
-    in_flight: RefCell<HashMap<Key, Shared<oneshot::Receiver<Fetched>>>>,
-    waiting: Cell<usize>,
 }
 
 #[derive(Debug)]
@@ -100,52 +87,16 @@ impl Forwarder {
             inner: Rc::new(Inner {
                 sockets,
                 upstreams: upstreams.iter().map(upstream).collect(),
-                cache: RefCell::default(),
-                in_flight: RefCell::default(),
-                waiting: Cell::new(0),
             }),
         }
-    }
-
-    /// The answer, if it is in the cache.
-    pub fn cached(&self, key: &Key) -> Option<Answer> {
-        self.inner.cache.borrow_mut().get(key)
     }
 
     /// The answer from an upstream.
     ///
     /// # Errors
     /// [`ForwardError`].
-    pub async fn resolve(&self, key: Key) -> Result<Answer, ForwardError> {
-        let _place = Place::take(&self.inner).ok_or(ForwardError::Busy)?;
-        let running = self.inner.in_flight.borrow().get(&key).cloned();
-        let fetch = running.unwrap_or_else(|| self.start(key));
-        match fetch.await {
-            Ok(fetched) => fetched.map(|answer| Answer::clone(&answer)),
-            // The task that fetches ends without a result only when the runtime ends.
-            Err(_gone) => Err(ForwardError::TimedOut),
-        }
-    }
-
-    /// Starts a task that fetches the answer for everybody who asks meanwhile. It goes on when the
-    /// client that asked first is gone.
-    fn start(&self, key: Key) -> Shared<oneshot::Receiver<Fetched>> {
-        let (sender, receiver) = oneshot::channel();
-        let receiver = receiver.shared();
-        let mut in_flight = self.inner.in_flight.borrow_mut();
-        in_flight.insert(key.clone(), receiver.clone());
-        drop(in_flight);
-        let inner = Rc::clone(&self.inner);
-        tokio::task::spawn_local(async move {
-            let fetched = inner.fetch(&key).await;
-            if let Ok(answer) = &fetched {
-                inner.cache.borrow_mut().insert(key.clone(), answer);
-            }
-            inner.in_flight.borrow_mut().remove(&key);
-            // Nobody may be waiting any more.
-            let _ = sender.send(fetched.map(Rc::new));
-        });
-        receiver
+    pub async fn resolve(&self, key: &Key) -> Result<Answer, ForwardError> {
+        self.inner.fetch(key).await
     }
 }
 
@@ -239,25 +190,6 @@ impl Upstream {
 
 fn is_good(answer: &Answer) -> bool {
     matches!(answer.rcode, ResponseCode::NoError | ResponseCode::NXDomain)
-}
-
-/// A place among the clients that wait.
-struct Place<'a>(&'a Cell<usize>);
-
-impl<'a> Place<'a> {
-    fn take(inner: &'a Inner) -> Option<Self> {
-        let waiting = inner.waiting.get();
-        (waiting < MAX_WAITING).then(|| {
-            inner.waiting.set(waiting + 1);
-            Self(&inner.waiting)
-        })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 #[cfg(test)]

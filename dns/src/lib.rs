@@ -28,6 +28,7 @@ mod rcode;
 pub mod record;
 pub mod reply;
 pub mod resolv_conf;
+mod resolver;
 pub mod server;
 pub mod settings;
 mod tcp;

@@ -110,6 +110,11 @@ impl Query {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
     }
 
+    /// RD is set.
+    pub fn recursion_desired(&self) -> bool {
+        self.flags & flag::RD != 0
+    }
+
     /// CD is set.
     pub fn checking_disabled(&self) -> bool {
         self.flags & flag::CD != 0

@@ -126,6 +126,18 @@ impl Name {
         self.0.eq_ignore_ascii_case(&other.0)
     }
 
+    /// The name without its first labels; the root if it has not as many.
+    pub fn without_labels(&self, count: usize) -> Self {
+        let mut at = 0;
+        for _ in 0..count {
+            match self.0[at] {
+                0 => break,
+                length => at += usize::from(length) + 1,
+            }
+        }
+        Self(self.0.slice(at..))
+    }
+
     /// If this name is `zone` or below it: how many labels are left of the zone, and the zone as
     /// it is typed in this name.
     pub fn split_zone(&self, zone: &Self) -> Option<(usize, Self)> {

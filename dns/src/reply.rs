@@ -100,7 +100,8 @@ fn matching<'a>(
     same.then_some((flags, counts, cursor))
 }
 
-fn section(cursor: &mut Cursor<'_>, count: u16) -> Result<Vec<Record>, Malformed> {
+/// Reads records; those of other classes than IN are left out.
+pub(crate) fn section(cursor: &mut Cursor<'_>, count: u16) -> Result<Vec<Record>, Malformed> {
     let mut records = Vec::new();
     for _ in 0..count {
         if let Some(record) = record(cursor)? {

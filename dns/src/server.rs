@@ -19,16 +19,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
 use crate::answer::encode::{self, Transport};
-use crate::cache::Key;
-use crate::chain::{Asked, Chain, Local, Remote};
+use crate::cache::Served;
+use crate::chain::{Asked, Chain, Local, Remote, Reply, unpack};
 use crate::config::{DnsConfig, Listener};
-use crate::forward::{ForwardError, Forwarder};
+use crate::forward::ForwardError;
 use crate::limit::ConnectionLimits;
 use crate::lookup::MAX_ALIASES;
 use crate::message::{self, Question};
 use crate::name::Name;
 use crate::rcode::{LocalFailure, forward_failure, local_failure};
 use crate::record::Record;
+use crate::resolver::{Fetch, Line, Resolver};
 use crate::tls::TlsIdentity;
 use crate::{https, quic, tcp, tls, udp};
 
@@ -78,9 +79,11 @@ pub(crate) struct Later {
 
 /// What is waited for.
 struct Wait {
-    forwarder: Forwarder,
+    resolver: Resolver<Line>,
     /// What has to be asked.
-    key: Key,
+    fetch: Fetch,
+    /// What there is if that fails.
+    stale: Option<Served>,
     /// The name whose case the records of the reply get.
     name: Name,
     /// Aliases of ours that lead to that name.
@@ -262,8 +265,8 @@ impl Front {
             transport,
         };
         match self.walk(&chain, &asked) {
-            Ok(answer) => {
-                chain.conclude(&asked, answer, out);
+            Ok(reply) => {
+                chain.conclude(&asked, reply, out);
                 Step::Replied
             }
             Err(wait) => Step::Later(Box::new(Later { asked, chain, wait })),
@@ -273,9 +276,11 @@ impl Front {
     /// Appends the reply to `out` once an upstream has answered or failed.
     pub(crate) async fn finish(&self, later: Box<Later>, out: &mut Vec<u8>) {
         let Later { asked, chain, wait } = *later;
-        let result = wait.forwarder.resolve(wait.key).await;
-        let answer = complete(result, &wait.name, wait.aliases);
-        chain.conclude(&asked, answer, out);
+        let reply = match wait.resolver.resolve(wait.fetch, wait.stale).await {
+            Ok(served) => join(served, &wait.name, wait.aliases),
+            Err(error) => Reply::Plain(forward_failure(error)),
+        };
+        chain.conclude(&asked, reply, out);
     }
 
     /// The chain of the longest zone that the name is in. DS records are above the zone that they
@@ -295,14 +300,16 @@ impl Front {
 
     /// The answer, or what has to be waited for. An alias that leads out of a chain is looked up
     /// from the start, as a question of its own.
-    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Answer, Wait> {
+    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Reply, Wait> {
         let mut chain = Rc::clone(first);
         let mut aliases: Option<Answer> = None;
         let mut target: Option<Question> = None;
         loop {
             let question = target.as_ref().unwrap_or(&asked.query.question);
             match chain.local(&self.reader.load(), question) {
-                Local::Done(answer) => return Ok(complete(Ok(answer), &question.name, aliases)),
+                Local::Done(answer) => {
+                    return Ok(Reply::Plain(complete(answer, &question.name, aliases)));
+                }
                 Local::Pass => {}
                 Local::Alias(mut answer, name) => {
                     if let Some(mut before) = aliases.take() {
@@ -310,14 +317,16 @@ impl Front {
                         answer = before;
                     }
                     if answer.answers.len() > MAX_ALIASES {
-                        return Ok(local_failure(LocalFailure::LongChain, None));
+                        let failure = local_failure(LocalFailure::LongChain, None);
+                        return Ok(Reply::Plain(failure));
                     }
                     let next = Question {
                         name,
                         ..question.clone()
                     };
                     let Some(next_chain) = self.chain_of(&next) else {
-                        return Ok(forward_failure(ForwardError::NoUpstream));
+                        let failure = forward_failure(ForwardError::NoUpstream);
+                        return Ok(Reply::Plain(failure));
                     };
                     chain = next_chain;
                     aliases = Some(answer);
@@ -326,12 +335,14 @@ impl Front {
                 }
             }
             let name = question.name.clone();
-            return match chain.forward(&asked.query, question, asked.client.ip()) {
-                Remote::Done(answer) => Ok(complete(Ok(answer), &name, aliases)),
-                Remote::Failed(error) => Ok(forward_failure(error)),
-                Remote::Ask(forwarder, key) => Err(Wait {
-                    forwarder,
-                    key,
+            let client = asked.client.ip();
+            return match chain.forward(&asked.query, question, client, asked.transport) {
+                Remote::Done(served) => Ok(join(served, &name, aliases)),
+                Remote::Failed(error) => Ok(Reply::Plain(forward_failure(error))),
+                Remote::Ask(resolver, fetch, stale) => Err(Wait {
+                    resolver,
+                    fetch,
+                    stale,
                     name,
                     aliases,
                 }),
@@ -340,13 +351,18 @@ impl Front {
     }
 }
 
+/// What was found for the name that was asked for, or for the one that our aliases lead to.
+fn join(served: Served, name: &Name, aliases: Option<Answer>) -> Reply {
+    if aliases.is_none() {
+        return Reply::Packed(served);
+    }
+    let answer = unpack(&served.packed, name, served.serving);
+    Reply::Plain(complete(answer, name, aliases))
+}
+
 /// Joins our aliases with what was found for the name that they lead to. The code is the one of the
 /// last name (RFC 6604).
-fn complete(result: Result<Answer, ForwardError>, name: &Name, aliases: Option<Answer>) -> Answer {
-    let mut answer = match result {
-        Ok(answer) => answer,
-        Err(error) => return forward_failure(error),
-    };
+fn complete(mut answer: Answer, name: &Name, aliases: Option<Answer>) -> Answer {
     for record in &mut answer.answers {
         give_case(record, name);
     }

@@ -45,53 +45,101 @@ pub enum Transport {
 
 /// Appends the reply to `query` to `out`.
 pub fn reply(query: &Query, answer: &Answer, transport: Transport, out: &mut Vec<u8>) {
-    let limit = match (transport, query.edns) {
-        (Transport::Tcp { .. } | Transport::Https | Transport::Quic, _) => TCP_LIMIT,
-        (Transport::Udp, None) => UDP_PLAIN,
-        (Transport::Udp, Some(edns)) => usize::from(edns.udp_size).clamp(UDP_PLAIN, UDP_LIMIT),
-    };
-    let opt = query.edns.map(|edns| opt_record(edns, answer, transport));
-    let mut writer = Writer::new(out, limit - opt.as_ref().map_or(0, Vec::len));
-    let question = &query.question;
-    writer.bytes(&[0; HEADER]);
-    writer.name(&question.name, true);
-    writer.u16(question.record_type.into());
-    writer.u16(question.class);
-
+    let flags = Flags::of(answer);
+    let (mut writer, opt) = begin(query, &flags, answer.error.as_ref(), transport, out);
     let (answers, all_answers) = writer.section(&answer.answers);
     let (authority, all_authority) = match all_answers {
         true => writer.section(&answer.authority),
         false => (0, true),
     };
     let truncated = answer.truncated || !(all_answers && all_authority);
-    let mut additional = match truncated {
+    let additional = match truncated {
         true => 0,
         false => writer.section(&answer.additional).0,
     };
-    if let Some(opt) = opt {
-        writer.bytes(&opt);
-        additional += 1;
-    }
+    let flags = Flags { truncated, ..flags };
+    writer.end(query, &flags, [answers, authority, additional], opt);
+}
 
-    let mut flags = flag::QR | (query.flags & (flag::RD | flag::CD));
-    let mut set = |condition, mask| {
-        if condition {
-            flags |= mask;
-        }
-    };
-    set(answer.authoritative, flag::AA);
-    set(truncated, flag::TC);
-    set(answer.recursion_available, flag::RA);
-    set(answer.authentic && query.wants_authentic(), flag::AD);
-    // Without EDNS there is no room for the upper bits of an extended code; only BADVERS has any
-    // here, and that is an answer to EDNS.
-    flags |= u16::from(answer.rcode.low());
-    let start = writer.start;
-    let words = [query.id, flags, 1, answers, authority, additional];
-    for (index, word) in words.into_iter().enumerate() {
-        let at = start + 2 * index;
-        out[at..at + 2].copy_from_slice(&word.to_be_bytes());
+/// Appends a reply whose records were encoded before. `false` if it does not fit: nothing was
+/// appended then.
+pub(super) fn reply_with(
+    query: &Query,
+    flags: &Flags,
+    error: Option<&ExtendedError>,
+    counts: [u16; 3],
+    records: &[u8],
+    transport: Transport,
+    out: &mut Vec<u8>,
+) -> bool {
+    let start = out.len();
+    let (mut writer, opt) = begin(query, flags, error, transport, out);
+    if writer.out.len() - start + records.len() > writer.limit {
+        writer.out.truncate(start);
+        return false;
     }
+    writer.bytes(records);
+    writer.end(query, flags, counts, opt);
+    true
+}
+
+/// Encodes records that follow a question with this name, as many as fit into a message. Returns
+/// how many there are of each section.
+pub(super) fn sections(name: &Name, answer: &Answer, out: &mut Vec<u8>) -> [u16; 3] {
+    let mut writer = Writer::new(out, TCP_LIMIT);
+    writer.bytes(&[0; HEADER]);
+    writer.name(name, true);
+    writer.bytes(&[0; 4]);
+    let answers = writer.section(&answer.answers).0;
+    let authority = writer.section(&answer.authority).0;
+    [answers, authority, writer.section(&answer.additional).0]
+}
+
+/// What the header of a reply says besides what it repeats of the query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flags {
+    pub(super) rcode: ResponseCode,
+    pub(super) authoritative: bool,
+    pub(super) truncated: bool,
+    pub(super) recursion_available: bool,
+    pub(super) authentic: bool,
+}
+
+impl Flags {
+    pub(super) fn of(answer: &Answer) -> Self {
+        Self {
+            rcode: answer.rcode,
+            authoritative: answer.authoritative,
+            truncated: answer.truncated,
+            recursion_available: answer.recursion_available,
+            authentic: answer.authentic,
+        }
+    }
+}
+
+/// Header, still empty, and question, with room kept for the OPT record that is returned.
+fn begin<'a>(
+    query: &Query,
+    flags: &Flags,
+    error: Option<&ExtendedError>,
+    transport: Transport,
+    out: &'a mut Vec<u8>,
+) -> (Writer<'a>, Option<Vec<u8>>) {
+    let limit = match (transport, query.edns) {
+        (Transport::Tcp { .. } | Transport::Https | Transport::Quic, _) => TCP_LIMIT,
+        (Transport::Udp, None) => UDP_PLAIN,
+        (Transport::Udp, Some(edns)) => usize::from(edns.udp_size).clamp(UDP_PLAIN, UDP_LIMIT),
+    };
+    let opt = query
+        .edns
+        .map(|edns| opt_record(edns, flags.rcode, error, transport));
+    let mut writer = Writer::new(out, limit - opt.as_ref().map_or(0, Vec::len));
+    let question = &query.question;
+    writer.bytes(&[0; HEADER]);
+    writer.name(&question.name, true);
+    writer.u16(question.record_type.into());
+    writer.u16(question.class);
+    (writer, opt)
 }
 
 /// Appends the reply to a message that is not looked up, unless there is to be silence.
@@ -113,12 +161,17 @@ pub fn rejection(rejected: &Rejected, transport: Transport, out: &mut Vec<u8>) {
 
 /// The OPT record of a reply. Of the flags only DO is repeated (RFC 3225); options that are not
 /// understood are not.
-fn opt_record(edns: Edns, answer: &Answer, transport: Transport) -> Vec<u8> {
+fn opt_record(
+    edns: Edns,
+    rcode: ResponseCode,
+    error: Option<&ExtendedError>,
+    transport: Transport,
+) -> Vec<u8> {
     let mut opt = Vec::with_capacity(64);
     opt.push(0);
     opt.extend_from_slice(&41u16.to_be_bytes());
     opt.extend_from_slice(&(UDP_LIMIT as u16).to_be_bytes());
-    opt.push(answer.rcode.high());
+    opt.push(rcode.high());
     opt.push(0);
     let flags: u16 = if edns.dnssec_ok { 0x8000 } else { 0 };
     opt.extend_from_slice(&flags.to_be_bytes());
@@ -126,7 +179,7 @@ fn opt_record(edns: Edns, answer: &Answer, transport: Transport) -> Vec<u8> {
     if let (Transport::Tcp { idle }, true) = (transport, edns.keepalive) {
         push_option(&mut opt, option::KEEPALIVE, &idle.to_be_bytes(), b"");
     }
-    if let Some(ExtendedError { code, text }) = &answer.error {
+    if let Some(ExtendedError { code, text }) = error {
         push_option(
             &mut opt,
             option::EXTENDED_ERROR,
@@ -163,8 +216,8 @@ pub fn query(id: u16, question: &Question, edns: Option<DnssecOk>, flags: u16) -
             dnssec_ok,
             keepalive: false,
         };
-        let plain = Answer::code(ResponseCode::NoError, None);
-        out.extend_from_slice(&opt_record(edns, &plain, Transport::Udp));
+        let opt = opt_record(edns, ResponseCode::NoError, None, Transport::Udp);
+        out.extend_from_slice(&opt);
     }
     out
 }
@@ -193,6 +246,33 @@ impl<'a> Writer<'a> {
             limit,
             suffixes: [0; SUFFIXES],
             known: 0,
+        }
+    }
+
+    /// Appends the OPT record and fills in the header.
+    fn end(mut self, query: &Query, reply: &Flags, counts: [u16; 3], opt: Option<Vec<u8>>) {
+        let [answers, authority, mut additional] = counts;
+        if let Some(opt) = opt {
+            self.bytes(&opt);
+            additional += 1;
+        }
+        let mut flags = flag::QR | (query.flags & (flag::RD | flag::CD));
+        let mut set = |condition, mask| {
+            if condition {
+                flags |= mask;
+            }
+        };
+        set(reply.authoritative, flag::AA);
+        set(reply.truncated, flag::TC);
+        set(reply.recursion_available, flag::RA);
+        set(reply.authentic && query.wants_authentic(), flag::AD);
+        // Without EDNS there is no room for the upper bits of an extended code; only BADVERS has any
+        // here, and that is an answer to EDNS.
+        flags |= u16::from(reply.rcode.low());
+        let words = [query.id, flags, 1, answers, authority, additional];
+        for (index, word) in words.into_iter().enumerate() {
+            let at = self.start + 2 * index;
+            self.out[at..at + 2].copy_from_slice(&word.to_be_bytes());
         }
     }
 
