@@ -4,12 +4,13 @@
 //! the listener that it came in on. What can be answered from the snapshot or the cache is answered
 //! at once, without a task. The rest waits for an upstream.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -20,13 +21,16 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::Answer;
 use crate::answer::encode::{self, Transport};
 use crate::cache::Served;
-use crate::chain::{Asked, Chain, Local, Remote, Reply, unpack};
+use crate::chain::{Asked, Before, Chain, Local, Remote, Reply, unpack};
 use crate::config::{DnsConfig, Listener};
 use crate::forward::ForwardError;
 use crate::limit::ConnectionLimits;
 use crate::lookup::MAX_ALIASES;
-use crate::message::{self, Question};
+use crate::message::{self, Question, Rejected, class};
+use crate::metrics::labels::NO_ZONE;
+use crate::metrics::{Observed, QueryMetrics, Writer};
 use crate::name::Name;
+use crate::observe::{Observe, server_of};
 use crate::rcode::{LocalFailure, forward_failure, local_failure};
 use crate::record::Record;
 use crate::resolver::{Fetch, Line, Resolver};
@@ -44,19 +48,27 @@ pub struct DnsServer {
 struct Inner {
     reader: Reader,
     sockets: HostSockets,
+    observe: Observe,
     chains: RefCell<Vec<Rc<Chain>>>,
     /// What each listener in use serves; replaced when there is a new configuration.
     routes: RefCell<HashMap<Listener, Rc<RefCell<Routes>>>>,
     dropped: Rc<udp::Dropped>,
 }
 
-/// The zones of a listener, those with most labels first.
-type Routes = Rc<[Route]>;
-
+/// What a listener serves.
 #[derive(Debug)]
+struct Routes {
+    /// Its zones, those with most labels first.
+    zones: Vec<Route>,
+    /// Counts queries in none of them.
+    elsewhere: QueryMetrics,
+}
+
+#[derive(Clone, Debug)]
 struct Route {
     zone: Name,
     chain: Rc<Chain>,
+    counts: Rc<QueryMetrics>,
 }
 
 /// What became of a message.
@@ -94,10 +106,21 @@ impl DnsServer {
     /// A server that reads the cluster's state from `reader` and reaches upstreams over sockets made
     /// by `sockets`.
     pub fn new(reader: Reader, sockets: HostSockets, config: &DnsConfig) -> Self {
+        Self::observed(reader, sockets, config, Observe::default())
+    }
+
+    /// As [`Self::new`], with a place to report to.
+    pub fn observed(
+        reader: Reader,
+        sockets: HostSockets,
+        config: &DnsConfig,
+        observe: Observe,
+    ) -> Self {
         let server = Self {
             inner: Rc::new(Inner {
                 reader,
                 sockets,
+                observe,
                 chains: RefCell::default(),
                 routes: RefCell::default(),
                 dropped: Rc::default(),
@@ -110,7 +133,10 @@ impl DnsServer {
     /// Serves another configuration from the next query on. Queries that wait for an upstream are
     /// answered as they were asked; what was in caches is forgotten.
     pub fn reconfigure(&self, config: &DnsConfig) {
-        let chain = |block| Rc::new(Chain::new(Arc::clone(block), &self.inner.sockets));
+        let Inner {
+            sockets, observe, ..
+        } = &*self.inner;
+        let chain = |block| Rc::new(Chain::new(Arc::clone(block), sockets, observe));
         *self.inner.chains.borrow_mut() = config.blocks.iter().map(chain).collect();
         for (listener, routes) in self.inner.routes.borrow().iter() {
             *routes.borrow_mut() = self.routes_of(*listener);
@@ -210,15 +236,21 @@ impl DnsServer {
     }
 
     fn routes_of(&self, listener: Listener) -> Routes {
+        let server = server_of(&listener);
+        let counts = |zone: &str| QueryMetrics::new(&self.inner.observe.metrics, &server, zone);
         let mut routes = Vec::new();
         for chain in self.inner.chains.borrow().iter() {
             routes.extend(chain.block().zones_on(listener).map(|zone| Route {
                 zone: zone.clone(),
                 chain: Rc::clone(chain),
+                counts: Rc::new(counts(&zone.to_string())),
             }));
         }
         routes.sort_by_key(|route| std::cmp::Reverse(route.zone.labels().count()));
-        routes.into()
+        Routes {
+            zones: routes,
+            elsewhere: counts(NO_ZONE),
+        }
     }
 }
 
@@ -243,8 +275,15 @@ impl Front {
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Step {
+        let started = Instant::now();
         let query = match message::parse(message) {
             Ok(query) => query,
+            // The one other class that something may be known of.
+            Err(Rejected::Code(query, ResponseCode::Refused))
+                if query.question.class == class::CH =>
+            {
+                query
+            }
             Err(rejected) => {
                 let before = out.len();
                 encode::rejection(&rejected, transport, out);
@@ -254,17 +293,40 @@ impl Front {
                 };
             }
         };
-        let Some(chain) = self.chain_of(&query.question) else {
+        let Some(route) = self.route_of(&query.question) else {
             let refused = Answer::code(ResponseCode::Refused, None);
+            let start = out.len();
             encode::reply(&query, &refused, transport, out);
+            self.routes.borrow().elsewhere.record(&Observed {
+                is_udp: transport.is_udp(),
+                client: client.ip(),
+                record_type: query.question.record_type,
+                dnssec_ok: query.dnssec_ok(),
+                rcode: refused.rcode,
+                writer: Writer::Server,
+                request_size: message.len(),
+                response_size: out.len() - start,
+                duration: started.elapsed(),
+            });
             return Step::Replied;
         };
-        let asked = Asked {
+        let Route { chain, counts, .. } = route;
+        let mut asked = Asked {
             query,
             client,
             transport,
+            request_size: message.len(),
+            started,
+            rewritten: None,
+            writer: Cell::new(Writer::Server),
+            counts,
         };
-        match self.walk(&chain, &asked) {
+        let reply = match chain.before(&mut asked) {
+            Before::Done(answer) => Ok(Reply::Plain(answer)),
+            Before::Silence => return Step::Silence,
+            Before::Pass => self.walk(&chain, &asked),
+        };
+        match reply {
             Ok(reply) => {
                 chain.conclude(&asked, reply, out);
                 Step::Replied
@@ -277,17 +339,21 @@ impl Front {
     pub(crate) async fn finish(&self, later: Box<Later>, out: &mut Vec<u8>) {
         let Later { asked, chain, wait } = *later;
         let reply = match wait.resolver.resolve(wait.fetch, wait.stale).await {
-            Ok(served) => join(served, &wait.name, wait.aliases),
+            Ok(served) => {
+                asked.writer.set(Writer::Forward);
+                join(served, &wait.name, wait.aliases)
+            }
             Err(error) => Reply::Plain(forward_failure(error)),
         };
         chain.conclude(&asked, reply, out);
     }
 
-    /// The chain of the longest zone that the name is in. DS records are above the zone that they
+    /// The route of the longest zone that the name is in. DS records are above the zone that they
     /// are for (RFC 4035 section 2.4): they are asked for at the shortest one but the root.
-    fn chain_of(&self, question: &Question) -> Option<Rc<Chain>> {
+    fn route_of(&self, question: &Question) -> Option<Route> {
         let routes = self.routes.borrow();
         let mut having = routes
+            .zones
             .iter()
             .filter(|route| question.name.is_within(&route.zone));
         let longest = having.next()?;
@@ -295,7 +361,7 @@ impl Front {
             RecordType::DS => having.filter(|route| route.zone != Name::root()).last(),
             _ => None,
         };
-        Some(Rc::clone(&above.unwrap_or(longest).chain))
+        Some(above.unwrap_or(longest).clone())
     }
 
     /// The answer, or what has to be waited for. An alias that leads out of a chain is looked up
@@ -305,8 +371,8 @@ impl Front {
         let mut aliases: Option<Answer> = None;
         let mut target: Option<Question> = None;
         loop {
-            let question = target.as_ref().unwrap_or(&asked.query.question);
-            match chain.local(&self.reader.load(), question) {
+            let question = target.as_ref().unwrap_or(&asked.rewritten().question);
+            match chain.local(&self.reader.load(), asked, question) {
                 Local::Done(answer) => {
                     return Ok(Reply::Plain(complete(answer, &question.name, aliases)));
                 }
@@ -324,11 +390,11 @@ impl Front {
                         name,
                         ..question.clone()
                     };
-                    let Some(next_chain) = self.chain_of(&next) else {
+                    let Some(next_route) = self.route_of(&next) else {
                         let failure = forward_failure(ForwardError::NoUpstream);
                         return Ok(Reply::Plain(failure));
                     };
-                    chain = next_chain;
+                    chain = next_route.chain;
                     aliases = Some(answer);
                     target = Some(next);
                     continue;
@@ -336,16 +402,28 @@ impl Front {
             }
             let name = question.name.clone();
             let client = asked.client.ip();
-            return match chain.forward(&asked.query, question, client, asked.transport) {
-                Remote::Done(served) => Ok(join(served, &name, aliases)),
-                Remote::Failed(error) => Ok(Reply::Plain(forward_failure(error))),
-                Remote::Ask(resolver, fetch, stale) => Err(Wait {
-                    resolver,
-                    fetch,
-                    stale,
-                    name,
-                    aliases,
-                }),
+            return match chain.forward(asked.rewritten(), question, client, asked.transport) {
+                Remote::Done(served) => {
+                    asked.writer.set(Writer::Cache);
+                    Ok(join(served, &name, aliases))
+                }
+                Remote::Failed(error) => {
+                    asked.writer.set(Writer::Server);
+                    let last = chain
+                        .last(asked)
+                        .filter(|_| error == ForwardError::NoUpstream);
+                    Ok(Reply::Plain(last.unwrap_or_else(|| forward_failure(error))))
+                }
+                Remote::Ask(resolver, fetch, stale) => {
+                    asked.writer.set(Writer::Server);
+                    Err(Wait {
+                        resolver,
+                        fetch,
+                        stale,
+                        name,
+                        aliases,
+                    })
+                }
             };
         }
     }

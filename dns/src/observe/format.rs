@@ -149,7 +149,7 @@ impl Entry {
         // Writing to a string cannot fail.
         let _ = match piece {
             Piece::Text(text) => write!(line, "{text}"),
-            Piece::Type => write!(line, "{}", self.record_type),
+            Piece::Type => write!(line, "{}", type_text(self.record_type)),
             Piece::Name => write!(line, "{}", self.name.to_lowercase()),
             Piece::Class => match self.class {
                 1 => write!(line, "IN"),
@@ -181,6 +181,14 @@ impl Entry {
             }
             Piece::Unknown => write!(line, "{EMPTY}"),
         };
+    }
+}
+
+/// A type's name, or its number if it has none (RFC 3597 section 5).
+pub(super) fn type_text(record_type: RecordType) -> String {
+    match record_type {
+        RecordType::Unknown(number) => format!("TYPE{number}"),
+        record_type => record_type.to_string(),
     }
 }
 

@@ -11,6 +11,7 @@ use hickory_proto::rr::RecordType;
 
 use super::Entry;
 use super::errors::Consolidated;
+use super::format::type_text;
 use crate::config::ErrorsSettings;
 use crate::name::Name;
 
@@ -123,7 +124,7 @@ fn take(line: Line, consolidated: &mut Consolidated, out: &mut impl Write) -> io
                 ..
             } = *failure;
             let rcode = u16::from(rcode);
-            let name = name.to_lowercase();
+            let (name, record_type) = (name.to_lowercase(), type_text(record_type));
             let line = format!("[ERROR] plugin/errors: {rcode} {name} {record_type}: {message}");
             write_all([line], out)
         }

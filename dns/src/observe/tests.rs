@@ -105,7 +105,7 @@ fn dns_log_lines_are_those_of_coredns() {
 #[test]
 fn dns_log_nothing_from_the_wire_ends_a_line() {
     let (sink, written) = sink();
-    let name = Name::from_checked_wire(b"\x0bx\n[INFO] \"\x1b\x07\x00\x00");
+    let name = Name::from_checked_wire(b"\x0dx\n[INFO] \"\x1b\x07\x00\x00");
     let entry = Entry {
         name: name.clone(),
         ..entry("\"{name}\"")

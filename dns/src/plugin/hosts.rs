@@ -11,18 +11,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer::{Answer, ExtendedError};
 use crate::chain::Local;
 use crate::config::HostsSettings;
 use crate::message::Question;
 use crate::metrics::Metrics;
-use crate::name::Name;
 use crate::record::{RData, Record};
 use crate::zone::reverse;
 
@@ -37,39 +38,29 @@ use table::Table;
 pub(crate) struct Hosts {
     settings: HostsSettings,
     source: Arc<Source>,
+    _follower: Option<AbortOnDropHandle<()>>,
     version: Cell<u64>,
     table: RefCell<Arc<Table>>,
 }
 
 impl Hosts {
     /// Reads the file, unless another worker has read it already.
+    /// Followed from then on, if there is a runtime.
     pub(crate) fn new(settings: &HostsSettings, metrics: &Metrics) -> Self {
         let source = Source::shared(settings, metrics);
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        let is_followed = !settings.reload.is_zero() && settings.file.is_some();
+        let follower = runtime.filter(|_| is_followed).map(|runtime| {
+            let source = Arc::downgrade(&source);
+            AbortOnDropHandle::new(runtime.spawn(follow(source, settings.reload)))
+        });
         Self {
             settings: settings.clone(),
+            _follower: follower,
             version: Cell::new(source.version.load(Ordering::Acquire)),
             table: RefCell::new(source.table()),
             source,
         }
-    }
-
-    /// Looks at the file for ever, or not at all if it never changes. Reading happens on a thread for
-    /// such things.
-    pub(crate) fn follow(&self) -> Option<impl Future<Output = ()> + use<>> {
-        let period = self.settings.reload;
-        let is_followed = !period.is_zero() && self.settings.file.is_some();
-        // A configuration that was replaced must not be held by the one who looks after it.
-        let source = Arc::downgrade(&self.source);
-        is_followed.then(|| async move {
-            loop {
-                tokio::time::sleep(period).await;
-                let Some(source) = source.upgrade() else {
-                    return;
-                };
-                // It ends early only if the runtime does.
-                let _ = tokio::task::spawn_blocking(move || source.refresh()).await;
-            }
-        })
     }
 
     /// The answer from the table.
@@ -137,6 +128,18 @@ impl Hosts {
         if version != self.version.replace(version) {
             *self.table.borrow_mut() = self.source.table();
         }
+    }
+}
+
+/// Looks at the file until nobody needs it. Reading happens on a thread for such things.
+async fn follow(source: Weak<Source>, period: Duration) {
+    loop {
+        tokio::time::sleep(period).await;
+        let Some(source) = source.upgrade() else {
+            return;
+        };
+        // It ends early only if the runtime does.
+        let _ = tokio::task::spawn_blocking(move || source.refresh()).await;
     }
 }
 

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use regex::Regex;
 
 use crate::answer::{Answer, ExtendedError};
 use crate::chain::Local;
@@ -35,7 +36,7 @@ impl TemplateRecord {
 }
 
 /// The templates of a server block.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Templates(Vec<Template>);
 
 #[derive(Debug)]
@@ -63,12 +64,17 @@ impl Templates {
             records.iter().map(|record| record.0.parse()).collect()
         };
         let templates = settings.iter().map(|settings| {
-            Ok(Template {
+            let mut template = Template {
                 answer: patterns(&settings.answer)?,
                 additional: patterns(&settings.additional)?,
                 authority: patterns(&settings.authority)?,
                 settings: settings.clone(),
-            })
+            };
+            if template.settings.matches.is_empty() {
+                let all = Regex::new(".*").expect("it is an expression");
+                template.settings.matches.push(all);
+            }
+            Ok(template)
         });
         templates.collect::<Result<_, _>>().map(Self)
     }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod connections;
+mod plugins;
 mod vectors;
 
 use std::future::Future;

@@ -160,6 +160,12 @@ fn dns_template_order_types_zones_and_fallthrough() {
     first.fallthrough = all();
     second.fallthrough = Fallthrough::Zones(vec!["test".parse().unwrap()]);
     let templates = [first, second];
+    let everything = settings(&[], &["{{ .Name }} IN A 10.0.0.3"]);
+    let found = ask(&[everything], "x", RecordType::A);
+    assert_eq!(
+        found, "No Error; x. 3600 IN A 10.0.0.3",
+        "without expression"
+    );
     for (name, expected) in [
         ("b.test", "No Error; b. 3600 IN A 10.0.0.2"),
         ("d.test", "pass"),
