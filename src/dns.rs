@@ -55,10 +55,9 @@ impl NameOptions {
         } else {
             self.upstream.clone()
         };
-        let own = Some(addr.ip()).filter(|ip| !ip.is_unspecified());
         let settings = DnsSettings {
             zones: vec![self.cluster_domain.clone()],
-            own_addresses: own.into_iter().collect(),
+            own_addresses: sealane_dns::own_addresses(&[addr.ip()]),
             ..DnsSettings::default()
         };
         DnsConfig::cluster(settings, upstreams)

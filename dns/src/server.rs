@@ -86,7 +86,7 @@ pub(crate) struct Later {
     asked: Asked,
     /// The chain of the name that was asked for.
     chain: Rc<Chain>,
-    wait: Wait,
+    wait: Box<Wait>,
 }
 
 /// What is waited for.
@@ -338,10 +338,17 @@ impl Front {
     /// Appends the reply to `out` once an upstream has answered or failed.
     pub(crate) async fn finish(&self, later: Box<Later>, out: &mut Vec<u8>) {
         let Later { asked, chain, wait } = *later;
-        let reply = match wait.resolver.resolve(wait.fetch, wait.stale).await {
+        let Wait {
+            resolver,
+            fetch,
+            stale,
+            name,
+            aliases,
+        } = *wait;
+        let reply = match resolver.resolve(fetch, stale).await {
             Ok(served) => {
                 asked.writer.set(Writer::Forward);
-                join(served, &wait.name, wait.aliases)
+                join(served, &name, aliases)
             }
             Err(error) => Reply::Plain(forward_failure(error)),
         };
@@ -366,7 +373,7 @@ impl Front {
 
     /// The answer, or what has to be waited for. An alias that leads out of a chain is looked up
     /// from the start, as a question of its own.
-    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Reply, Wait> {
+    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Reply, Box<Wait>> {
         let mut chain = Rc::clone(first);
         let mut aliases: Option<Answer> = None;
         let mut target: Option<Question> = None;
@@ -416,13 +423,13 @@ impl Front {
                 }
                 Remote::Ask(resolver, fetch, stale) => {
                     asked.writer.set(Writer::Server);
-                    Err(Wait {
+                    Err(Box::new(Wait {
                         resolver,
                         fetch,
                         stale,
                         name,
                         aliases,
-                    })
+                    }))
                 }
             };
         }
@@ -447,6 +454,7 @@ fn complete(mut answer: Answer, name: &Name, aliases: Option<Answer>) -> Answer 
     if let Some(mut aliases) = aliases {
         // AA is about the first name of the answer (RFC 1035 section 4.1.1).
         answer.authoritative = true;
+        answer.recursion_available = false;
         answer.authentic = false;
         aliases.answers.append(&mut answer.answers);
         answer.answers = aliases.answers;
