@@ -64,9 +64,15 @@ struct Routes {
     elsewhere: QueryMetrics,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Route {
     zone: Name,
+    way: Way,
+}
+
+/// What answers a query and where it is counted.
+#[derive(Clone, Debug)]
+struct Way {
     chain: Rc<Chain>,
     counts: Rc<QueryMetrics>,
 }
@@ -116,6 +122,7 @@ impl DnsServer {
         config: &DnsConfig,
         observe: Observe,
     ) -> Self {
+        let dropped = Rc::new(udp::Dropped::new(&observe.metrics));
         let server = Self {
             inner: Rc::new(Inner {
                 reader,
@@ -123,7 +130,7 @@ impl DnsServer {
                 observe,
                 chains: RefCell::default(),
                 routes: RefCell::default(),
-                dropped: Rc::default(),
+                dropped,
             }),
         };
         server.reconfigure(config);
@@ -242,8 +249,10 @@ impl DnsServer {
         for chain in self.inner.chains.borrow().iter() {
             routes.extend(chain.block().zones_on(listener).map(|zone| Route {
                 zone: zone.clone(),
-                chain: Rc::clone(chain),
-                counts: Rc::new(counts(&zone.to_string())),
+                way: Way {
+                    chain: Rc::clone(chain),
+                    counts: Rc::new(counts(&zone.to_string())),
+                },
             }));
         }
         routes.sort_by_key(|route| std::cmp::Reverse(route.zone.labels().count()));
@@ -293,7 +302,7 @@ impl Front {
                 };
             }
         };
-        let Some(route) = self.route_of(&query.question) else {
+        let Some(Way { chain, counts }) = self.way_of(&query.question) else {
             let refused = Answer::code(ResponseCode::Refused, None);
             let start = out.len();
             encode::reply(&query, &refused, transport, out);
@@ -310,7 +319,6 @@ impl Front {
             });
             return Step::Replied;
         };
-        let Route { chain, counts, .. } = route;
         let mut asked = Asked {
             query,
             client,
@@ -355,9 +363,9 @@ impl Front {
         chain.conclude(&asked, reply, out);
     }
 
-    /// The route of the longest zone that the name is in. DS records are above the zone that they
+    /// The way of the longest zone that the name is in. DS records are above the zone that they
     /// are for (RFC 4035 section 2.4): they are asked for at the shortest one but the root.
-    fn route_of(&self, question: &Question) -> Option<Route> {
+    fn way_of(&self, question: &Question) -> Option<Way> {
         let routes = self.routes.borrow();
         let mut having = routes
             .zones
@@ -368,7 +376,7 @@ impl Front {
             RecordType::DS => having.filter(|route| route.zone != Name::root()).last(),
             _ => None,
         };
-        Some(above.unwrap_or(longest).clone())
+        Some(above.unwrap_or(longest).way.clone())
     }
 
     /// The answer, or what has to be waited for. An alias that leads out of a chain is looked up
@@ -397,11 +405,11 @@ impl Front {
                         name,
                         ..question.clone()
                     };
-                    let Some(next_route) = self.route_of(&next) else {
+                    let Some(way) = self.way_of(&next) else {
                         let failure = forward_failure(ForwardError::NoUpstream);
                         return Ok(Reply::Plain(failure));
                     };
-                    chain = next_route.chain;
+                    chain = way.chain;
                     aliases = Some(answer);
                     target = Some(next);
                     continue;

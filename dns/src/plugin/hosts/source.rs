@@ -21,6 +21,8 @@ static SOURCES: Mutex<Vec<Weak<Source>>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub(super) struct Source {
     settings: HostsSettings,
+    /// Where its size is told.
+    metrics: Metrics,
     /// Changes with the table.
     pub(super) version: AtomicU64,
     state: Mutex<State>,
@@ -53,12 +55,15 @@ impl Source {
         let mut sources = lock(&SOURCES);
         sources.retain(|source| source.strong_count() > 0);
         let mut known = sources.iter().filter_map(Weak::upgrade);
-        if let Some(known) = known.find(|source| source.settings == *settings) {
+        let is_same =
+            |source: &Arc<Self>| source.settings == *settings && source.metrics.is_same(metrics);
+        if let Some(known) = known.find(is_same) {
             return known;
         }
         let file = settings.file.as_deref().map(Path::to_string_lossy);
         let source = Arc::new(Self {
             settings: settings.clone(),
+            metrics: metrics.clone(),
             version: AtomicU64::new(0),
             state: Mutex::new(State {
                 table: Arc::new(Table::new(settings, "")),
