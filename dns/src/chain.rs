@@ -29,8 +29,8 @@ use crate::answer::encode::{self, Transport};
 use crate::answer::packed::{Packed, Serving};
 use crate::answer::{Answer, ExtendedError};
 use crate::cache::{Cache, Served};
-use crate::config::{AclAction, ForwardSettings, ServerBlock, Upstream};
-use crate::forward::{ForwardError, Forwarder};
+use crate::config::{AclAction, ServerBlock};
+use crate::forward::{Forward, ForwardError, ForwardPlan, ForwardPlans};
 use crate::lookup::{self, Outcome};
 use crate::message::{Query, Question, class};
 use crate::metrics::labels::server_label;
@@ -42,7 +42,6 @@ use crate::plugin::rewrite::{Rewritten, rewrite};
 use crate::plugin::template::Templates;
 use crate::plugin::{acl, any, chaos, minimal, whoami};
 use crate::rcode::forward_failure;
-use crate::resolv_conf::upstreams_from_resolv_conf;
 use crate::resolver::{Cached, Fetch, Line, Resolver};
 use crate::wire::Malformed;
 
@@ -54,6 +53,7 @@ use report::Report;
 #[derive(Debug)]
 pub(crate) struct Chain {
     block: Arc<ServerBlock>,
+    plans: Vec<Arc<ForwardPlan>>,
     templates: Templates,
     hosts: Option<Hosts>,
     /// What `chaos` calls this machine.
@@ -131,7 +131,12 @@ pub(crate) enum Reply {
 }
 
 impl Chain {
-    pub(crate) fn new(block: Arc<ServerBlock>, sockets: &HostSockets, observe: &Observe) -> Self {
+    pub(crate) fn new(
+        block: Arc<ServerBlock>,
+        sockets: &HostSockets,
+        forwards: &ForwardPlans,
+        observe: &Observe,
+    ) -> Self {
         let plugins = &block.plugins;
         let templates = Templates::new(&plugins.template).unwrap_or_else(|error| {
             // Reading a Corefile has checked them.
@@ -143,10 +148,13 @@ impl Chain {
         let host_name = nix::unistd::gethostname().ok();
         let host_name = host_name.and_then(|name| name.into_string().ok());
         let report = Report::new(plugins, observe);
-        let line = |settings: &Arc<ForwardSettings>| {
-            let forwarder = Forwarder::new(sockets.clone(), &upstreams(settings));
-            Line::new(Arc::clone(settings), forwarder)
-        };
+        let plans: Vec<_> = plugins
+            .forward
+            .iter()
+            .map(|line| forwards.of(line))
+            .collect();
+        let line =
+            |plan: &Arc<ForwardPlan>| Line::new(Forward::new(Arc::clone(plan), sockets.clone()));
         let cache = plugins.cache.as_ref().map(|settings| {
             let addr = block.bind.first().copied();
             let key = block.keys.first();
@@ -155,8 +163,9 @@ impl Chain {
             let metrics = CacheMetrics::new(&observe.metrics, &server, &settings.zones);
             Cache::new(settings.clone(), plugins.compat_coredns, metrics)
         });
-        let resolver = Resolver::new(plugins.forward.iter().map(line).collect(), cache);
+        let resolver = Resolver::new(plans.iter().map(line).collect(), cache);
         Self {
+            plans,
             templates,
             hosts,
             host_name: host_name.unwrap_or_else(|| "localhost".to_owned()),
@@ -266,6 +275,9 @@ impl Chain {
         if !self.block.plugins.recursion.allows(client) {
             return Remote::Failed(ForwardError::NotAllowed);
         }
+        if self.plans.iter().any(|plan| plan.came_back(question)) {
+            return Remote::Failed(ForwardError::Looped);
+        }
         let name = &question.name;
         if !self.resolver.takes(name) {
             return Remote::Failed(ForwardError::NoUpstream);
@@ -348,27 +360,4 @@ impl Chain {
 pub(crate) fn unpack(packed: &Packed, name: &Name, serving: Serving) -> Answer {
     let answer = packed.unpack(name, serving);
     answer.unwrap_or_else(|Malformed| forward_failure(ForwardError::BadReply))
-}
-
-/// The addresses of plain upstreams, those that files name included.
-fn upstreams(settings: &ForwardSettings) -> Vec<SocketAddr> {
-    let plain = settings
-        .upstreams
-        .iter()
-        .filter_map(|upstream| match upstream {
-            Upstream::Plain(addr) => Some(*addr),
-            Upstream::Tls(addr, _) | Upstream::Https(addr, _) => {
-                tracing::warn!(%addr, "upstreams over TLS are not asked");
-                None
-            }
-        });
-    let mut addrs: Vec<SocketAddr> = plain.collect();
-    for file in &settings.files {
-        let text = std::fs::read_to_string(file).unwrap_or_else(|error| {
-            tracing::warn!(file = %file.display(), %error, "cannot read upstreams");
-            String::new()
-        });
-        addrs.extend(upstreams_from_resolv_conf(&text, &[]));
-    }
-    addrs
 }

@@ -143,7 +143,10 @@ impl DnsServer {
         let Inner {
             sockets, observe, ..
         } = &*self.inner;
-        let chain = |block| Rc::new(Chain::new(Arc::clone(block), sockets, observe));
+        let chain = |block| {
+            let block = Arc::clone(block);
+            Rc::new(Chain::new(block, sockets, &config.forwards, observe))
+        };
         *self.inner.chains.borrow_mut() = config.blocks.iter().map(chain).collect();
         for (listener, routes) in self.inner.routes.borrow().iter() {
             *routes.borrow_mut() = self.routes_of(*listener);

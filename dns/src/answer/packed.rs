@@ -98,7 +98,8 @@ impl Packed {
 
     /// Bytes on the heap.
     pub fn heap(&self) -> usize {
-        self.records.len()
+        let text = self.error.as_ref().map_or(0, |error| error.text.len());
+        self.records.len() + text
     }
 
     /// Appends the reply to `query`, which asks for the name that the answer is about. `false` if it
