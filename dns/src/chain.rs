@@ -43,6 +43,7 @@ use crate::plugin::template::Templates;
 use crate::plugin::{acl, any, chaos, minimal, whoami};
 use crate::rcode::forward_failure;
 use crate::resolver::{Cached, Fetch, Line, Resolver};
+use crate::udp::Reuse;
 use crate::wire::Malformed;
 
 mod report;
@@ -128,6 +129,16 @@ pub(crate) enum Reply {
     Plain(Answer),
     /// Encoded already; it is about the name of the query.
     Packed(Served),
+}
+
+impl Reply {
+    /// The code, for answers that may be given again.
+    pub(crate) fn rcode(&self) -> Option<ResponseCode> {
+        match self {
+            Self::Plain(answer) => Some(answer.rcode),
+            Self::Packed(_) => None,
+        }
+    }
 }
 
 impl Chain {
@@ -252,11 +263,17 @@ impl Chain {
         }
         if let Some(settings) = &self.block.plugins.kubernetes {
             let outcome = lookup::answer(snapshot, settings, question);
-            if outcome != Outcome::NotMine {
+            if !matches!(outcome, Outcome::NotMine) {
                 asked.writer.set(Writer::Kubernetes);
             }
             match outcome {
-                Outcome::Done(answer) | Outcome::Stop(answer) => return Local::Done(answer),
+                Outcome::Done(answer) | Outcome::Stop(answer) => {
+                    let from_snapshot = true;
+                    return Local::Done(Answer {
+                        from_snapshot,
+                        ..answer
+                    });
+                }
                 Outcome::Alias { answer, target } => return Local::Alias(answer, target),
                 Outcome::NotMine => {}
             }
@@ -301,6 +318,31 @@ impl Chain {
         })
     }
 
+    /// Whether a reply may be given to the same query again: not if a plugin looks at the client,
+    /// writes something down or has a state of its own.
+    pub(crate) fn reuse(&self, reply: &Reply) -> Reuse {
+        let Reply::Plain(answer) = reply else {
+            return Reuse::No;
+        };
+        let plugins = &self.block.plugins;
+        let is_sure = matches!(answer.rcode, ResponseCode::NoError | ResponseCode::NXDomain);
+        let has_others = plugins.whoami
+            || plugins.autopath.is_some()
+            || plugins.hosts.is_some()
+            || !plugins.acl.is_empty()
+            || !plugins.log.is_empty()
+            || !plugins.rewrite.is_empty()
+            || !plugins.template.is_empty();
+        match (
+            answer.from_snapshot && is_sure && !has_others,
+            plugins.loadbalance,
+        ) {
+            (false, _) => Reuse::No,
+            (true, false) => Reuse::AsIs,
+            (true, true) => Reuse::Shuffled,
+        }
+    }
+
     /// Appends the reply to `out`, and reports it.
     pub(crate) fn conclude(&self, asked: &Asked, reply: Reply, out: &mut Vec<u8>) {
         let plugins = &self.block.plugins;
@@ -343,7 +385,7 @@ impl Chain {
 
     /// The last plugin that a reply goes through on its way out in CoreDNS, which is the one that it
     /// is put down to.
-    fn last_writer(&self, asked: &Asked) -> Writer {
+    pub(crate) fn last_writer(&self, asked: &Asked) -> Writer {
         let plugins = &self.block.plugins;
         match asked.writer.get() {
             early @ (Writer::Server | Writer::Acl | Writer::Any | Writer::Chaos) => early,

@@ -26,7 +26,7 @@ use crate::config::{DnsConfig, Listener};
 use crate::forward::ForwardError;
 use crate::limit::ConnectionLimits;
 use crate::lookup::MAX_ALIASES;
-use crate::message::{self, Question, Rejected, class};
+use crate::message::{self, Query, Question, Rejected, class};
 use crate::metrics::labels::NO_ZONE;
 use crate::metrics::{Observed, QueryMetrics, Writer};
 use crate::name::Name;
@@ -35,6 +35,7 @@ use crate::rcode::{LocalFailure, forward_failure, local_failure};
 use crate::record::Record;
 use crate::resolver::{Fetch, Line, Resolver};
 use crate::tls::TlsIdentity;
+use crate::udp::Reuse;
 use crate::{https, quic, tcp, tls, udp};
 
 /// Cluster DNS on one worker. Cheap to clone; not to be sent to another thread: each worker makes
@@ -56,8 +57,10 @@ struct Inner {
 }
 
 /// What a listener serves.
+type Routes = Rc<RouteTable>;
+
 #[derive(Debug)]
-struct Routes {
+struct RouteTable {
     /// Its zones, those with most labels first.
     zones: Vec<Route>,
     /// Counts queries in none of them.
@@ -75,14 +78,55 @@ struct Route {
 struct Way {
     chain: Rc<Chain>,
     counts: Rc<QueryMetrics>,
+    /// Which of the listener's routes it is.
+    index: usize,
+}
+
+/// What a reply that is given again is counted as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    /// The route; another number for none.
+    index: usize,
+    record_type: RecordType,
+    dnssec_ok: bool,
+    rcode: ResponseCode,
+    writer: Writer,
+}
+
+impl Counted {
+    /// A query that no route is for.
+    pub(crate) fn elsewhere(query: &Query, rcode: ResponseCode) -> Self {
+        Self {
+            index: usize::MAX,
+            record_type: query.question.record_type,
+            dnssec_ok: query.dnssec_ok(),
+            rcode,
+            writer: Writer::Server,
+        }
+    }
+}
+
+/// What replies are made from: as long as it is the same one, so are replies that may be used again.
+#[derive(Debug)]
+pub(crate) struct Basis {
+    /// Generation of the snapshot.
+    generation: u64,
+    /// The configuration.
+    routes: Routes,
+}
+
+impl PartialEq for Basis {
+    fn eq(&self, other: &Self) -> bool {
+        self.generation == other.generation && Rc::ptr_eq(&self.routes, &other.routes)
+    }
 }
 
 /// What became of a message.
 pub(crate) enum Step {
     /// There is to be no reply.
     Silence,
-    /// The reply was written.
-    Replied,
+    /// The reply was written. If it is given again, it is counted as this.
+    Replied(Reuse, Option<Counted>),
     /// The reply needs an upstream.
     Later(Box<Later>),
 }
@@ -248,21 +292,27 @@ impl DnsServer {
     fn routes_of(&self, listener: Listener) -> Routes {
         let server = server_of(&listener);
         let counts = |zone: &str| QueryMetrics::new(&self.inner.observe.metrics, &server, zone);
-        let mut routes = Vec::new();
-        for chain in self.inner.chains.borrow().iter() {
-            routes.extend(chain.block().zones_on(listener).map(|zone| Route {
-                zone: zone.clone(),
-                way: Way {
-                    chain: Rc::clone(chain),
-                    counts: Rc::new(counts(&zone.to_string())),
-                },
-            }));
-        }
-        routes.sort_by_key(|route| std::cmp::Reverse(route.zone.labels().count()));
-        Routes {
-            zones: routes,
+        let chains = self.inner.chains.borrow();
+        let zones_of = |chain: &Rc<Chain>| {
+            let zones = chain.block().zones_on(listener).cloned();
+            zones.collect::<Vec<Name>>()
+        };
+        let routes = chains.iter().map(|chain| (chain, zones_of(chain)));
+        let routes = routes.flat_map(|(chain, zones)| zones.into_iter().map(move |it| (it, chain)));
+        let mut routes: Vec<(Name, &Rc<Chain>)> = routes.collect();
+        routes.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.labels().count()));
+        let route = |(index, (zone, chain)): (usize, (Name, &Rc<Chain>))| Route {
+            way: Way {
+                chain: Rc::clone(chain),
+                counts: Rc::new(counts(&zone.to_string())),
+                index,
+            },
+            zone,
+        };
+        Rc::new(RouteTable {
+            zones: routes.into_iter().enumerate().map(route).collect(),
             elsewhere: counts(NO_ZONE),
-        }
+        })
     }
 }
 
@@ -277,6 +327,14 @@ pub(crate) struct Front {
 impl Front {
     pub(crate) fn udp_dropped(&self) -> &udp::Dropped {
         &self.dropped
+    }
+
+    /// What replies from now on are made from.
+    pub(crate) fn basis(&self) -> Basis {
+        Basis {
+            generation: self.reader.load().generation,
+            routes: Rc::clone(&self.routes.borrow()),
+        }
     }
 
     /// Appends the reply to `out` if it can be given at once.
@@ -301,27 +359,24 @@ impl Front {
                 encode::rejection(&rejected, transport, out);
                 return match out.len() == before {
                     true => Step::Silence,
-                    false => Step::Replied,
+                    false => Step::Replied(Reuse::No, None),
                 };
             }
         };
-        let Some(Way { chain, counts }) = self.way_of(&query.question) else {
+        let Some(way) = self.way_of(&query.question) else {
             let refused = Answer::code(ResponseCode::Refused, None);
             let start = out.len();
             encode::reply(&query, &refused, transport, out);
-            self.routes.borrow().elsewhere.record(&Observed {
-                is_udp: transport.is_udp(),
-                client: client.ip(),
-                record_type: query.question.record_type,
-                dnssec_ok: query.dnssec_ok(),
-                rcode: refused.rcode,
-                writer: Writer::Server,
-                request_size: message.len(),
-                response_size: out.len() - start,
-                duration: started.elapsed(),
-            });
-            return Step::Replied;
+            let counted = Counted::elsewhere(&query, refused.rcode);
+            let sizes = (message.len(), out.len() - start);
+            self.count(counted, (client, transport), sizes, started);
+            return Step::Replied(Reuse::No, None);
         };
+        let Way {
+            chain,
+            counts,
+            index,
+        } = way;
         let mut asked = Asked {
             query,
             client,
@@ -339,11 +394,41 @@ impl Front {
         };
         match reply {
             Ok(reply) => {
+                let reuse = chain.reuse(&reply);
+                let counted = reply.rcode().map(|rcode| Counted {
+                    index,
+                    writer: chain.last_writer(&asked),
+                    ..Counted::elsewhere(&asked.query, rcode)
+                });
                 chain.conclude(&asked, reply, out);
-                Step::Replied
+                Step::Replied(reuse, counted)
             }
             Err(wait) => Step::Later(Box::new(Later { asked, chain, wait })),
         }
+    }
+
+    /// Counts a reply, by the sizes of query and reply and the time when the query came.
+    pub(crate) fn count(
+        &self,
+        counted: Counted,
+        (client, transport): (SocketAddr, Transport),
+        (request_size, response_size): (usize, usize),
+        started: Instant,
+    ) {
+        let routes = self.routes.borrow();
+        let route = routes.zones.get(counted.index);
+        let counts = route.map_or(&routes.elsewhere, |route| &*route.way.counts);
+        counts.record(&Observed {
+            is_udp: transport.is_udp(),
+            client: client.ip(),
+            record_type: counted.record_type,
+            dnssec_ok: counted.dnssec_ok,
+            rcode: counted.rcode,
+            writer: counted.writer,
+            request_size,
+            response_size,
+            duration: started.elapsed(),
+        });
     }
 
     /// Appends the reply to `out` once an upstream has answered or failed.
