@@ -383,3 +383,47 @@ async fn dns_rewrite_reaches_upstreams_and_caches() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn dns_metrics_count_replies_that_are_given_again() {
+    local(async {
+        let corefile = ".:53 {\n kubernetes cluster.local\n loadbalance\n prometheus\n}\n";
+        let options = corefile::Options::default();
+        let config = corefile::parse(corefile, "Corefile", &NoFiles, options).unwrap();
+        let snapshot = World::new().cluster_ip("svc1", &["10.0.0.1"], &["http/tcp/80"]);
+        let (mut publisher, reader) = snapshot::channel();
+        publisher.publish(snapshot.build());
+        let observe = Observe::default();
+        let sockets = HostSockets::here();
+        let server = DnsServer::observed(reader, sockets, &config.config, observe.clone());
+        let socket = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = socket.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let served =
+            spawn_local(async move { server.serve_udp(Listener::CLUSTER, socket, stopped).await });
+        for _ in 0..5 {
+            ask_at(addr, &query("svc1.testns.svc.cluster.local.", "A")).await;
+        }
+        let text = observe.metrics.render();
+        let block = r#"server="dns://:53",zone=".",view="""#;
+        for line in [
+            format!(
+                "coredns_dns_requests_total{{{block},proto=\"udp\",family=\"1\",type=\"A\"}} 5"
+            ),
+            format!(
+                "coredns_dns_responses_total{{{block},rcode=\"NOERROR\",plugin=\"loadbalance\"}} 5"
+            ),
+            format!("coredns_dns_request_duration_seconds_count{{{block}}} 5"),
+            format!(
+                "coredns_dns_response_size_bytes_sum{{{block},proto=\"udp\"}} {}",
+                5 * 63
+            ),
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+        }
+        stop.cancel();
+        timeout(DEADLINE, served).await.unwrap().unwrap().unwrap();
+    })
+    .await;
+}
