@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
 use crate::answer::encode::{self, Transport};
+use crate::autopath::Search;
 use crate::cache::Served;
 use crate::chain::{Asked, Before, Chain, Local, Remote, Reply, unpack};
 use crate::config::{DnsConfig, Listener};
@@ -37,6 +38,8 @@ use crate::resolver::{Fetch, Line, Resolver};
 use crate::tls::TlsIdentity;
 use crate::udp::Reuse;
 use crate::{https, quic, tcp, tls, udp};
+
+mod search;
 
 /// Cluster DNS on one worker. Cheap to clone; not to be sent to another thread: each worker makes
 /// its own. Serving needs a current-thread runtime that runs local tasks.
@@ -150,6 +153,8 @@ struct Wait {
     name: Name,
     /// Aliases of ours that lead to that name.
     aliases: Option<Answer>,
+    /// The search path that the name is part of.
+    search: Option<Box<Search>>,
 }
 
 impl DnsServer {
@@ -390,7 +395,7 @@ impl Front {
         let reply = match chain.before(&mut asked) {
             Before::Done(answer) => Ok(Reply::Plain(answer)),
             Before::Silence => return Step::Silence,
-            Before::Pass => self.walk(&chain, &asked),
+            Before::Pass => self.look_up(&chain, &asked),
         };
         match reply {
             Ok(reply) => {
@@ -433,20 +438,32 @@ impl Front {
 
     /// Appends the reply to `out` once an upstream has answered or failed.
     pub(crate) async fn finish(&self, later: Box<Later>, out: &mut Vec<u8>) {
-        let Later { asked, chain, wait } = *later;
-        let Wait {
-            resolver,
-            fetch,
-            stale,
-            name,
-            aliases,
-        } = *wait;
-        let reply = match resolver.resolve(fetch, stale).await {
-            Ok(served) => {
-                asked.writer.set(Writer::Forward);
-                join(served, &name, aliases)
+        let Later {
+            asked,
+            chain,
+            mut wait,
+        } = *later;
+        let reply = loop {
+            let Wait {
+                resolver,
+                fetch,
+                stale,
+                name,
+                aliases,
+                search,
+            } = *wait;
+            let reply = match resolver.resolve(fetch, stale).await {
+                Ok(served) => {
+                    asked.writer.set(Writer::Forward);
+                    join(served, &name, aliases)
+                }
+                Err(error) => Reply::Plain(forward_failure(error)),
+            };
+            let Some(search) = search else { break reply };
+            match self.go_on(search, reply, &chain, &asked) {
+                Ok(reply) => break reply,
+                Err(next) => wait = next,
             }
-            Err(error) => Reply::Plain(forward_failure(error)),
         };
         chain.conclude(&asked, reply, out);
     }
@@ -467,12 +484,16 @@ impl Front {
         Some(above.unwrap_or(longest).way.clone())
     }
 
-    /// The answer, or what has to be waited for. An alias that leads out of a chain is looked up
-    /// from the start, as a question of its own.
-    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Reply, Box<Wait>> {
+    /// The answer to the query, or to `target` instead, or what has to be waited for. An alias that
+    /// leads out of a chain is looked up from the start, as a question of its own.
+    fn walk(
+        &self,
+        first: &Rc<Chain>,
+        asked: &Asked,
+        mut target: Option<Question>,
+    ) -> Result<Reply, Box<Wait>> {
         let mut chain = Rc::clone(first);
         let mut aliases: Option<Answer> = None;
-        let mut target: Option<Question> = None;
         loop {
             let question = target.as_ref().unwrap_or(&asked.rewritten().question);
             match chain.local(&self.reader.load(), asked, question) {
@@ -525,6 +546,7 @@ impl Front {
                         stale,
                         name,
                         aliases,
+                        search: None,
                     }))
                 }
             };

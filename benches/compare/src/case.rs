@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::load::{self, Served};
+use crate::load::{self, Question, Served};
 use crate::peers::Running;
 use crate::report::Sample;
+use crate::services;
 use crate::stage::Stage;
 
 /// A case of `spec`: what kind of traffic.
@@ -32,12 +33,17 @@ pub(crate) enum Case {
     ScalingEndpoints,
     /// As `http1`, with one worker and with two (that share CPUs with the load)
     ScalingWorkers,
+    /// DNS over UDP: A, AAAA and SRV of Services with cluster IP, and names that do not exist
+    Dns,
+    /// DNS over UDP, 1,000 names of an upstream that are in the cache
+    DnsForward,
 }
 
 /// What is configured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variant {
     pub(crate) name: &'static str,
+    /// Hosts of the gateway, or Services of a DNS server.
     pub(crate) hosts: usize,
     pub(crate) endpoints: usize,
     pub(crate) workers: usize,
@@ -56,7 +62,7 @@ const ONE_HOST: Variant = Variant { hosts: 1, ..USUAL };
 const IDLE: usize = 10_000;
 
 impl Case {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Http1,
         Self::Body,
         Self::TcpPingPong,
@@ -66,6 +72,8 @@ impl Case {
         Self::ScalingHosts,
         Self::ScalingEndpoints,
         Self::ScalingWorkers,
+        Self::Dns,
+        Self::DnsForward,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -79,13 +87,15 @@ impl Case {
             Self::ScalingHosts => "scaling-hosts",
             Self::ScalingEndpoints => "scaling-endpoints",
             Self::ScalingWorkers => "scaling-workers",
+            Self::Dns => "dns",
+            Self::DnsForward => "dns-forward",
         }
     }
 
     /// What is compared within the case.
     pub(crate) fn variants(self) -> &'static [Variant] {
         match self {
-            Self::Http1 => &[USUAL],
+            Self::Http1 | Self::DnsForward => &[USUAL],
             Self::Body
             | Self::TcpPingPong
             | Self::TcpBulk
@@ -126,6 +136,17 @@ impl Case {
                     ..USUAL
                 },
             ],
+            Self::Dns => &[
+                Variant {
+                    name: "1,000 Services",
+                    ..USUAL
+                },
+                Variant {
+                    name: "10,000 Services",
+                    hosts: 10_000,
+                    ..USUAL
+                },
+            ],
         }
     }
 
@@ -140,8 +161,15 @@ impl Case {
             | Self::IdleMemory
             | Self::ScalingHosts
             | Self::ScalingEndpoints
-            | Self::ScalingWorkers => None,
+            | Self::ScalingWorkers
+            | Self::Dns
+            | Self::DnsForward => None,
         }
+    }
+
+    /// It is about names.
+    pub(crate) fn is_dns(self) -> bool {
+        matches!(self, Self::Dns | Self::DnsForward)
     }
 
     /// Load is repeated in rounds; memory is looked at once.
@@ -168,6 +196,8 @@ impl Case {
             Self::TcpPingPong => load::ping_pong(addr, 64, time),
             Self::TcpBulk => load::bulk(addr, 8, time),
             Self::Connections | Self::IdleMemory => load::connections(addr, 16, time),
+            Self::Dns => load::dns(addr, &services::questions(variant.hosts), time),
+            Self::DnsForward => load::dns(addr, &forwarded(variant), time),
         }
     }
 
@@ -193,4 +223,13 @@ impl Case {
         let after = proxy.program.usage()?;
         Ok(Sample::load(before, after, served))
     }
+}
+
+/// Type A.
+const A: u16 = 1;
+
+/// One address each. `test` is a zone that unbound itself has.
+fn forwarded(variant: &Variant) -> Vec<Question> {
+    let question = |index| Question::new(&format!("host-{index}.example.org"), A, 0, 1);
+    (0..variant.hosts).map(question).collect()
 }

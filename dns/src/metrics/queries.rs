@@ -115,6 +115,7 @@ pub struct QueryMetrics {
     /// By protocol.
     sizes: [OnceCell<(Histogram, Histogram)>; 2],
     truncated: OnceCell<Counter>,
+    autopath: OnceCell<Counter>,
     acl: Slots<Counter, 4>,
     /// By the labels `class` and `type`.
     templates: RefCell<BTreeMap<(&'static str, &'static str), Counter>>,
@@ -137,6 +138,7 @@ impl QueryMetrics {
             duration: OnceCell::new(),
             sizes: slots(),
             truncated: OnceCell::new(),
+            autopath: OnceCell::new(),
             acl: slots(),
             templates: RefCell::default(),
         }
@@ -185,6 +187,15 @@ impl QueryMetrics {
             .truncated
             .get_or_init(|| self.counter(&names::TCP_TRUNCATED, &[]));
         count.increment();
+    }
+
+    /// Counts a query that was answered by following the search path.
+    pub(crate) fn autopath(&self) {
+        let new = || {
+            self.metrics
+                .counter(&names::AUTOPATH_SUCCESS, &[&self.server])
+        };
+        self.autopath.get_or_init(new).increment();
     }
 
     /// Counts what `acl` did with a query.
