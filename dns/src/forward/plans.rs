@@ -95,3 +95,20 @@ fn loop_zone(block: &ServerBlock, settings: &ForwardSettings) -> Option<Name> {
         false => settings.from.is_within(zone).then(|| settings.from.clone()),
     })
 }
+
+impl DnsConfig {
+    /// The same configuration, with the plans of its forwards; see [`ForwardPlans::load`].
+    ///
+    /// # Errors
+    /// [`ForwardSetupError`].
+    pub fn with_forwards(
+        &self,
+        listening: &[SocketAddr],
+        metrics: &Metrics,
+    ) -> Result<Self, ForwardSetupError> {
+        Ok(Self {
+            forwards: ForwardPlans::load(self, listening, metrics)?,
+            ..self.clone()
+        })
+    }
+}

@@ -2,6 +2,7 @@
 
 mod answers;
 mod connections;
+mod forwarding;
 mod vectors;
 
 use std::future::Future;
@@ -16,6 +17,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::*;
+use crate::config::ForwardSettings;
 use crate::settings::DnsSettings;
 use crate::testing::upstream::Upstream;
 use crate::udp::bind_udp;
