@@ -53,8 +53,8 @@ impl ForwardPlans {
     /// [`ForwardSetupError::OnlyOurselves`].
     pub async fn watch(
         &self,
-        sockets: &HostSockets,
-        shutdown: &CancellationToken,
+        sockets: HostSockets,
+        shutdown: CancellationToken,
     ) -> Result<(), ForwardSetupError> {
         let watches = self.0.iter().map(|planned| {
             let (sockets, shutdown) = (sockets.clone(), shutdown.clone());

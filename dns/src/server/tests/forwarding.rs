@@ -130,7 +130,7 @@ async fn dns_loop_a_server_that_is_its_own_upstream_finds_out() {
         let metrics = Metrics::default();
         let config = config.with_forwards(&[], &metrics).unwrap();
         server.reconfigure(&config);
-        let watch = config.forwards.watch(&HostSockets::here(), &shutdown);
+        let watch = config.forwards.watch(HostSockets::here(), shutdown.clone());
         let found = timeout(DEADLINE, watch).await.expect("the loop is found");
         assert!(matches!(found, Err(ForwardSetupError::OnlyOurselves(_))));
         let reply = ask_at(addr, &query("web.test.", "A")).await;
