@@ -99,8 +99,7 @@ pub(crate) fn run(options: DnsOptions, metrics: PrometheusHandle) -> Result<(), 
         admin,
         metrics,
         watch: WatchOptions {
-            namespaces: true,
-            ..WatchOptions::services_only()
+            ..WatchOptions::names_only()
         },
         health: None,
         publisher,

@@ -20,6 +20,7 @@ mod forward;
 mod listener;
 mod names;
 mod observe;
+mod source;
 
 pub use cache::{CacheSettings, CacheShare, Prefetch, ServeStale, StaleRefresh};
 pub use forward::{
@@ -34,6 +35,7 @@ pub use observe::{
     COMBINED_LOG_FORMAT, COMMON_LOG_FORMAT, Consolidate, ErrorsSettings, HealthSettings, LogClass,
     LogSettings, ReadyMonitor, ReadySettings,
 };
+pub use source::{ClusterSource, TwoViews};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default)]

@@ -49,12 +49,21 @@ impl Name {
     /// Labels put in front of a name. `None` if the result is too long or a label is not 1 to 63
     /// bytes.
     pub fn prepend<'a>(labels: impl IntoIterator<Item = &'a str>, rest: &Self) -> Option<Self> {
-        let mut wire = Vec::with_capacity(64);
+        let mut wire = [0u8; MAX_NAME];
+        let mut length = 0;
         for label in labels {
-            push_label(&mut wire, label.as_bytes()).ok()?;
+            let end = length + 1 + label.len();
+            if !(1..=MAX_LABEL).contains(&label.len()) {
+                return None;
+            }
+            let room = wire.get_mut(length..end)?;
+            room[0] = label.len() as u8;
+            room[1..].copy_from_slice(label.as_bytes());
+            length = end;
         }
-        wire.extend_from_slice(&rest.0);
-        (wire.len() <= MAX_NAME).then(|| Self(wire.into()))
+        let end = length + rest.0.len();
+        wire.get_mut(length..end)?.copy_from_slice(&rest.0);
+        Some(Self(Bytes::copy_from_slice(&wire[..end])))
     }
 
     /// The wire form, root byte included.

@@ -1,8 +1,10 @@
 //! The server over loopback sockets.
 
 mod answers;
+mod blocks;
 mod connections;
 mod forwarding;
+mod search;
 mod vectors;
 
 use std::future::Future;
