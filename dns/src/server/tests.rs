@@ -4,6 +4,8 @@ mod answers;
 mod blocks;
 mod connections;
 mod edns;
+mod forwarding;
+mod plugins;
 mod search;
 mod vectors;
 
@@ -19,6 +21,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::*;
+use crate::config::ForwardSettings;
 use crate::settings::DnsSettings;
 use crate::testing::upstream::Upstream;
 use crate::udp::bind_udp;
