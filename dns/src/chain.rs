@@ -116,6 +116,11 @@ impl Chain {
         &self.block
     }
 
+    /// Answers are to be CoreDNS's also where that departs from an RFC.
+    pub(crate) fn is_compatible(&self) -> bool {
+        self.block.plugins.compat_coredns
+    }
+
     /// The plugins that answer from memory.
     pub(crate) fn local(&self, snapshot: &Snapshot, question: &Question) -> Local {
         if let Some(settings) = &self.block.plugins.kubernetes {

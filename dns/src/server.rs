@@ -323,8 +323,8 @@ impl Front {
                 search,
             } = *wait;
             let reply = match resolver.resolve(fetch, stale).await {
-                Ok(served) => join(served, &name, aliases),
-                Err(error) => Reply::Plain(forward_failure(error)),
+                Ok(served) => join(served, &name, aliases, chain.is_compatible()),
+                Err(error) => Reply::Plain(failed(error, aliases, chain.is_compatible())),
             };
             let Some(search) = search else { break reply };
             match self.go_on(search, reply, &chain, &asked) {
@@ -358,13 +358,15 @@ impl Front {
         asked: &Asked,
         mut target: Option<Question>,
     ) -> Result<Reply, Box<Wait>> {
+        let compatible = first.is_compatible();
         let mut chain = Rc::clone(first);
         let mut aliases: Option<Answer> = None;
         loop {
             let question = target.as_ref().unwrap_or(&asked.query.question);
             match chain.local(&self.reader.load(), question) {
                 Local::Done(answer) => {
-                    return Ok(Reply::Plain(complete(answer, &question.name, aliases)));
+                    let answer = complete(answer, &question.name, aliases, compatible);
+                    return Ok(Reply::Plain(answer));
                 }
                 Local::Pass => {}
                 Local::Alias(mut answer, name) => {
@@ -381,7 +383,7 @@ impl Front {
                         ..question.clone()
                     };
                     let Some(next_chain) = self.chain_of(&next) else {
-                        let failure = forward_failure(ForwardError::NoUpstream);
+                        let failure = failed(ForwardError::NoUpstream, Some(answer), compatible);
                         return Ok(Reply::Plain(failure));
                     };
                     chain = next_chain;
@@ -393,8 +395,8 @@ impl Front {
             let name = question.name.clone();
             let client = asked.client.ip();
             return match chain.forward(&asked.query, question, client, asked.transport) {
-                Remote::Done(served) => Ok(join(served, &name, aliases)),
-                Remote::Failed(error) => Ok(Reply::Plain(forward_failure(error))),
+                Remote::Done(served) => Ok(join(served, &name, aliases, compatible)),
+                Remote::Failed(error) => Ok(Reply::Plain(failed(error, aliases, compatible))),
                 Remote::Ask(resolver, fetch, stale) => Err(Box::new(Wait {
                     resolver,
                     fetch,
@@ -409,26 +411,37 @@ impl Front {
 }
 
 /// What was found for the name that was asked for, or for the one that our aliases lead to.
-fn join(served: Served, name: &Name, aliases: Option<Answer>) -> Reply {
+fn join(served: Served, name: &Name, aliases: Option<Answer>, compatible: bool) -> Reply {
     if aliases.is_none() {
         return Reply::Packed(served);
     }
     let answer = unpack(&served.packed, name, served.serving);
-    Reply::Plain(complete(answer, name, aliases))
+    Reply::Plain(complete(answer, name, aliases, compatible))
+}
+
+/// The answer when nothing could be found out about the name that our aliases lead to.
+fn failed(error: ForwardError, aliases: Option<Answer>, compatible: bool) -> Answer {
+    match aliases {
+        Some(aliases) if compatible => aliases,
+        _ => forward_failure(error),
+    }
 }
 
 /// Joins our aliases with what was found for the name that they lead to. The code is the one of the
-/// last name (RFC 6604).
-fn complete(mut answer: Answer, name: &Name, aliases: Option<Answer>) -> Answer {
+/// last name (RFC 6604); to be compatible with CoreDNS, the one of the alias.
+fn complete(mut answer: Answer, name: &Name, aliases: Option<Answer>, compatible: bool) -> Answer {
     for record in &mut answer.answers {
         give_case(record, name);
     }
     if let Some(mut aliases) = aliases {
+        aliases.answers.append(&mut answer.answers);
+        if compatible {
+            return aliases;
+        }
         // AA is about the first name of the answer (RFC 1035 section 4.1.1).
         answer.authoritative = true;
         answer.recursion_available = false;
         answer.authentic = false;
-        aliases.answers.append(&mut answer.answers);
         answer.answers = aliases.answers;
     }
     answer
