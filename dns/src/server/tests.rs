@@ -4,6 +4,7 @@ mod answers;
 mod blocks;
 mod connections;
 mod forwarding;
+mod plugins;
 mod search;
 mod vectors;
 
