@@ -13,11 +13,6 @@ const SLIM_TIME: Buckets = Buckets {
     bounds: &[250_000, 2_500_000, 25_000_000, 250_000_000, 2_500_000_000],
     unit: 1e9,
 };
-/// Buckets of the time until a change of endpoints is in force, 1 ms doubled up to 524.288 s.
-const PROGRAMMING: Buckets = Buckets {
-    bounds: &doubled::<20>(1_000_000),
-    unit: 1e9,
-};
 /// Buckets of the API client, as in the Prometheus client library.
 const API: Buckets = Buckets {
     bounds: &[
@@ -262,13 +257,6 @@ families! {
         &["to"],
     );
 
-    /// Time from a change of endpoints until it is in force.
-    PROGRAMMING_DURATION = histogram(
-        "coredns_kubernetes_dns_programming_duration_seconds",
-        "Histogram of the time (in seconds) it took to program a dns instance.",
-        PROGRAMMING,
-        &["service_kind"],
-    );
     /// Time that requests to the API server took.
     API_DURATION = histogram(
         "coredns_kubernetes_rest_client_request_duration_seconds",
