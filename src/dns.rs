@@ -115,13 +115,11 @@ impl NameOptions {
         } else {
             self.upstream.clone()
         };
-        let own = Some(addr.ip()).filter(|ip| !ip.is_unspecified());
         let zone = self.cluster_domain.clone();
         let usual = || CLUSTER_DOMAIN.parse().expect("a constant that is a name");
-        let zone = zone.unwrap_or_else(usual);
         let settings = DnsSettings {
-            zones: vec![zone],
-            own_addresses: own.into_iter().collect(),
+            zones: vec![zone.unwrap_or_else(usual)],
+            own_addresses: sealane_dns::own_addresses(&[addr.ip()]),
             ..DnsSettings::default()
         };
         DnsConfig::cluster(settings, upstreams)

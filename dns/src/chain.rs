@@ -23,15 +23,14 @@ use crate::answer::Answer;
 use crate::answer::encode::{self, Transport};
 use crate::answer::packed::{Packed, Serving};
 use crate::cache::{Cache, Served};
-use crate::config::{ForwardSettings, ServerBlock, Upstream};
-use crate::forward::{ForwardError, Forwarder};
+use crate::config::ServerBlock;
+use crate::forward::{Forward, ForwardError, ForwardPlan, ForwardPlans};
 use crate::lookup::{self, Outcome};
 use crate::message::{Query, Question};
 use crate::metrics::labels::server_label;
 use crate::metrics::{CacheMetrics, Metrics};
 use crate::name::Name;
 use crate::rcode::forward_failure;
-use crate::resolv_conf::upstreams_from_resolv_conf;
 use crate::resolver::{Cached, Fetch, Line, Resolver};
 use crate::wire::Malformed;
 
@@ -39,6 +38,7 @@ use crate::wire::Malformed;
 #[derive(Debug)]
 pub(crate) struct Chain {
     block: Arc<ServerBlock>,
+    plans: Vec<Arc<ForwardPlan>>,
     resolver: Resolver<Line>,
 }
 
@@ -82,20 +82,31 @@ pub(crate) enum Reply {
 }
 
 impl Chain {
-    pub(crate) fn new(block: Arc<ServerBlock>, sockets: &HostSockets) -> Self {
+    pub(crate) fn new(
+        block: Arc<ServerBlock>,
+        sockets: &HostSockets,
+        forwards: &ForwardPlans,
+    ) -> Self {
         let plugins = &block.plugins;
-        let line = |settings: &Arc<ForwardSettings>| {
-            let forwarder = Forwarder::new(sockets.clone(), &upstreams(settings));
-            Line::new(Arc::clone(settings), forwarder)
-        };
+        let plans: Vec<_> = plugins
+            .forward
+            .iter()
+            .map(|line| forwards.of(line))
+            .collect();
+        let line =
+            |plan: &Arc<ForwardPlan>| Line::new(Forward::new(Arc::clone(plan), sockets.clone()));
         let cache = plugins.cache.as_ref().map(|settings| {
             let server = block.keys.first().map(|key| server_label(key, None));
             let server = server.unwrap_or_default();
             let metrics = CacheMetrics::new(&Metrics::default(), &server, &settings.zones);
             Cache::new(settings.clone(), plugins.compat_coredns, metrics)
         });
-        let resolver = Resolver::new(plugins.forward.iter().map(line).collect(), cache);
-        Self { resolver, block }
+        let resolver = Resolver::new(plans.iter().map(line).collect(), cache);
+        Self {
+            plans,
+            resolver,
+            block,
+        }
     }
 
     pub(crate) fn block(&self) -> &Arc<ServerBlock> {
@@ -124,6 +135,9 @@ impl Chain {
     ) -> Remote {
         if !self.block.plugins.recursion.allows(client) {
             return Remote::Failed(ForwardError::NotAllowed);
+        }
+        if self.plans.iter().any(|plan| plan.came_back(question)) {
+            return Remote::Failed(ForwardError::Looped);
         }
         let name = &question.name;
         if !self.resolver.takes(name) {
@@ -172,27 +186,4 @@ impl Chain {
 pub(crate) fn unpack(packed: &Packed, name: &Name, serving: Serving) -> Answer {
     let answer = packed.unpack(name, serving);
     answer.unwrap_or_else(|Malformed| forward_failure(ForwardError::BadReply))
-}
-
-/// The addresses of plain upstreams, those that files name included.
-fn upstreams(settings: &ForwardSettings) -> Vec<SocketAddr> {
-    let plain = settings
-        .upstreams
-        .iter()
-        .filter_map(|upstream| match upstream {
-            Upstream::Plain(addr) => Some(*addr),
-            Upstream::Tls(addr, _) | Upstream::Https(addr, _) => {
-                tracing::warn!(%addr, "upstreams over TLS are not asked");
-                None
-            }
-        });
-    let mut addrs: Vec<SocketAddr> = plain.collect();
-    for file in &settings.files {
-        let text = std::fs::read_to_string(file).unwrap_or_else(|error| {
-            tracing::warn!(file = %file.display(), %error, "cannot read upstreams");
-            String::new()
-        });
-        addrs.extend(upstreams_from_resolv_conf(&text, &[]));
-    }
-    addrs
 }

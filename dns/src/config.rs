@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 
+use crate::forward::ForwardPlans;
 use crate::name::Name;
 use crate::settings::{DnsSettings, RecursionClients};
 
@@ -41,6 +42,8 @@ pub struct DnsConfig {
     pub blocks: Vec<Arc<ServerBlock>>,
     /// How often the file is looked at for changes, if it is.
     pub reload: Option<Reload>,
+    /// What the forwards of all workers have in common, once it is loaded.
+    pub forwards: ForwardPlans,
 }
 
 /// How a query reaches the server.
@@ -160,6 +163,12 @@ impl DnsConfig {
             let upstreams = upstreams.into_iter().map(Upstream::Plain).collect();
             Arc::new(ForwardSettings {
                 policy: Policy::Sequential,
+                // As the resolver of a libc goes on with the next name server.
+                failover: vec![
+                    ResponseCode::ServFail,
+                    ResponseCode::Refused,
+                    ResponseCode::NotImp,
+                ],
                 max_concurrent: MAX_CONCURRENT,
                 ..ForwardSettings::to(upstreams)
             })
@@ -186,6 +195,7 @@ impl DnsConfig {
         Self {
             blocks: vec![Arc::new(block)],
             reload: None,
+            forwards: ForwardPlans::default(),
         }
     }
 

@@ -1,36 +1,51 @@
 //! Forwarding of names that are not ours.
 //!
-//! Rules:
-//! - Upstreams are asked in order, those that failed within [`AVOID`] last. If one has not answered
-//!   after [`HEDGE`], the next is asked as well and the first good answer wins. After failures each
-//!   is asked at most twice; all of it takes at most [`TOTAL`].
-//! - An upstream that answers SERVFAIL or REFUSED or the like counts as failed; its answer is used if
-//!   no other one does better.
+//! - A [`ForwardPlan`] holds what a `forward` line says, for all workers; each worker has a
+//!   [`Forward`] for it, with connections and what it has learned about the upstreams.
+//! - Upstreams are ordered by the policy, those that failed lately last; how several are asked for
+//!   one answer is in [`race`](self::race), health checks in [`health`](self::health).
+//! - One try takes `read_timeout` at most, TCP after truncation included; all of it [`TOTAL`].
+//! - At most `max_concurrent` queries wait, over all workers; above that they are refused.
+//!
+//! Every answer that fits the query counts, whatever its code, unless `failover` names that code:
+//! what an upstream says is passed on.
 
-use std::cell::Cell;
-use std::net::SocketAddr;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use hickory_proto::op::ResponseCode;
 use sealane_config::sockets::HostSockets;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 use crate::answer::Answer;
 use crate::cache::Key;
-use crate::message::Question;
+use crate::metrics::ForwardMetrics;
 
+mod choice;
 mod exchange;
+mod health;
+mod https;
+mod liveness;
+mod loops;
+mod plan;
+mod plans;
+mod race;
+mod stream;
+mod tls;
+mod udp;
+mod upstream;
 
-/// How long the preferred upstream is waited for alone.
-pub const HEDGE: Duration = Duration::from_millis(300);
-/// How long one upstream has for one query, TCP after truncation included.
-pub const PER_TRY: Duration = Duration::from_secs(2);
+pub use plan::{ForwardPlan, ForwardSetupError, MAX_WAITING};
+pub use plans::ForwardPlans;
+pub use tls::TlsError;
+pub use upstream::MAX_HEDGE;
+
+use exchange::{Asked, Links, exchange};
+use upstream::Upstream;
+
 /// How long one query may take.
 pub const TOTAL: Duration = Duration::from_secs(5);
-/// How long an upstream that failed or was slow comes last.
-pub const AVOID: Duration = Duration::from_secs(10);
 
 /// Why a query could not be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,9 +56,15 @@ pub enum ForwardError {
     /// Too many clients wait.
     #[error("too many queries are in flight")]
     Busy,
+    /// The question is one of ours that an upstream has brought back.
+    #[error("the upstream leads back to this server")]
+    Looped,
     /// There is none.
     #[error("no upstream is configured")]
     NoUpstream,
+    /// Health checks of all of them fail, and `failfast_all_unhealthy_upstreams` is set.
+    #[error("no healthy upstream")]
+    AllDown,
     /// None answered in time.
     #[error("no upstream answered in time")]
     TimedOut,
@@ -55,141 +76,105 @@ pub enum ForwardError {
     BadReply,
 }
 
-/// Asks upstreams. One a worker, cheap to clone; needs a runtime for local tasks.
-#[derive(Clone, Debug)]
-pub struct Forwarder {
-    inner: Rc<Inner>,
+/// How the client asked; upstreams may be asked likewise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// UDP: the client can be told to come back over TCP.
+    Datagram,
+    /// TCP, or what is built on it.
+    Stream,
 }
 
+/// The forwarding of one `forward` line on one worker. Needs a runtime for local tasks.
 #[derive(Debug)]
-struct Inner {
-    sockets: HostSockets,
-    upstreams: Vec<Upstream>,
+pub struct Forward {
+    plan: Arc<ForwardPlan>,
+    links: Rc<Links>,
+    /// The plan's list as of `generation`.
+    upstreams: RefCell<Rc<[Rc<Upstream>]>>,
+    generation: Cell<u64>,
+    turn: Cell<usize>,
+    metrics: ForwardMetrics,
 }
 
-#[derive(Debug)]
-struct Upstream {
-    addr: SocketAddr,
-    /// Until when it comes last.
-    avoid_until: Cell<Option<Instant>>,
-    traits: exchange::Traits,
-}
-
-impl Forwarder {
-    /// Forwards to these resolvers, over sockets made by `sockets`.
-    pub fn new(sockets: HostSockets, upstreams: &[SocketAddr]) -> Self {
-        let upstream = |&addr| Upstream {
-            addr,
-            avoid_until: Cell::new(None),
-            traits: exchange::Traits::default(),
-        };
+impl Forward {
+    /// Forwards by `plan`, over sockets made by `sockets`.
+    pub fn new(plan: Arc<ForwardPlan>, sockets: HostSockets) -> Self {
+        let settings = Arc::clone(plan.settings());
         Self {
-            inner: Rc::new(Inner {
-                sockets,
-                upstreams: upstreams.iter().map(upstream).collect(),
-            }),
+            links: Rc::new(Links { sockets, settings }),
+            upstreams: RefCell::new(Rc::new([])),
+            generation: Cell::new(0),
+            turn: Cell::new(0),
+            metrics: ForwardMetrics::new(plan.metrics()),
+            plan,
         }
     }
 
-    /// The answer from an upstream.
+    /// What all workers have in common.
+    pub(crate) fn plan(&self) -> &Arc<ForwardPlan> {
+        &self.plan
+    }
+
+    /// The answer of an upstream, to be shown to a client that asked like this. Names in it are in
+    /// lower case as far as they come from the question.
     ///
     /// # Errors
     /// [`ForwardError`].
-    pub async fn resolve(&self, key: &Key) -> Result<Answer, ForwardError> {
-        self.inner.fetch(key).await
-    }
-}
-
-impl Inner {
-    async fn fetch(&self, key: &Key) -> Result<Answer, ForwardError> {
-        let ask = self.ask_in_order(key);
-        let mut answer = timeout(TOTAL, ask)
-            .await
-            .unwrap_or(Err(ForwardError::TimedOut))?;
-        answer.recursion_available = true;
-        Ok(answer)
-    }
-
-    async fn ask_in_order(&self, key: &Key) -> Result<Answer, ForwardError> {
-        let order = self.order();
-        let mut first_round = order.iter().copied();
-        let mut second_round = order.iter().copied();
-        let mut tries = FuturesUnordered::new();
-        let mut last = first_round.next().ok_or(ForwardError::NoUpstream)?;
-        tries.push(self.ask(last, key));
-        let mut hedge_at = Instant::now() + HEDGE;
-        let mut failed = Err(ForwardError::TimedOut);
-        loop {
-            let next = tokio::select! {
-                biased;
-                Some((upstream, result)) = tries.next() => match result {
-                    Ok(answer) if is_good(&answer) => {
-                        upstream.avoid_until.set(None);
-                        return Ok(answer);
-                    }
-                    result => {
-                        upstream.avoid();
-                        // An answer, if a bad one, says more than an error.
-                        if result.is_ok() || failed.is_err() {
-                            failed = result;
-                        }
-                        let retry = first_round.next().or_else(|| second_round.next());
-                        if retry.is_none() && tries.is_empty() {
-                            return failed;
-                        }
-                        retry
-                    }
-                },
-                () = sleep_until(hedge_at), if first_round.len() > 0 => {
-                    last.avoid();
-                    first_round.next()
-                }
-            };
-            if let Some(upstream) = next {
-                last = upstream;
-                tries.push(self.ask(upstream, key));
-                hedge_at = Instant::now() + HEDGE;
-            }
-        }
-    }
-
-    /// The upstreams, those to be avoided last.
-    fn order(&self) -> Vec<&Upstream> {
-        let now = Instant::now();
-        let avoided = |upstream: &Upstream| {
-            let until = upstream.avoid_until.get();
-            until.is_some_and(|until| now < until)
-        };
-        let mut order: Vec<&Upstream> = self.upstreams.iter().collect();
-        order.sort_by_key(|upstream| avoided(upstream));
-        order
-    }
-
-    async fn ask<'a>(
+    pub async fn resolve(
         &self,
-        upstream: &'a Upstream,
         key: &Key,
-    ) -> (&'a Upstream, Result<Answer, ForwardError>) {
-        let question = Question::new(key.name.clone(), key.record_type);
-        let asked = exchange::Asked {
-            question: &question,
-            dnssec_ok: key.dnssec_ok,
-            checking_disabled: key.checking_disabled,
+        recursion_desired: bool,
+        via: Via,
+    ) -> Result<Answer, ForwardError> {
+        let Some(_place) = self.plan.enter() else {
+            self.metrics.rejects.increment();
+            return Err(ForwardError::Busy);
         };
-        let exchange = exchange::exchange(&self.sockets, upstream.addr, &upstream.traits, &asked);
-        let result = timeout(PER_TRY, exchange).await;
-        (upstream, result.unwrap_or(Err(ForwardError::TimedOut)))
+        let settings = &self.links.settings;
+        let upstreams = self.upstreams();
+        let choice = choice::choose(&upstreams, settings.policy, &self.turn, settings.max_fails);
+        if choice.all_down {
+            if settings.failfast_all_unhealthy_upstreams {
+                return Err(ForwardError::AllDown);
+            }
+            self.metrics.broken.increment();
+        }
+        let asked = Asked {
+            key: key.clone(),
+            recursion_desired,
+        };
+        let ask = |upstream: Rc<Upstream>| {
+            let asked = &asked;
+            async move {
+                let reply = exchange(&self.links, &upstream, asked, via);
+                let reply = timeout(settings.read_timeout, reply).await;
+                reply.unwrap_or(Err(ForwardError::TimedOut))
+            }
+        };
+        let suspect = |upstream: &Rc<Upstream>| health::watch(&self.links, upstream);
+        let answer = race::race(choice.order, settings, suspect, ask);
+        let answer = timeout(TOTAL, answer).await;
+        answer.unwrap_or(Err(ForwardError::TimedOut))
     }
-}
 
-impl Upstream {
-    fn avoid(&self) {
-        self.avoid_until.set(Some(Instant::now() + AVOID));
+    /// The upstreams as the plan lists them now. What is known of those that stay is kept.
+    fn upstreams(&self) -> Rc<[Rc<Upstream>]> {
+        let generation = self.plan.generation();
+        if self.generation.replace(generation) == generation {
+            return Rc::clone(&self.upstreams.borrow());
+        }
+        let known = Rc::clone(&self.upstreams.borrow());
+        let targets = self.plan.targets();
+        let upstream = |target: &plan::Target| {
+            let kept = known.iter().find(|known| known.target.addr == target.addr);
+            let kept = kept.map(Rc::clone);
+            kept.unwrap_or_else(|| Rc::new(Upstream::new(target.clone(), self.plan.metrics())))
+        };
+        let fresh: Rc<[Rc<Upstream>]> = targets.iter().map(upstream).collect();
+        *self.upstreams.borrow_mut() = Rc::clone(&fresh);
+        fresh
     }
-}
-
-fn is_good(answer: &Answer) -> bool {
-    matches!(answer.rcode, ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
 #[cfg(test)]

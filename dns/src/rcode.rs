@@ -43,7 +43,13 @@ pub(crate) fn forward_failure(error: ForwardError) -> Answer {
             "recursion is for private clients",
         ),
         ForwardError::Busy => (ResponseCode::Refused, 0, "too many queries in flight"),
+        ForwardError::Looped => (
+            ResponseCode::Refused,
+            0,
+            "the upstream leads back to this server",
+        ),
         ForwardError::NoUpstream => (ResponseCode::ServFail, 22, "no upstream is configured"),
+        ForwardError::AllDown => (ResponseCode::ServFail, 22, "all upstreams are down"),
         ForwardError::TimedOut => (ResponseCode::ServFail, 22, "upstreams did not answer"),
         ForwardError::Network => (ResponseCode::ServFail, 23, "upstreams cannot be reached"),
         ForwardError::BadReply => (ResponseCode::ServFail, 22, "upstreams failed"),

@@ -10,14 +10,16 @@ use bytes::Bytes;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
-use crate::answer::Answer;
-use crate::message::{HEADER, Question, class, flag};
+use crate::answer::{Answer, ExtendedError};
+use crate::message::{HEADER, Question, class, flag, option};
 use crate::name::Name;
 use crate::record::{RData, Record, Soa, Srv};
 use crate::wire::{Cursor, Malformed};
 
 /// Aliases followed within one reply.
 const MAX_CHAIN: usize = 16;
+/// Longest text of an extended error that is passed on, bytes.
+const MAX_ERROR_TEXT: usize = 128;
 
 /// Why a message is not the reply that is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,12 +27,9 @@ pub enum ReplyError {
     /// Not a reply to this query: keep waiting.
     #[error("the message is no reply to this query")]
     NotOurs,
-    /// A reply to this query, cut off: ask again over TCP.
-    #[error("the reply is truncated")]
-    Truncated,
     /// The upstream cannot read the query: ask again without EDNS (RFC 6891 section 7).
-    #[error("the upstream does not speak EDNS")]
-    NoEdns,
+    #[error("the upstream answers {0}")]
+    NoEdns(ResponseCode),
     /// A reply to this query that cannot be read.
     #[error(transparent)]
     Malformed(#[from] Malformed),
@@ -46,17 +45,23 @@ pub fn parse(
     question: &Question,
     dnssec_ok: bool,
 ) -> Result<Answer, ReplyError> {
-    if cannot_read_query(message, id) {
-        return Err(ReplyError::NoEdns);
+    if let Some(rcode) = cannot_read_query(message, id) {
+        return Err(ReplyError::NoEdns(rcode));
     }
     let (flags, counts, mut cursor) = matching(message, id, question).ok_or(ReplyError::NotOurs)?;
-    if flags & flag::TC != 0 {
-        return Err(ReplyError::Truncated);
-    }
-    let answers = section(&mut cursor, counts[0])?;
-    let authority = section(&mut cursor, counts[1])?;
-    let mut answer = Answer::code(ResponseCode::from_low((flags & flag::RCODE) as u8), None);
-    answer.recursion_available = true;
+    let truncated = flags & flag::TC != 0;
+    let mut read = |count| match section(&mut cursor, count) {
+        // What was cut off may have been cut anywhere.
+        Err(Malformed) if truncated => Ok(Vec::new()),
+        records => records,
+    };
+    let (answers, authority) = (read(counts[0])?, read(counts[1])?);
+    let opt = opt(&mut cursor, counts[2]).unwrap_or_default();
+    let low = (flags & flag::RCODE) as u8;
+    let mut answer = Answer::code(ResponseCode::from(opt.rcode_high, low), opt.error);
+    answer.truncated = truncated;
+    answer.authoritative = flags & flag::AA != 0;
+    answer.recursion_available = flags & flag::RA != 0;
     answer.authentic = flags & flag::AD != 0;
     let last = keep_chain(&mut answer.answers, answers, question);
     answer.authority = authority
@@ -67,29 +72,30 @@ pub fn parse(
     Ok(answer)
 }
 
-/// A reply with this id that says FORMERR or NOTIMP. It need not repeat a question that it did not
-/// understand.
-fn cannot_read_query(message: &[u8], id: u16) -> bool {
+/// FORMERR or NOTIMP, if the reply has this id and says so. It need not repeat a question that it did
+/// not understand.
+fn cannot_read_query(message: &[u8], id: u16) -> Option<ResponseCode> {
     let mut cursor = Cursor::new(message, 0);
     let (Ok(their_id), Ok(flags), HEADER..) = (cursor.u16(), cursor.u16(), message.len()) else {
-        return false;
+        return None;
     };
     let rcode = ResponseCode::from_low((flags & flag::RCODE) as u8);
     let refuses = matches!(rcode, ResponseCode::FormErr | ResponseCode::NotImp);
-    their_id == id && flags & flag::QR != 0 && flags & flag::OPCODE == 0 && refuses
+    let ours = their_id == id && flags & flag::QR != 0 && flags & flag::OPCODE == 0;
+    (ours && refuses).then_some(rcode)
 }
 
-/// Flags, counts of answer and authority section, and what follows the question, if the message is
+/// Flags, counts of answer, authority and additional section, and what follows the question, if the message is
 /// a reply to this query.
 fn matching<'a>(
     message: &'a [u8],
     id: u16,
     question: &Question,
-) -> Option<(u16, [u16; 2], Cursor<'a>)> {
+) -> Option<(u16, [u16; 3], Cursor<'a>)> {
     let mut cursor = Cursor::new(message, 0);
     let mut word = || cursor.u16().ok();
     let (their_id, flags, questions) = (word()?, word()?, word()?);
-    let counts = [word()?, word()?];
+    let counts = [word()?, word()?, word()?];
     if their_id != id || flags & flag::QR == 0 || flags & flag::OPCODE != 0 || questions != 1 {
         return None;
     }
@@ -98,6 +104,50 @@ fn matching<'a>(
         && cursor.u16().ok()? == u16::from(question.record_type)
         && cursor.u16().ok()? == class::IN;
     same.then_some((flags, counts, cursor))
+}
+
+/// What is read from the OPT record of a reply.
+#[derive(Debug, Default)]
+struct Opt {
+    rcode_high: u8,
+    error: Option<ExtendedError>,
+}
+
+/// Finds the OPT record. `None` if there is none, or the section is malformed: nothing else in it is
+/// used.
+fn opt(cursor: &mut Cursor<'_>, count: u16) -> Option<Opt> {
+    for _ in 0..count {
+        cursor.skip_name().ok()?;
+        let record_type = RecordType::from(cursor.u16().ok()?);
+        let _size = cursor.u16().ok()?;
+        let rcode_high = cursor.u8().ok()?;
+        let _version_and_flags = cursor.bytes(3).ok()?;
+        let length = cursor.u16().ok()?;
+        let data = cursor.bytes(length.into()).ok()?;
+        if record_type == RecordType::OPT {
+            let error = extended_error(data);
+            return Some(Opt { rcode_high, error });
+        }
+    }
+    None
+}
+
+/// The first extended error among the options of an OPT record.
+fn extended_error(data: &[u8]) -> Option<ExtendedError> {
+    let mut cursor = Cursor::new(data, 0);
+    loop {
+        let code = cursor.u16().ok()?;
+        let length = cursor.u16().ok()?;
+        let data = cursor.bytes(length.into()).ok()?;
+        if code == option::EXTENDED_ERROR {
+            let (code, text) = data.split_first_chunk()?;
+            let text = &text[..text.len().min(MAX_ERROR_TEXT)];
+            return Some(ExtendedError {
+                code: u16::from_be_bytes(*code),
+                text: String::from_utf8_lossy(text).into_owned().into(),
+            });
+        }
+    }
 }
 
 /// Reads records; those of other classes than IN are left out.

@@ -26,8 +26,8 @@ pub fn upstreams_from_resolv_conf(text: &str, own: &[SocketAddr]) -> Vec<SocketA
             tracing::warn!(address, "resolv.conf: not an address, skipped");
             continue;
         };
-        if own.iter().any(|own| is_same(*own, upstream)) {
-            tracing::warn!(%upstream, "resolv.conf: the resolver is this server itself, skipped");
+        if is_one_of(own, upstream) {
+            tracing::error!(%upstream, "resolv.conf: the resolver is this server itself, dropped");
             continue;
         }
         if !upstreams.contains(&upstream) && upstreams.len() < MAX_UPSTREAMS {
@@ -61,6 +61,28 @@ fn parse(address: &str) -> Option<SocketAddr> {
         Err(_) => nix::net::if_::if_nametoindex(interface).ok()?,
     };
     Some(SocketAddrV6::new(ip.parse().ok()?, PORT, 0, index).into())
+}
+
+/// The addresses at which a server that listens there is reached: with an unspecified one those of
+/// all interfaces.
+pub(crate) fn own_addresses(listening: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut own = listening.to_vec();
+    for everywhere in listening.iter().filter(|addr| addr.ip().is_unspecified()) {
+        let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+        own.extend(interfaces.filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+            let v6 = || address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip()));
+            let ip = v4.or_else(v6)?;
+            Some(SocketAddr::from((ip, everywhere.port())))
+        }));
+    }
+    own
+}
+
+/// A server that is reached at `own` is reached at this address.
+pub(crate) fn is_one_of(own: &[SocketAddr], upstream: SocketAddr) -> bool {
+    own.iter().any(|own| is_same(*own, upstream))
 }
 
 fn is_same(own: SocketAddr, upstream: SocketAddr) -> bool {

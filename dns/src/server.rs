@@ -110,7 +110,10 @@ impl DnsServer {
     /// Serves another configuration from the next query on. Queries that wait for an upstream are
     /// answered as they were asked; what was in caches is forgotten.
     pub fn reconfigure(&self, config: &DnsConfig) {
-        let chain = |block| Rc::new(Chain::new(Arc::clone(block), &self.inner.sockets));
+        let chain = |block| {
+            let block = Arc::clone(block);
+            Rc::new(Chain::new(block, &self.inner.sockets, &config.forwards))
+        };
         *self.inner.chains.borrow_mut() = config.blocks.iter().map(chain).collect();
         for (listener, routes) in self.inner.routes.borrow().iter() {
             *routes.borrow_mut() = self.routes_of(*listener);
@@ -376,6 +379,7 @@ fn complete(mut answer: Answer, name: &Name, aliases: Option<Answer>) -> Answer 
     if let Some(mut aliases) = aliases {
         // AA is about the first name of the answer (RFC 1035 section 4.1.1).
         answer.authoritative = true;
+        answer.recursion_available = false;
         answer.authentic = false;
         aliases.answers.append(&mut answer.answers);
         answer.answers = aliases.answers;

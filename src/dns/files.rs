@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -152,13 +152,7 @@ impl Loader for Disk {
     }
 
     fn addresses(&self) -> Vec<IpAddr> {
-        let is_link_local = |addr: &IpAddr| match addr {
-            IpAddr::V4(ip) => ip.is_link_local(),
-            IpAddr::V6(ip) => Ipv6Addr::is_unicast_link_local(ip),
-        };
-        let all = devices().into_iter().map(|(_, addr)| addr);
-        all.filter(|addr| !addr.is_loopback() && !is_link_local(addr))
-            .collect()
+        sealane_dns::own_addresses(&[])
     }
 
     fn host_name(&self) -> String {

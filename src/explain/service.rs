@@ -219,6 +219,7 @@ fn shown(port: &ServicePort) -> String {
     let protocol = match port.protocol {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
     };
     match &*port.name {
         "" => format!("{}/{protocol}", port.port),
@@ -246,6 +247,7 @@ fn addresses(
     let spoken = match port.protocol {
         Protocol::Tcp => spoken,
         Protocol::Udp => "datagrams, balanced by flow",
+        Protocol::Sctp => "not relayed: DNS answers for it",
     };
     let step = trail.step(
         Phase::Address,

@@ -266,7 +266,7 @@ impl Reader<'_> {
                 self.problem(
                     format!("spec.ports[{index}].protocol"),
                     format!(
-                        "protocol {} is not supported, only TCP and UDP are",
+                        "protocol {} is none of TCP, UDP and SCTP",
                         port.protocol.unwrap_or_default()
                     ),
                 );
@@ -279,6 +279,12 @@ impl Reader<'_> {
                 );
                 continue;
             };
+            if protocol == Protocol::Sctp {
+                self.problem(
+                    format!("spec.ports[{index}].protocol"),
+                    "protocol SCTP is answered by DNS only, TCP and UDP are relayed".to_owned(),
+                );
+            }
             read.push(PortRecord {
                 name: port.name.unwrap_or_default().into(),
                 port: number,
@@ -296,6 +302,7 @@ pub(super) fn protocol(text: Option<&str>) -> Option<Protocol> {
     match text {
         None | Some("TCP" | "") => Some(Protocol::Tcp),
         Some("UDP") => Some(Protocol::Udp),
+        Some("SCTP") => Some(Protocol::Sctp),
         Some(_) => None,
     }
 }

@@ -348,7 +348,8 @@ impl Compiled {
         let cluster_ips = record.cluster_ips.iter();
         let cluster_ips = cluster_ips.map(|ip| (*ip, rank(false), name.clone()));
         let (mut vips, mut node_ports) = (Vec::new(), Vec::new());
-        for port in ports.iter().filter(|_| record.proxied) {
+        let relayed = |port: &&CompiledPort| record.proxied && port.any.protocol != Protocol::Sctp;
+        for port in ports.iter().filter(relayed) {
             let (number, protocol) = (port.any.port, port.any.protocol);
             for (index, ip) in record.addresses().enumerate() {
                 // Cluster IPs come first: one that is an external IP as well is claimed as such.

@@ -195,6 +195,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP: such ports have names in DNS, but nothing relays them.
+    Sctp,
 }
 
 /// What a Service port speaks, from `appProtocol` (KEP-1422, KEP-3726).

@@ -238,6 +238,12 @@ families! {
         "Counter of the number of queries rejected because the concurrent queries were at maximum.",
         &[],
     );
+    /// Upstreams that led back here.
+    FORWARD_LOOPS = counter(
+        "sealane_dns_forward_loops_total",
+        "Upstreams dropped because they lead back to this server.",
+        &[],
+    );
     /// Name of the first metric about upstreams, which dashboards still read.
     FORWARD_REQUESTS = counter("coredns_forward_requests_total", "Counter of requests made per upstream.", &["to"]);
     /// As above.

@@ -95,14 +95,60 @@ fn what_is_no_reply_to_the_query() {
     assert_eq!(with(&|m| m.queries = vec![other_type.clone()]), not_ours);
     let other_name = op::Query::query(their_name("ww2.example."), RecordType::A);
     assert_eq!(with(&|m| m.queries = vec![other_name.clone()]), not_ours);
-    assert_eq!(
-        with(&|m| m.metadata.truncation = true),
-        Err(ReplyError::Truncated)
-    );
     let mut cut = good.to_vec().unwrap();
     cut.pop();
-    let cut = parse(&cut, 9, &question("www.example"), false);
-    assert_eq!(cut, Err(ReplyError::Malformed(Malformed)));
+    let parsed = parse(&cut, 9, &question("www.example"), false);
+    assert_eq!(parsed, Err(ReplyError::Malformed(Malformed)));
+    // TC: what is there counts, wherever it was cut.
+    cut[2] |= 2;
+    let parsed = parse(&cut, 9, &question("www.example"), false).unwrap();
+    assert!(parsed.truncated && parsed.answers.is_empty());
+    let mut whole = good.to_vec().unwrap();
+    whole[2] |= 2;
+    let parsed = parse(&whole, 9, &question("www.example"), false).unwrap();
+    assert!(parsed.truncated && !parsed.answers.is_empty());
+}
+
+#[test]
+fn reliability_f36_extended_errors_are_read_with_care() {
+    for (name, option, expected) in [
+        ("none", &[][..], None),
+        (
+            "code and text",
+            &[0, 15, 0, 4, 0, 6, b'n', b'o'],
+            Some((6, "no")),
+        ),
+        (
+            "after another",
+            &[0, 3, 0, 1, 9, 0, 15, 0, 2, 0, 23],
+            Some((23, "")),
+        ),
+        ("too short for a code", &[0, 15, 0, 1, 0], None),
+        ("longer than the record", &[0, 15, 0, 9, 0, 6], None),
+        ("no text", &[0, 15, 0, 3, 0, 6, 0xff], Some((6, "\u{fffd}"))),
+    ] {
+        let mut bytes = response("www.example.").to_vec().unwrap();
+        bytes[11] = 1;
+        bytes.extend_from_slice(&[0, 0, 41, 4, 208, 1, 0, 0, 0, 0, option.len() as u8]);
+        bytes.extend_from_slice(option);
+        let answer = parse(&bytes, 9, &question("www.example"), false).unwrap();
+        assert_eq!(
+            u16::from(answer.rcode),
+            16,
+            "{name}: the upper bits are in OPT"
+        );
+        let found = answer.error.as_ref();
+        let found = found.map(|error| (error.code, &*error.text));
+        assert_eq!(found, expected, "{name}");
+    }
+    let mut lying = response("www.example.").to_vec().unwrap();
+    lying[11] = 9;
+    let answer = parse(&lying, 9, &question("www.example"), false).unwrap();
+    assert_eq!(
+        answer.rcode,
+        ResponseCode::NoError,
+        "the section is not needed"
+    );
 }
 
 #[test]

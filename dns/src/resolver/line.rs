@@ -7,7 +7,7 @@ use hickory_proto::op::ResponseCode;
 use super::{Fetch, Source};
 use crate::answer::Answer;
 use crate::config::ForwardSettings;
-use crate::forward::{ForwardError, Forwarder};
+use crate::forward::{Forward, ForwardError, Via};
 use crate::name::Name;
 use crate::rcode::forward_failure;
 
@@ -15,14 +15,14 @@ use crate::rcode::forward_failure;
 #[derive(Debug)]
 pub(crate) struct Line {
     settings: Arc<ForwardSettings>,
-    forwarder: Forwarder,
+    forward: Forward,
 }
 
 impl Line {
-    pub(crate) fn new(settings: Arc<ForwardSettings>, forwarder: Forwarder) -> Self {
+    pub(crate) fn new(forward: Forward) -> Self {
         Self {
-            settings,
-            forwarder,
+            settings: Arc::clone(forward.plan().settings()),
+            forward,
         }
     }
 }
@@ -33,7 +33,12 @@ impl Source for Line {
     }
 
     async fn ask(&self, fetch: &Fetch) -> Result<Answer, ForwardError> {
-        self.forwarder.resolve(&fetch.key).await
+        let via = match fetch.stream {
+            true => Via::Stream,
+            false => Via::Datagram,
+        };
+        let (key, recursion_desired) = (&fetch.key, fetch.recursion_desired);
+        self.forward.resolve(key, recursion_desired, via).await
     }
 
     fn hands_on(&self, result: &Result<Answer, ForwardError>) -> bool {

@@ -142,6 +142,7 @@ async fn play_udp(socket: &UdpSocket, client: SocketAddr, steps: Vec<React>) {
 pub(crate) fn reply(query: &Message, rcode: ResponseCode) -> Message {
     let mut reply = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
     reply.metadata.response_code = rcode;
+    reply.metadata.recursion_available = true;
     reply.add_query(query.queries[0].clone());
     reply
 }

@@ -11,7 +11,7 @@
 //! | ENDPOINT SERVICE NAMESPACE `svc` | that endpoint |
 //! | `_PROTOCOL` SERVICE NAMESPACE `svc` | nothing but names below |
 //! | `_PORT _PROTOCOL` SERVICE NAMESPACE `svc` | SRV; as CoreDNS also addresses, and without underscores |
-//! | `1-2-3-4` NAMESPACE `pod` | that address |
+//! | `1-2-3-4` NAMESPACE `pod` | that address; as CoreDNS also with one or two labels before it |
 //!
 //! A name that exists never is NXDOMAIN, whatever type is asked for: some resolvers take NXDOMAIN
 //! for AAAA as the end of the search for A too (RFC 8020, musl).
@@ -63,7 +63,7 @@ pub(super) fn find(lookup: &Lookup<'_>) -> Found {
         ["ns", "dns"] => name_server(lookup, &zone),
         [namespace, "svc"] if has_namespace(lookup, namespace) => bare(lookup, &zone),
         [namespace, "pod"] if has_pods(lookup, namespace) => bare(lookup, &zone),
-        [label, namespace, "pod"] if has_pods(lookup, namespace) => pod(lookup, &zone, label),
+        [.., label, namespace, "pod"] if has_pods(lookup, namespace) => pod(lookup, &zone, label),
         [ref below @ .., name, namespace, "svc"] => {
             let Some(service) = service(lookup, namespace, name) else {
                 return absent(lookup, &zone);
@@ -311,6 +311,7 @@ fn protocol(label: &str) -> Option<Protocol> {
     match label {
         "tcp" => Some(Protocol::Tcp),
         "udp" => Some(Protocol::Udp),
+        "sctp" => Some(Protocol::Sctp),
         _ => None,
     }
 }

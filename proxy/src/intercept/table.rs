@@ -252,6 +252,7 @@ fn service_key(ip: IpAddr, protocol: Protocol, port: u16) -> Vec<u8> {
     let protocol = match protocol {
         Protocol::Tcp => libc::IPPROTO_TCP,
         Protocol::Udp => libc::IPPROTO_UDP,
+        Protocol::Sctp => libc::IPPROTO_SCTP,
     };
     let [high, low] = port.to_be_bytes();
     let mut key = octets(ip);

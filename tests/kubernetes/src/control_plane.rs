@@ -231,6 +231,11 @@ impl ControlPlane {
         Ok(path)
     }
 
+    /// Ends the controllers: what they have written stays as it is.
+    pub fn stop_controllers(&mut self) {
+        self.controllers.clear();
+    }
+
     /// Ends the API server with SIGKILL.
     pub fn kill_api_server(&mut self) {
         if let Some(server) = self.api_server.take() {

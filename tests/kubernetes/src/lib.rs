@@ -7,6 +7,7 @@
 //! any case with the test process.
 
 mod control_plane;
+mod coredns;
 mod etcd;
 mod fault_proxy;
 mod kubeconfig;
@@ -15,6 +16,7 @@ mod process;
 mod programs;
 
 pub use control_plane::{ControlPlane, Options};
+pub use coredns::{COREDNS_VERSION, coredns};
 pub use fault_proxy::{FaultProxy, Network};
 pub use process::Process;
 pub use programs::{Program, Unavailable, path};

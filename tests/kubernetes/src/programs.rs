@@ -102,7 +102,8 @@ fn build() -> anyhow::Result<Result<PathBuf, Unavailable>> {
     }
 }
 
-fn target_directory(module: &Path) -> PathBuf {
+/// Where cargo builds.
+pub(crate) fn target_directory(module: &Path) -> PathBuf {
     if let Some(set) = std::env::var_os("CARGO_TARGET_DIR") {
         return PathBuf::from(set);
     }

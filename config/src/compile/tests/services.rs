@@ -283,7 +283,14 @@ fn proxy_s20_ports_are_joined_by_name_and_protocol() {
         by_protocol(Protocol::Tcp),
         ["10.1.0.1:1053", "10.1.0.2:1053"]
     );
-    assert_eq!(dns.ports.len(), 2);
+    let vips = snapshot
+        .vips
+        .keys()
+        .map(|(_, protocol, port)| (*protocol, *port));
+    let mut vips: Vec<_> = vips.collect();
+    vips.sort_by_key(|(protocol, port)| (*port, *protocol == Protocol::Udp));
+    assert_eq!(vips, [(Protocol::Tcp, 53), (Protocol::Udp, 53)]);
+    assert_eq!(dns.ports.len(), 3, "SCTP has a name");
     assert_eq!(
         problems(&snapshot, ProblemKind::BadField)[0].field,
         "spec.ports[2].protocol"
