@@ -48,6 +48,8 @@ pub struct Key {
     pub checking_disabled: bool,
 }
 
+/// How long at least what could not be fetched anew is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Length of what follows the name in a [`Slot`].
 const SUFFIX: usize = 3;
 
@@ -238,7 +240,7 @@ impl Cache {
         if let Some(life) = life {
             self.keep(&slot, &life, Rc::clone(&served.packed), now);
         } else {
-            self.failed(&slot, Duration::ZERO, now);
+            self.failed(&slot, PAUSE, now);
         }
         served
     }
@@ -292,7 +294,7 @@ impl Cache {
         for store in [&self.positive, &self.negative] {
             let entry = store.get(slot.bytes());
             let entry = entry.filter(|entry| is_answer(&entry.packed));
-            if let Some(entry) = entry.filter(|entry| now < entry.until + max_age) {
+            if let Some(entry) = entry.filter(|entry| entry.is_kept(max_age, now)) {
                 entry.recheck_at.set(Some(now + recheck.max(pause)));
                 usable = true;
             }
@@ -325,7 +327,7 @@ impl Cache {
     /// What has expired, if it may still be served.
     fn stale(&self, entry: &Entry, positive: bool, now: Instant) -> Option<Hit> {
         let settings = self.settings.serve_stale.as_ref()?;
-        if now >= entry.until + settings.max_age || !is_answer(&entry.packed) {
+        if !entry.is_kept(settings.max_age, now) || !is_answer(&entry.packed) {
             return None;
         }
         let state = if entry.is_paused(now) {

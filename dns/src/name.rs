@@ -92,6 +92,14 @@ impl Name {
         self.0.eq_ignore_ascii_case(&other.0)
     }
 
+    /// The first labels of this name in front of `suffix`. `None` if that is too long.
+    pub fn onto(&self, labels: usize, suffix: &Self) -> Option<Self> {
+        let rest = self.without_labels(labels);
+        let head = &self.0[..self.0.len() - rest.0.len()];
+        let length = head.len() + suffix.0.len();
+        (length <= MAX_NAME).then(|| Self([head, &suffix.0].concat().into()))
+    }
+
     /// The name without its first labels; the root if it has not as many.
     pub fn without_labels(&self, count: usize) -> Self {
         let mut at = 0;

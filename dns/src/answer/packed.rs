@@ -98,7 +98,8 @@ impl Packed {
 
     /// Bytes on the heap.
     pub fn heap(&self) -> usize {
-        self.records.len()
+        let text = self.error.as_ref().map_or(0, |error| error.text.len());
+        self.records.len() + text
     }
 
     /// Appends the reply to `query`, which asks for the name that the answer is about. `false` if it
@@ -163,6 +164,7 @@ impl Packed {
             rcode: self.flags.rcode,
             authoritative: self.flags.authoritative || serving.authoritative,
             recursion_available: self.flags.recursion_available,
+            from_snapshot: false,
             authentic: self.flags.authentic,
             truncated: self.flags.truncated,
             answers: section(self.counts[0])?,

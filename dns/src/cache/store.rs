@@ -17,6 +17,9 @@ const ALLOCATION: usize = 16;
 /// evicted entries, in a table that doubles when it is full.
 const TABLE: usize = 3 * (size_of::<Box<[u8]>>() + size_of::<Box<Entry>>() + 21);
 
+/// Bytes of an entry with one record, about.
+const ENTRY: usize = 512;
+
 /// An answer that is kept.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -36,6 +39,11 @@ struct Popularity {
 }
 
 impl Entry {
+    /// It has not expired, or less than this long ago.
+    pub(super) fn is_kept(&self, max_age: Duration, now: Instant) -> bool {
+        now < self.until || now.duration_since(self.until) < max_age
+    }
+
     pub(super) fn is_paused(&self, now: Instant) -> bool {
         self.recheck_at.get().is_some_and(|at| now < at)
     }
@@ -83,10 +91,12 @@ impl Weighter<Box<[u8]>, Box<Entry>> for Weight {
 
 impl Store {
     pub(super) fn new(share: &CacheShare) -> Self {
-        let (entries, bytes) = (share.capacity.max(1), share.max_bytes as u64);
-        let least = bytes.div_ceil(entries as u64);
+        let bytes = share.max_bytes as u64;
+        let least = bytes.div_ceil(share.capacity.max(1) as u64);
+        // Half as many keys of evicted entries are remembered, so this bounds their number as well.
+        let expected = share.capacity.min(share.max_bytes / ENTRY).max(1);
         Self {
-            entries: unsync::Cache::with_weighter(entries, bytes, Weight { least }),
+            entries: unsync::Cache::with_weighter(expected, bytes, Weight { least }),
         }
     }
 
