@@ -204,7 +204,7 @@ async fn dns_corefile_is_served_and_reloaded_without_losing_a_listener() {
     // A bad one changes nothing but a counter.
     std::fs::write(&server.file, corefile("example {\n  whomai\n}\n")).unwrap();
     server.signal("USR1");
-    let place = format!("{}:14 - unknown directive 'whomai'", server.file.display());
+    let place = format!("{}:13 - unknown directive 'whomai'", server.file.display());
     server.says(&place).await;
     eventually("the failure is counted", async || {
         match get(metrics, "/metrics") {
@@ -226,7 +226,7 @@ async fn dns_corefile_is_served_and_reloaded_without_losing_a_listener() {
     server.signal("HUP");
     server
         .says(&format!(
-            "Corefile:13 - {taken} is taken by another program"
+            "Corefile:12 - {taken} is taken by another program"
         ))
         .await;
     assert!(is_served(rcode(other, "a.example")));
