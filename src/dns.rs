@@ -231,6 +231,8 @@ fn run_corefile(
     let mut binder = Binder::default();
     let admin = options.mode.bind(&mut binder);
     let admin = binder.finish(admin)?;
+    let needed = config.kubernetes().next().map(|_| watched(&config));
+    let needed = needed.transpose()?;
     let api = config
         .kubernetes()
         .next()
@@ -249,7 +251,7 @@ fn run_corefile(
         admin,
         metrics,
         readiness,
-        watch,
+        watch: needed,
         health: None,
         publisher,
         work: work(reader, config),

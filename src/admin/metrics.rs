@@ -52,6 +52,16 @@ pub(crate) struct MetricsHandle {
     pub(crate) names: sealane_dns::metrics::Metrics,
 }
 
+impl From<PrometheusHandle> for MetricsHandle {
+    /// With none of DNS yet.
+    fn from(recorded: PrometheusHandle) -> Self {
+        Self {
+            recorded,
+            names: sealane_dns::metrics::Metrics::default(),
+        }
+    }
+}
+
 /// Installs the recorder. Metrics that were resolved before are lost, so this comes first.
 ///
 /// # Errors
@@ -69,10 +79,7 @@ pub(crate) fn install() -> anyhow::Result<MetricsHandle> {
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).context("metrics are recorded already")?;
-    Ok(MetricsHandle {
-        recorded: handle,
-        names: sealane_dns::metrics::Metrics::default(),
-    })
+    Ok(handle.into())
 }
 
 /// Upper bounds of kube-proxy's histogram of the time until a change takes effect, seconds: by the
