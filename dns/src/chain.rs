@@ -163,7 +163,7 @@ impl Chain {
         let plans: Vec<_> = plugins
             .forward
             .iter()
-            .map(|line| forwards.of(line))
+            .map(|line| forwards.of(line, &observe.metrics))
             .collect();
         let line =
             |plan: &Arc<ForwardPlan>| Line::new(Forward::new(Arc::clone(plan), sockets.clone()));
