@@ -1,5 +1,6 @@
 //! More queries than can be answered: memory stays as it is, and as many are answered as without the
 //! others. A process of its own, because its memory is looked at.
+#![allow(clippy::unwrap_used, reason = "in a test a failure is to be loud")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
