@@ -82,7 +82,11 @@ async fn dns_q1_autopath_finds_the_name_with_one_query() {
 async fn dns_q1_autopath_is_not_for_others() {
     local(async {
         let upstream = Upstream::start(web).await;
-        for snapshot in [with_pod(true), World::new().build()] {
+        for is_node in [true, false] {
+            let snapshot = match is_node {
+                true => with_pod(true),
+                false => World::new().build(),
+            };
             let server = Running::start(snapshot, following(&upstream)).await;
             let found = server.ask(ASKED, "A").await;
             assert_eq!(found.metadata.response_code, ResponseCode::NXDomain);
