@@ -53,8 +53,8 @@ impl ForwardPlans {
     /// [`ForwardSetupError::OnlyOurselves`].
     pub async fn watch(
         &self,
-        sockets: &HostSockets,
-        shutdown: &CancellationToken,
+        sockets: HostSockets,
+        shutdown: CancellationToken,
     ) -> Result<(), ForwardSetupError> {
         let watches = self.0.iter().map(|planned| {
             let (sockets, shutdown) = (sockets.clone(), shutdown.clone());
@@ -66,12 +66,16 @@ impl ForwardPlans {
 
     /// The plan for a line. One that was not loaded with the configuration is loaded now, for this
     /// worker alone; if that fails, its names cannot be forwarded.
-    pub(crate) fn of(&self, settings: &Arc<ForwardSettings>) -> Arc<ForwardPlan> {
+    pub(crate) fn of(
+        &self,
+        settings: &Arc<ForwardSettings>,
+        metrics: &Metrics,
+    ) -> Arc<ForwardPlan> {
         let mut planned = self.0.iter().map(|planned| &planned.plan);
         if let Some(plan) = planned.find(|plan| Arc::ptr_eq(plan.settings(), settings)) {
             return Arc::clone(plan);
         }
-        let load = |settings| ForwardPlan::load(settings, &[], Metrics::default());
+        let load = |settings| ForwardPlan::load(settings, &[], metrics.clone());
         load(Arc::clone(settings)).unwrap_or_else(|error| {
             tracing::error!(%error, zone = %settings.from, "names cannot be forwarded");
             let nobody = ForwardSettings {
@@ -94,4 +98,21 @@ fn loop_zone(block: &ServerBlock, settings: &ForwardSettings) -> Option<Name> {
         true => Some(zone.clone()),
         false => settings.from.is_within(zone).then(|| settings.from.clone()),
     })
+}
+
+impl DnsConfig {
+    /// The same configuration, with the plans of its forwards; see [`ForwardPlans::load`].
+    ///
+    /// # Errors
+    /// [`ForwardSetupError`].
+    pub fn with_forwards(
+        &self,
+        listening: &[SocketAddr],
+        metrics: &Metrics,
+    ) -> Result<Self, ForwardSetupError> {
+        Ok(Self {
+            forwards: ForwardPlans::load(self, listening, metrics)?,
+            ..self.clone()
+        })
+    }
 }
