@@ -27,7 +27,7 @@ impl Front {
         chain: &Rc<Chain>,
         asked: &Asked,
     ) -> Result<Reply, Box<Wait>> {
-        match self.step(search, reply, asked) {
+        match self.step(search, reply, chain, asked) {
             Ok(reply) => Ok(reply),
             Err(search) => self.follow(search, chain, asked),
         }
@@ -42,9 +42,8 @@ impl Front {
         loop {
             let question = current(&search, asked);
             let other = self.way_of(&question).map(|way| way.chain);
-            let chain = other.as_ref().unwrap_or(chain);
-            match self.walk(chain, asked, Some(question)) {
-                Ok(reply) => match self.step(search, reply, asked) {
+            match self.walk(other.as_ref().unwrap_or(chain), asked, Some(question)) {
+                Ok(reply) => match self.step(search, reply, chain, asked) {
                     Ok(reply) => return Ok(reply),
                     Err(next) => search = next,
                 },
@@ -61,6 +60,7 @@ impl Front {
         &self,
         mut search: Box<Search>,
         reply: Reply,
+        chain: &Chain,
         asked: &Asked,
     ) -> Result<Reply, Box<Search>> {
         let mut answer = match reply {
@@ -83,6 +83,9 @@ impl Front {
             .eq_ignore_case(&asked.rewritten().question.name)
         {
             asked.counts.autopath();
+        }
+        if answer.rcode == ResponseCode::NoError && search.has_moved() {
+            chain.found_by_search();
         }
         Ok(Reply::Plain(search.finish(answer)))
     }

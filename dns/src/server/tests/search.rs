@@ -186,3 +186,30 @@ async fn dns_cache_a_hit_is_answered_at_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn dns_metrics_autopath_successes_are_counted() {
+    local(async {
+        let upstream = Upstream::start(web).await;
+        let (mut publisher, reader) = snapshot::channel();
+        publisher.publish(with_pod(false));
+        let observe = Observe::default();
+        let sockets = HostSockets::here();
+        let config = following(&upstream);
+        let server = DnsServer::observed(reader, sockets, &config, observe.clone());
+        let front = server.front(Listener::CLUSTER);
+        let client = "127.0.0.1:4000".parse().unwrap();
+        for name in [
+            "db.testns.testns.svc.cluster.local.",
+            "db.testns.svc.cluster.local.",
+        ] {
+            let message = query(name, "A").to_vec().unwrap();
+            let step = front.start(&message, client, Transport::Udp, &mut Vec::new());
+            assert!(matches!(step, Step::Replied(..)), "{name}");
+        }
+        let text = observe.metrics.render();
+        let count = r#"coredns_autopath_success_total{server="dns://:53"} 1"#;
+        assert!(text.contains(count), "{text}");
+    })
+    .await;
+}
