@@ -199,6 +199,11 @@ impl Chain {
         &self.block
     }
 
+    /// Answers are to be CoreDNS's also where that departs from an RFC.
+    pub(crate) fn is_compatible(&self) -> bool {
+        self.block.plugins.compat_coredns
+    }
+
     /// The plugins that come before a name is looked up.
     pub(crate) fn before(&self, asked: &mut Asked) -> Before {
         let plugins = &self.block.plugins;
