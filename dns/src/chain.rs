@@ -35,7 +35,7 @@ use crate::forward::{Forward, ForwardError, ForwardPlan, ForwardPlans};
 use crate::lookup::{self, Outcome};
 use crate::message::{Query, Question, class};
 use crate::metrics::labels::server_label;
-use crate::metrics::{CacheMetrics, Counter, QueryMetrics, Writer, names};
+use crate::metrics::{CacheMetrics, QueryMetrics, Writer};
 use crate::name::Name;
 use crate::observe::Observe;
 use crate::plugin::hosts::Hosts;
@@ -62,8 +62,6 @@ pub(crate) struct Chain {
     host_name: String,
     report: Report,
     resolver: Resolver<Line>,
-    /// Search paths that led somewhere, if they are followed.
-    searches: Option<Counter>,
 }
 
 /// A query on its way.
@@ -169,22 +167,16 @@ impl Chain {
             .collect();
         let line =
             |plan: &Arc<ForwardPlan>| Line::new(Forward::new(Arc::clone(plan), sockets.clone()));
-        let addr = block.bind.first().copied();
-        let key = block.keys.first();
-        let server = key.map(|key| server_label(key.scheme, addr, key.port));
-        let server = server.unwrap_or_default();
-        let autopath = plugins.autopath.as_ref();
-        let searches = autopath.map(|_| {
-            let family = &names::AUTOPATH_SUCCESS;
-            observe.metrics.counter(family, &[&server])
-        });
         let cache = plugins.cache.as_ref().map(|settings| {
+            let addr = block.bind.first().copied();
+            let key = block.keys.first();
+            let server = key.map(|key| server_label(key.scheme, addr, key.port));
+            let server = server.unwrap_or_default();
             let metrics = CacheMetrics::new(&observe.metrics, &server, &settings.zones);
             Cache::new(settings.clone(), plugins.compat_coredns, metrics)
         });
         let resolver = Resolver::new(plans.iter().map(line).collect(), cache);
         Self {
-            searches,
             plans,
             templates,
             hosts,
@@ -300,13 +292,6 @@ impl Chain {
         let settings = self.block.plugins.autopath.as_ref()?;
         let (name, client) = (&asked.rewritten().question.name, asked.client.ip());
         Search::new(settings, &snapshot.pods, name, client).map(Box::new)
-    }
-
-    /// A search path led to another name than the first.
-    pub(crate) fn found_by_search(&self) {
-        if let Some(searches) = &self.searches {
-            searches.increment();
-        }
     }
 
     /// The name is known to have an address of the family that is not asked for.

@@ -27,7 +27,7 @@ impl Front {
         chain: &Rc<Chain>,
         asked: &Asked,
     ) -> Result<Reply, Box<Wait>> {
-        match self.step(search, reply, chain, asked) {
+        match self.step(search, reply, asked) {
             Ok(reply) => Ok(reply),
             Err(search) => self.follow(search, chain, asked),
         }
@@ -42,8 +42,9 @@ impl Front {
         loop {
             let question = current(&search, asked);
             let other = self.way_of(&question).map(|way| way.chain);
-            match self.walk(other.as_ref().unwrap_or(chain), asked, Some(question)) {
-                Ok(reply) => match self.step(search, reply, chain, asked) {
+            let chain = other.as_ref().unwrap_or(chain);
+            match self.walk(chain, asked, Some(question)) {
+                Ok(reply) => match self.step(search, reply, asked) {
                     Ok(reply) => return Ok(reply),
                     Err(next) => search = next,
                 },
@@ -60,7 +61,6 @@ impl Front {
         &self,
         mut search: Box<Search>,
         reply: Reply,
-        chain: &Chain,
         asked: &Asked,
     ) -> Result<Reply, Box<Search>> {
         let mut answer = match reply {
@@ -78,14 +78,8 @@ impl Front {
             }
             answer.rcode = ResponseCode::NoError;
         }
-        if !search
-            .name()
-            .eq_ignore_case(&asked.rewritten().question.name)
-        {
-            asked.counts.autopath();
-        }
         if answer.rcode == ResponseCode::NoError && search.has_moved() {
-            chain.found_by_search();
+            asked.counts.autopath();
         }
         Ok(Reply::Plain(search.finish(answer)))
     }
