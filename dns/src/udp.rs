@@ -99,6 +99,7 @@ pub(crate) async fn serve(
         }
     }
     // The socket is read until nothing comes any more; a flood cannot put off the end.
+    worker.datagrams.stop_receiving();
     let end = Instant::now() + GRACE;
     while Instant::now() < end
         && let Ok(Ok(())) = timeout(QUIET, worker.datagrams.readable()).await
