@@ -15,7 +15,7 @@ mod service;
 mod url;
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use sealane_config::{Reader, Snapshot};
@@ -50,6 +50,9 @@ pub(crate) struct ExplainOptions {
     /// A field of the request, as in 'Host: example.com' (repeatable)
     #[arg(long = "header", short = 'H', value_name = "FIELD")]
     headers: Vec<String>,
+    /// Address of the client that sends the request, for access lists [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    client: Option<IpAddr>,
     /// The namespace of svc/NAME; with -f, also of objects that name none [default: default]
     #[arg(long, short)]
     namespace: Option<String>,
@@ -77,6 +80,7 @@ pub(crate) async fn run(options: ExplainOptions) -> Result<(), Failure> {
     let details = Details {
         method: options.method.clone(),
         headers: options.headers.clone(),
+        client: options.client,
         namespace: options.namespace.clone(),
         record_type: options.record_type.clone(),
         from_namespace: options.from_namespace.clone(),

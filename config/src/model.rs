@@ -24,8 +24,9 @@ pub use owners::EndpointOwners;
 pub use policy::{Scope, TrafficPolicy};
 pub use problem::{ObjectRef, Problem, ProblemKind};
 pub use route::{
-    Backend, BackendProtocol, Filters, HostMatch, HostRoutes, PathMatch, Rewrite, RouteRule,
-    RouteTable, WeightedBackend,
+    AccessList, Backend, BackendProtocol, Cors, CorsOrigins, Filters, HostMatch, HostRoutes,
+    HttpOverrides, OriginPattern, Part, PathMatch, Redirect, Rewrite, RoutePolicy, RouteRule,
+    RouteTable, Template, WeightedBackend,
 };
 pub use service::{
     AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,

@@ -19,6 +19,8 @@ pub struct Answer {
     pub authoritative: bool,
     /// Forwarded, so recursion is available.
     pub recursion_available: bool,
+    /// From the snapshot alone.
+    pub from_snapshot: bool,
     /// The upstream validated it.
     pub authentic: bool,
     /// The upstream cut it off: TC is set in the reply, so that the client asks over TCP.
@@ -49,6 +51,7 @@ impl Answer {
             rcode,
             authoritative: true,
             recursion_available: false,
+            from_snapshot: false,
             authentic: false,
             truncated: false,
             answers: Vec::new(),

@@ -16,6 +16,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use hickory_proto::op::ResponseCode;
 use sealane_config::Snapshot;
 use sealane_config::sockets::HostSockets;
 
@@ -32,6 +33,7 @@ use crate::metrics::{CacheMetrics, Metrics};
 use crate::name::Name;
 use crate::rcode::forward_failure;
 use crate::resolver::{Cached, Fetch, Line, Resolver};
+use crate::udp::Reuse;
 use crate::wire::Malformed;
 
 /// A server block's plugins with what they remember.
@@ -117,7 +119,13 @@ impl Chain {
     pub(crate) fn local(&self, snapshot: &Snapshot, question: &Question) -> Local {
         if let Some(settings) = &self.block.plugins.kubernetes {
             match lookup::answer(snapshot, settings, question) {
-                Outcome::Done(answer) | Outcome::Stop(answer) => return Local::Done(answer),
+                Outcome::Done(answer) | Outcome::Stop(answer) => {
+                    let from_snapshot = true;
+                    return Local::Done(Answer {
+                        from_snapshot,
+                        ..answer
+                    });
+                }
                 Outcome::Alias { answer, target } => return Local::Alias(answer, target),
                 Outcome::NotMine => {}
             }
@@ -150,6 +158,31 @@ impl Chain {
                 let fetch = Fetch::new(query, name, stream);
                 Remote::Ask(self.resolver.clone(), fetch, stale)
             }
+        }
+    }
+
+    /// Whether a reply may be given to the same query again: not if a plugin looks at the client,
+    /// writes something down or has a state of its own.
+    pub(crate) fn reuse(&self, reply: &Reply) -> Reuse {
+        let Reply::Plain(answer) = reply else {
+            return Reuse::No;
+        };
+        let plugins = &self.block.plugins;
+        let is_sure = matches!(answer.rcode, ResponseCode::NoError | ResponseCode::NXDomain);
+        let has_others = plugins.whoami
+            || plugins.autopath.is_some()
+            || plugins.hosts.is_some()
+            || !plugins.acl.is_empty()
+            || !plugins.log.is_empty()
+            || !plugins.rewrite.is_empty()
+            || !plugins.template.is_empty();
+        match (
+            answer.from_snapshot && is_sure && !has_others,
+            plugins.loadbalance,
+        ) {
+            (false, _) => Reuse::No,
+            (true, false) => Reuse::AsIs,
+            (true, true) => Reuse::Shuffled,
         }
     }
 

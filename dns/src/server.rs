@@ -31,6 +31,7 @@ use crate::rcode::{LocalFailure, forward_failure, local_failure};
 use crate::record::Record;
 use crate::resolver::{Fetch, Line, Resolver};
 use crate::tls::TlsIdentity;
+use crate::udp::Reuse;
 use crate::{https, quic, tcp, tls, udp};
 
 /// Cluster DNS on one worker. Cheap to clone; not to be sent to another thread: each worker makes
@@ -59,12 +60,27 @@ struct Route {
     chain: Rc<Chain>,
 }
 
+/// What replies are made from: as long as it is the same one, so are replies that may be used again.
+#[derive(Debug)]
+pub(crate) struct Basis {
+    /// Generation of the snapshot.
+    generation: u64,
+    /// The configuration.
+    routes: Routes,
+}
+
+impl PartialEq for Basis {
+    fn eq(&self, other: &Self) -> bool {
+        self.generation == other.generation && Rc::ptr_eq(&self.routes, &other.routes)
+    }
+}
+
 /// What became of a message.
 pub(crate) enum Step {
     /// There is to be no reply.
     Silence,
     /// The reply was written.
-    Replied,
+    Replied(Reuse),
     /// The reply needs an upstream.
     Later(Box<Later>),
 }
@@ -238,6 +254,14 @@ impl Front {
         &self.dropped
     }
 
+    /// What replies from now on are made from.
+    pub(crate) fn basis(&self) -> Basis {
+        Basis {
+            generation: self.reader.load().generation,
+            routes: Rc::clone(&self.routes.borrow()),
+        }
+    }
+
     /// Appends the reply to `out` if it can be given at once.
     pub(crate) fn start(
         &self,
@@ -253,14 +277,14 @@ impl Front {
                 encode::rejection(&rejected, transport, out);
                 return match out.len() == before {
                     true => Step::Silence,
-                    false => Step::Replied,
+                    false => Step::Replied(Reuse::No),
                 };
             }
         };
         let Some(chain) = self.chain_of(&query.question) else {
             let refused = Answer::code(ResponseCode::Refused, None);
             encode::reply(&query, &refused, transport, out);
-            return Step::Replied;
+            return Step::Replied(Reuse::No);
         };
         let asked = Asked {
             query,
@@ -269,8 +293,9 @@ impl Front {
         };
         match self.walk(&chain, &asked) {
             Ok(reply) => {
+                let reuse = chain.reuse(&reply);
                 chain.conclude(&asked, reply, out);
-                Step::Replied
+                Step::Replied(reuse)
             }
             Err(wait) => Step::Later(Box::new(Later { asked, chain, wait })),
         }

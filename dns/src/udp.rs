@@ -25,13 +25,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::answer::encode::Transport;
-use crate::server::{Front, Step};
+use crate::server::{Basis, Front, Step};
 
 mod datagrams;
 mod dropped;
+mod repeats;
 
 use datagrams::{Datagrams, Received, Replies};
 pub use dropped::Dropped;
+use repeats::Repeats;
+pub(crate) use repeats::Reuse;
 
 /// Queries of one socket that wait for an upstream.
 const MAX_WAITING: usize = 4096;
@@ -77,6 +80,8 @@ pub(crate) async fn serve(
     let datagrams = Rc::new(Datagrams::new(socket)?);
     let losses = spawn_local(count_losses(server.clone(), Rc::clone(&datagrams)));
     let mut worker = Worker {
+        repeats: Repeats::new(),
+        basis: server.basis(),
         server,
         received: Received::new(&datagrams),
         replies: Replies::new(&datagrams),
@@ -131,6 +136,9 @@ struct Worker {
     datagrams: Rc<Datagrams>,
     received: Received,
     replies: Replies,
+    repeats: Repeats,
+    /// What the repeats were made from.
+    basis: Basis,
     waiting: Waiting,
 }
 
@@ -138,6 +146,11 @@ impl Worker {
     /// Answers datagrams that have arrived. `WouldBlock` if there are none.
     fn answer_batch(&mut self) -> io::Result<()> {
         self.datagrams.try_receive(&mut self.received)?;
+        let basis = self.server.basis();
+        if basis != self.basis {
+            self.basis = basis;
+            self.repeats.clear();
+        }
         let dropped = self.server.udp_dropped();
         for (message, peer) in self.received.iter() {
             let client = match peer.client() {
@@ -148,9 +161,20 @@ impl Worker {
                 }
             };
             let reply = self.replies.bytes();
+            let place = self.repeats.place(message);
+            if place.is_some_and(|place| self.repeats.append(place, message, reply)) {
+                self.replies.end(&peer);
+                continue;
+            }
+            let start = reply.len();
             match self.server.start(message, client, Transport::Udp, reply) {
                 Step::Silence => {}
-                Step::Replied => self.replies.end(&peer),
+                Step::Replied(reuse) => {
+                    if let Some(place) = place {
+                        self.repeats.keep(place, message, &reply[start..], reuse);
+                    }
+                    self.replies.end(&peer);
+                }
                 Step::Later(later) => {
                     let server = self.server.clone();
                     let datagrams = Rc::clone(&self.datagrams);

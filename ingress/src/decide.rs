@@ -3,6 +3,7 @@
 //! for without a request (`sealane explain`).
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::HOST;
@@ -16,8 +17,8 @@ use sealane_proxy::http::path::CanonicalPath;
 use sealane_proxy::http::{Body, Target, Upstream};
 use sealane_proxy::{Error, ErrorKind};
 
-use crate::filters::{redirect, rewrite};
-use crate::matching;
+use crate::filters::{cors, redirect, rewrite};
+use crate::matching::{self, Matched};
 
 /// What happens to a request, taken from one snapshot.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Decision {
 pub enum Next {
     /// It is sent elsewhere with this answer.
     Redirect(Response<Body>),
+    /// A browser asked whether a script may send a request; this is the answer.
+    Preflight(Response<Body>),
     /// It goes to an endpoint of this Service port.
     Forward(Target),
     /// It is answered with this error.
@@ -48,7 +51,7 @@ impl Decision {
     pub fn rewrite(&self, request: &mut Request<Body>) -> Result<(), Error> {
         match self.next {
             Next::Forward(_) => rewrite::apply(request, &self.rule, self.path.as_ref()),
-            Next::Redirect(_) | Next::Fail(_) => Ok(()),
+            Next::Redirect(_) | Next::Preflight(_) | Next::Fail(_) => Ok(()),
         }
     }
 }
@@ -82,35 +85,73 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// How a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Came {
+    /// From this client.
+    pub client: IpAddr,
+    /// Over TLS.
+    pub secure: bool,
+    /// The port that a redirect to HTTPS names.
+    pub https_port: u16,
+}
+
 /// Decides on a request. The only place that looks at the snapshot's routes, and does so once.
-/// `secure` says that it came over TLS; a redirect names `https_port`.
 ///
 /// # Errors
 /// The request is bad, no rule takes it, or the rules cannot be tried.
 pub fn decide<B>(
     snapshot: &Snapshot,
     request: &Request<B>,
-    secure: bool,
-    https_port: u16,
+    came: Came,
     balancer: &Balancer,
 ) -> Result<Decision, Error> {
     let asked = Asked::of(request)?;
     let matched = matching::find(&snapshot.routes, &asked.host, asked.path.matched())?;
-    let filters = &matched.rule.filters;
-    let next =
-        if !secure && redirect::wanted(filters, matched.has_certificate, asked.path.matched()) {
-            Next::Redirect(redirect::to_https(&asked.host, https_port, request.uri())?)
-        } else {
-            match draw(snapshot, &matched.rule, balancer) {
-                Ok(target) => Next::Forward(target),
-                Err(error) => Next::Fail(error),
-            }
-        };
+    let next = match answer(request, &asked, &matched, came)? {
+        Some(next) => next,
+        None => match draw(snapshot, &matched.rule, balancer) {
+            Ok(target) => Next::Forward(target),
+            Err(error) => Next::Fail(error),
+        },
+    };
     Ok(Decision {
         path: rewrite::Path::of(&asked.path),
         rule: matched.rule,
         next,
     })
+}
+
+/// What the gateway answers by itself, if it does: redirects, then preflights, then refusals. A rule
+/// that cannot be served as written does nothing of that.
+fn answer<B>(
+    request: &Request<B>,
+    asked: &Asked<'_>,
+    matched: &Matched,
+    came: Came,
+) -> Result<Option<Next>, Error> {
+    let filters = &matched.rule.filters;
+    let path = asked.path.matched();
+    if !came.secure && redirect::wanted(filters, matched.has_certificate, path) {
+        let response = redirect::to_https(&asked.host, came.https_port, request.uri(), filters)?;
+        return Ok(Some(Next::Redirect(response)));
+    }
+    let policy = filters.policy.as_ref();
+    let Some(policy) = policy.filter(|_| matched.rule.invalid.is_none()) else {
+        return Ok(None);
+    };
+    if let Some(response) = redirect::elsewhere(policy, asked, came.secure, request.uri())? {
+        return Ok(Some(Next::Redirect(response)));
+    }
+    let cors = policy.cors.as_ref();
+    if let Some(response) = cors.and_then(|cors| cors::preflight(cors, request)) {
+        return Ok(Some(Next::Preflight(response)));
+    }
+    if !policy.access.admits(came.client) {
+        let error = Error::new(ErrorKind::AccessDenied, "the client may not come in");
+        return Ok(Some(Next::Fail(error)));
+    }
+    Ok(None)
 }
 
 /// The same for a request that needs nothing but a backend: its path is canonical, and its rule
@@ -134,10 +175,11 @@ pub(crate) fn decide_plain(
         ssl_redirect: _,
         force_ssl_redirect: _,
         backend_protocol: _,
+        policy,
     } = &matched.rule.filters;
     let filters = &matched.rule.filters;
     let redirected = !secure && redirect::wanted(filters, matched.has_certificate, path.matched());
-    if rewrite.is_some() || redirected {
+    if rewrite.is_some() || redirected || policy.is_some() {
         return None;
     }
     let target = draw(snapshot, &matched.rule, balancer).ok()?;
@@ -187,6 +229,12 @@ pub fn target(
         scope: Scope::Cluster,
         client: None,
         source: None,
+        overrides: rule
+            .filters
+            .policy
+            .as_ref()
+            .and_then(|policy| policy.overrides.over(&port.http))
+            .map(Arc::new),
     })
 }
 

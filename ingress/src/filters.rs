@@ -1,5 +1,7 @@
 //! What is done to a request between its rule and its backend.
 
+pub(crate) mod cors;
 pub(crate) mod forwarded;
 pub(crate) mod redirect;
 pub(crate) mod rewrite;
+pub(crate) mod upstream;

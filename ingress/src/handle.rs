@@ -7,8 +7,9 @@ use http::{Request, Response};
 use sealane_proxy::http::{Body, respond};
 use tokio::time::Instant;
 
-use crate::decide::{Decision, Next, decide};
+use crate::decide::{Came, Decision, Next, decide};
 use crate::filters::forwarded::Peer;
+use crate::filters::{cors, upstream};
 use crate::gateway::Inner;
 
 /// Answers a request.
@@ -29,17 +30,24 @@ pub(crate) async fn handle(
     let decided = decide(
         &gateway.reader.load(),
         &request,
-        peer.secure,
-        gateway.options.https_port,
+        Came {
+            client: peer.ip,
+            secure: peer.secure,
+            https_port: gateway.options.https_port,
+        },
         gateway.engine.balancer(),
     );
     let (rule, response) = match decided {
         Ok(decision) => {
             let rule = Arc::clone(&decision.rule);
-            (
-                Some(rule),
-                follow(&gateway, &peer, request, decision, asked).await,
-            )
+            let policy = rule.filters.policy.as_ref();
+            let cors = policy.and_then(|policy| policy.cors.as_ref());
+            let granted = cors.and_then(|cors| cors::grant(cors, request.headers()));
+            let mut response = follow(&gateway, &peer, request, decision, asked).await;
+            if let Some(granted) = granted {
+                cors::write(&granted, response.headers_mut());
+            }
+            (Some(rule), response)
         }
         Err(error) => (None, respond::error(&error, asked)),
     };
@@ -65,11 +73,12 @@ async fn follow(
         return respond::error(&error, asked);
     }
     let target = match decision.next {
-        Next::Redirect(response) => return response,
+        Next::Redirect(response) | Next::Preflight(response) => return response,
         Next::Fail(error) => return respond::error(&error, asked),
         Next::Forward(target) => target,
     };
     let random = gateway.engine.balancer();
     peer.write(request.headers_mut(), || [random.random(), random.random()]);
+    upstream::write(&decision.rule.filters, request.headers_mut());
     gateway.engine.forward(request, &target).await
 }

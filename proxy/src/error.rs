@@ -67,6 +67,8 @@ pub enum ErrorKind {
     UnknownCoding,
     /// The request's body comes too slowly (408, and the connection is closed).
     SlowBody,
+    /// The client may not come in (403).
+    AccessDenied,
     /// No rule takes the request (404).
     NoRoute,
     /// The rule that takes the request cannot be served as it is written (503).
@@ -113,6 +115,7 @@ impl ErrorKind {
             Self::ExpectationFailed => "expectation_failed",
             Self::UnknownCoding => "unknown_coding",
             Self::SlowBody => "slow_body",
+            Self::AccessDenied => "access_denied",
             Self::NoRoute => "no_route",
             Self::InvalidRoute => "invalid_route",
             Self::NoService => "no_service",
@@ -143,6 +146,7 @@ impl ErrorKind {
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::AccessDenied => StatusCode::FORBIDDEN,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::InvalidRoute
             | Self::NoService
@@ -178,7 +182,7 @@ impl ErrorKind {
 
     /// The flag that Envoy's access log has for it, which dashboards know: `DPE` the client breaks
     /// the protocol, `NR` no route, `UH` no healthy upstream, `UO` overflow, `URX` retries exceeded,
-    /// `UF` connect failure, `UC` connection terminated, `UPE` the upstream breaks the protocol, `UT`
+    /// `UF` connect failure, `UAEX` unauthorized, `UC` connection terminated, `UPE` the upstream breaks the protocol, `UT`
     /// upstream timeout.
     pub fn flag(self) -> &'static str {
         match self {
@@ -193,6 +197,7 @@ impl ErrorKind {
             Self::NoRoute | Self::InvalidRoute | Self::NoService | Self::NoPort | Self::Loop => {
                 "NR"
             }
+            Self::AccessDenied => "UAEX",
             Self::NoEndpoints => "UH",
             Self::Overloaded => "UO",
             Self::RetryBudget => "URX",

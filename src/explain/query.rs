@@ -1,6 +1,6 @@
 //! What can be asked: a URL, a Service, a name or a code.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use hickory_proto::rr::RecordType;
@@ -42,6 +42,8 @@ pub(crate) struct UrlQuery {
     pub(crate) method: Method,
     /// More fields.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Who sends it.
+    pub(crate) client: IpAddr,
 }
 
 /// A connection to a Service.
@@ -71,6 +73,8 @@ pub(crate) struct Details {
     pub(crate) method: Option<String>,
     /// Fields of a request, `Name: value`.
     pub(crate) headers: Vec<String>,
+    /// Address of the client that sends a request.
+    pub(crate) client: Option<IpAddr>,
     /// Namespace of a Service that is named without one.
     pub(crate) namespace: Option<String>,
     /// Record type of a name.
@@ -122,6 +126,9 @@ impl Query {
                 out.append_pair(name, value);
             }
         }
+        if let Some(client) = details.client {
+            out.append_pair("client", &client.to_string());
+        }
         for header in &details.headers {
             out.append_pair("header", header);
         }
@@ -144,6 +151,11 @@ impl Query {
                 "q" => text = Some(value),
                 "method" => details.method = Some(value),
                 "header" => details.headers.push(value),
+                "client" => {
+                    let client = value.parse();
+                    let client = client.map_err(|_bad| "`client` is not an address".to_owned());
+                    details.client = Some(client?);
+                }
                 "namespace" => details.namespace = Some(value),
                 "type" => details.record_type = Some(value),
                 "from" => details.from_namespace = Some(value),
@@ -204,6 +216,7 @@ fn url(text: &str, details: &Details) -> Result<UrlQuery, String> {
         target,
         method,
         headers,
+        client: details.client.unwrap_or(Ipv4Addr::LOCALHOST.into()),
     })
 }
 
@@ -319,6 +332,7 @@ mod tests {
         let details = Details {
             method: Some("POST".into()),
             headers: vec!["Host: a&b=c".into(), "X: ü%".into()],
+            client: Some("2001:db8::1".parse().unwrap()),
             namespace: Some("shop".into()),
             record_type: None,
             from_namespace: Some("x y".into()),

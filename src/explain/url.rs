@@ -2,10 +2,10 @@
 //! decision is asked of the code that serves requests.
 
 use http::header::{HOST, LOCATION};
-use http::{Request, Uri};
+use http::{Request, StatusCode, Uri};
 use sealane_config::Snapshot;
-use sealane_config::model::{HostRoutes, PathMatch, RouteRule};
-use sealane_ingress::decide::{self, Asked, Decision, Next};
+use sealane_config::model::{AccessList, HostRoutes, PathMatch, RouteRule};
+use sealane_ingress::decide::{self, Asked, Came, Decision, Next};
 use sealane_ingress::{matching, tls};
 use sealane_proxy::balance::Balancer;
 use sealane_proxy::http::{Body, gate};
@@ -95,8 +95,13 @@ fn walk(
     host(trail, snapshot, &asked);
     rules(trail, snapshot, &asked);
     let balancer = Balancer::seeded(0);
-    let decision = decide::decide(snapshot, &request, query.secure, https_port, &balancer)?;
-    filters(trail, &decision, query.secure, snapshot, &asked);
+    let came = Came {
+        client: query.client,
+        secure: query.secure,
+        https_port,
+    };
+    let decision = decide::decide(snapshot, &request, came, &balancer)?;
+    filters(trail, &decision, came, snapshot, &asked);
     drop(asked);
     follow(trail, snapshot, &decision, request)
 }
@@ -332,7 +337,7 @@ fn comparison(rule: &PathMatch, path: &str, taken: bool) -> String {
 fn filters(
     trail: &mut Trail,
     decision: &Decision,
-    secure: bool,
+    came: Came,
     snapshot: &Snapshot,
     asked: &Asked<'_>,
 ) {
@@ -341,7 +346,13 @@ fn filters(
     if let Next::Redirect(response) = &decision.next {
         let location = response.headers().get(LOCATION);
         let location = location.and_then(|it| it.to_str().ok()).unwrap_or_default();
-        let why = if filters.force_ssl_redirect {
+        let is_https = response.status() == StatusCode::PERMANENT_REDIRECT && !came.secure;
+        let policy = filters.policy.as_ref();
+        let why = if policy.is_some_and(|policy| policy.redirect.is_some()) && !is_https {
+            "permanent-redirect or temporal-redirect sends every request elsewhere"
+        } else if !is_https {
+            "app-root sends requests for / elsewhere"
+        } else if filters.force_ssl_redirect {
             "force-ssl-redirect sends plain HTTP to HTTPS"
         } else {
             "plain HTTP is sent to HTTPS where the host has TLS (ssl-redirect, on by default)"
@@ -355,13 +366,28 @@ fn filters(
         .routes
         .host(&asked.host)
         .is_some_and(|r| r.has_certificate);
-    if !secure && has_certificate && !filters.ssl_redirect {
+    if !came.secure && has_certificate && !filters.ssl_redirect {
         let why = "ssl-redirect is off, so plain HTTP is served";
         let step = trail.step(Phase::Filter, Mark::Note, "no redirect to HTTPS", why);
         step.of(
             &rule.source,
             "metadata.annotations[nginx.ingress.kubernetes.io/ssl-redirect]",
         );
+    }
+    let access = filters.policy.as_ref().map(|policy| &policy.access);
+    if access.is_some_and(|access| *access != AccessList::default()) {
+        let refused =
+            matches!(&decision.next, Next::Fail(error) if error.kind() == ErrorKind::AccessDenied);
+        let (mark, why) = if refused {
+            (
+                Mark::Failed,
+                "it is not among those that may come in (--client names another)",
+            )
+        } else {
+            (Mark::Chosen, "it may come in")
+        };
+        let step = trail.step(Phase::Filter, mark, format!("client {}", came.client), why);
+        step.of(&rule.source, "metadata.annotations");
     }
 }
 
@@ -409,7 +435,16 @@ fn follow(
             "metadata.annotations[nginx.ingress.kubernetes.io/rewrite-target]",
         );
     }
-    if let (Next::Fail(error), true) = (&decision.next, is_unserved(rule)) {
+    if let Next::Preflight(response) = &decision.next {
+        return Ok(End {
+            outcome: Outcome::Served,
+            status: Some(response.status().as_u16()),
+            summary: "a CORS preflight, answered by the gateway (enable-cors)".to_owned(),
+        });
+    }
+    if let Next::Fail(error) = &decision.next
+        && (error.kind() == ErrorKind::AccessDenied || is_unserved(rule))
+    {
         return Ok(End::error(error));
     }
     Ok(Shares::of(trail, snapshot, rule).end())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::load::{self, Served};
+use crate::load::{self, Question, Served};
 use crate::peers::Running;
 use crate::report::Sample;
 use crate::stage::Stage;
@@ -32,6 +32,8 @@ pub(crate) enum Case {
     ScalingEndpoints,
     /// As `http1`, with one worker and with two (that share CPUs with the load)
     ScalingWorkers,
+    /// DNS over UDP, 1,000 names of an upstream that are in the cache
+    DnsForward,
 }
 
 /// What is configured.
@@ -56,7 +58,7 @@ const ONE_HOST: Variant = Variant { hosts: 1, ..USUAL };
 const IDLE: usize = 10_000;
 
 impl Case {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Http1,
         Self::Body,
         Self::TcpPingPong,
@@ -66,6 +68,7 @@ impl Case {
         Self::ScalingHosts,
         Self::ScalingEndpoints,
         Self::ScalingWorkers,
+        Self::DnsForward,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -79,13 +82,14 @@ impl Case {
             Self::ScalingHosts => "scaling-hosts",
             Self::ScalingEndpoints => "scaling-endpoints",
             Self::ScalingWorkers => "scaling-workers",
+            Self::DnsForward => "dns-forward",
         }
     }
 
     /// What is compared within the case.
     pub(crate) fn variants(self) -> &'static [Variant] {
         match self {
-            Self::Http1 => &[USUAL],
+            Self::Http1 | Self::DnsForward => &[USUAL],
             Self::Body
             | Self::TcpPingPong
             | Self::TcpBulk
@@ -140,8 +144,14 @@ impl Case {
             | Self::IdleMemory
             | Self::ScalingHosts
             | Self::ScalingEndpoints
-            | Self::ScalingWorkers => None,
+            | Self::ScalingWorkers
+            | Self::DnsForward => None,
         }
+    }
+
+    /// It is about names.
+    pub(crate) fn is_dns(self) -> bool {
+        self == Self::DnsForward
     }
 
     /// Load is repeated in rounds; memory is looked at once.
@@ -168,6 +178,7 @@ impl Case {
             Self::TcpPingPong => load::ping_pong(addr, 64, time),
             Self::TcpBulk => load::bulk(addr, 8, time),
             Self::Connections | Self::IdleMemory => load::connections(addr, 16, time),
+            Self::DnsForward => load::dns(addr, &forwarded(variant), time),
         }
     }
 
@@ -193,4 +204,13 @@ impl Case {
         let after = proxy.program.usage()?;
         Ok(Sample::load(before, after, served))
     }
+}
+
+/// Type A.
+const A: u16 = 1;
+
+/// One address each. `test` is a zone that unbound itself has.
+fn forwarded(variant: &Variant) -> Vec<Question> {
+    let question = |index| Question::new(&format!("host-{index}.example.org"), A, 0, 1);
+    (0..variant.hosts).map(question).collect()
 }

@@ -1,12 +1,14 @@
 //! Load: wrk for HTTP on connections that are kept, generators of our own for everything else.
 
 mod connections;
+mod dns;
 mod tcp;
 mod wrk;
 
 use std::time::Duration;
 
 pub(crate) use connections::{answers, connections, hold};
+pub(crate) use dns::{Question, dns};
 pub(crate) use tcp::{bulk, ping_pong};
 pub(crate) use wrk::wrk;
 

@@ -16,6 +16,7 @@
 mod backend;
 mod case;
 mod load;
+mod names;
 mod peers;
 mod process;
 mod report;
@@ -70,6 +71,9 @@ struct Options {
         default_value = "benches/peers/pingora/target/release/pingora-peer"
     )]
     pingora: PathBuf,
+    /// The CoreDNS program
+    #[arg(long, default_value = "target/coredns/bin/coredns")]
+    coredns: PathBuf,
 }
 
 /// Says that the process is in the namespace already.

@@ -1,10 +1,12 @@
-//! The proxies, each with a configuration that has what is measured and no more.
+//! The proxies and DNS servers, each with a configuration that has what is measured and no more.
 
+mod coredns;
 mod envoy;
 mod haproxy;
 mod nginx;
 mod pingora;
 mod sealane;
+mod unbound;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -28,6 +30,10 @@ pub(crate) enum Peer {
     Envoy,
     /// A proxy of 40 lines on the crate: benches/peers/pingora
     Pingora,
+    /// From its Go module
+    Coredns,
+    /// Debian's
+    Unbound,
 }
 
 /// A proxy that serves.
@@ -48,13 +54,20 @@ impl Peer {
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
             Self::Pingora => "pingora",
+            Self::Coredns => "coredns",
+            Self::Unbound => "unbound",
         }
     }
 
-    /// Whether it can be measured: Debian's nginx relays TCP only with another package, and the
-    /// pingora peer not at all.
+    /// Whether it can be measured: proxies are no DNS servers, Debian's nginx relays TCP only with
+    /// another package, and the pingora peer not at all.
     pub(crate) fn knows(self, case: Case) -> bool {
-        case.tcp_port().is_none() || !matches!(self, Self::Nginx | Self::Pingora)
+        match self {
+            Self::Sealane => true,
+            Self::Coredns | Self::Unbound => case.is_dns(),
+            Self::Nginx | Self::Pingora => !case.is_dns() && case.tcp_port().is_none(),
+            Self::Haproxy | Self::Envoy => !case.is_dns(),
+        }
     }
 
     /// Starts it for a case and waits until it serves.
@@ -73,6 +86,8 @@ impl Peer {
             Self::Haproxy => haproxy::start(stage, case, variant),
             Self::Envoy => envoy::start(stage, case, variant),
             Self::Pingora => pingora::start(stage, case, variant),
+            Self::Coredns => coredns::start(stage, variant),
+            Self::Unbound => unbound::start(stage, variant),
         }
     }
 }

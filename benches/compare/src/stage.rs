@@ -54,6 +54,7 @@ pub(crate) struct Stage {
     pub(crate) sealane: PathBuf,
     pub(crate) envoy: PathBuf,
     pub(crate) pingora: PathBuf,
+    pub(crate) coredns: PathBuf,
     next_port: AtomicU16,
 }
 
@@ -93,6 +94,8 @@ impl Stage {
             sealane,
             envoy: options.envoy.clone(),
             pingora: options.pingora.clone(),
+            // It runs in a directory of its own.
+            coredns: std::path::absolute(&options.coredns)?,
             next_port: AtomicU16::new(7000),
         })
     }

@@ -8,7 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::store::ObjectKey;
-use crate::model::{BackendProtocol, Problem, ProblemKind};
+use crate::model::{BackendProtocol, Cors, Problem, ProblemKind, Redirect, RoutePolicy, Template};
+
+mod access;
+mod cors;
+mod limits;
+mod redirect;
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
@@ -22,17 +27,28 @@ const SNIPPETS: [&str; 6] = [
     "stream-snippet",
 ];
 
-/// Annotations that restrict who may come in.
-const ACCESS: [&str; 9] = [
-    "allowlist-source-range",
+/// Annotations that restrict who may come in, and are not supported.
+const ACCESS: [&str; 6] = [
     "auth-secret",
     "auth-tls-secret",
     "auth-tls-verify-client",
     "auth-type",
     "auth-url",
-    "denylist-source-range",
     "enable-modsecurity",
-    "whitelist-source-range",
+];
+
+/// Annotations about buffers that do not exist here: bodies are passed on as they come.
+const WITHOUT_EFFECT: [&str; 10] = [
+    "client-body-buffer-size",
+    "connection-proxy-header",
+    "http2-push-preload",
+    "proxy-buffer-size",
+    "proxy-buffering",
+    "proxy-buffers-number",
+    "proxy-http-version",
+    "proxy-max-temp-file-size",
+    "proxy-request-buffering",
+    "proxy-send-timeout",
 ];
 
 /// What the annotations of an Ingress say, for all of its paths.
@@ -47,6 +63,8 @@ pub(super) struct Policy {
     /// A canary shares host and path with another Ingress; as long as it cannot get its share, it
     /// gets nothing.
     pub(super) canary: bool,
+    /// What else is asked of the gateway, if anything is.
+    pub(super) route: Option<Arc<RoutePolicy>>,
     /// Why none of the paths is served.
     pub(super) refused: Option<&'static str>,
 }
@@ -60,6 +78,7 @@ impl Default for Policy {
             force_ssl_redirect: false,
             backend_protocol: BackendProtocol::Http,
             canary: false,
+            route: None,
             refused: None,
         }
     }
@@ -76,15 +95,25 @@ impl Policy {
             key,
             problems,
             policy: Self::default(),
+            route: RoutePolicy::default(),
+            cors: cors::defaults(),
+            cors_enabled: false,
+            permanent: (None, 301),
+            temporal: (None, 302),
             unknown: Vec::new(),
+            without_effect: Vec::new(),
         };
         for (name, value) in annotations {
             if let Some(short) = name.strip_prefix(PREFIX) {
                 reader.one(short, value.trim());
             }
         }
-        reader.report_unknown();
-        reader.policy
+        let unknown = std::mem::take(&mut reader.unknown);
+        reader.report("not supported and without effect", &unknown);
+        let without_effect = std::mem::take(&mut reader.without_effect);
+        let why = "without effect, because bodies are passed on as they come";
+        reader.report(why, &without_effect);
+        reader.finish()
     }
 }
 
@@ -92,7 +121,14 @@ struct Reader<'a> {
     key: &'a ObjectKey,
     problems: &'a mut Vec<Problem>,
     policy: Policy,
+    route: RoutePolicy,
+    cors: Cors,
+    cors_enabled: bool,
+    /// Where to, if said, and the status.
+    permanent: (Option<Template>, u16),
+    temporal: (Option<Template>, u16),
     unknown: Vec<String>,
+    without_effect: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -124,8 +160,125 @@ impl Reader<'_> {
                                503 rather than let everyone in";
                 self.problem(name, ProblemKind::RefusedAnnotation, message.into());
             }
+            _ if WITHOUT_EFFECT.contains(&name) => {
+                self.without_effect.push(format!("{PREFIX}{name}"));
+            }
+            _ if name == "enable-cors" || name.starts_with("cors-") => self.cors(name, value),
+            _ => self.of_route(name, value),
+        }
+    }
+
+    fn of_route(&mut self, name: &str, value: &str) {
+        match name {
+            "preserve-trailing-slash" => {
+                self.route.preserve_trailing_slash = self.switch(name, value, false);
+            }
+            "permanent-redirect" => {
+                self.permanent.0 = self.or_refuse(name, redirect::location(value));
+            }
+            "permanent-redirect-code" => {
+                let code = self.or_report(name, redirect::status(value));
+                self.permanent.1 = code.unwrap_or(self.permanent.1);
+            }
+            "temporal-redirect" => {
+                self.temporal.0 = self.or_refuse(name, redirect::location(value));
+            }
+            "temporal-redirect-code" => {
+                let code = self.or_report(name, redirect::status(value));
+                self.temporal.1 = code.unwrap_or(self.temporal.1);
+            }
+            "app-root" => self.route.app_root = self.or_report(name, redirect::app_root(value)),
+            "whitelist-source-range" | "allowlist-source-range" => {
+                let networks = self.or_refuse(name, access::networks(value));
+                self.route.access.allow = networks.unwrap_or_default();
+            }
+            "denylist-source-range" => {
+                let networks = self.or_refuse(name, access::networks(value));
+                self.route.access.deny = networks.unwrap_or_default();
+            }
+            "upstream-vhost" => {
+                self.route.upstream_host = self.or_report(name, header_value(value));
+            }
+            "x-forwarded-prefix" => {
+                self.route.forwarded_prefix = self.or_report(name, header_value(value));
+            }
+            "proxy-body-size" => {
+                self.route.overrides.body_bytes = self.or_report(name, limits::size(value));
+            }
+            "proxy-connect-timeout" => {
+                self.route.overrides.connect_timeout = self.or_report(name, limits::seconds(value));
+            }
+            "proxy-read-timeout" => {
+                self.route.overrides.read_timeout = self.or_report(name, limits::seconds(value));
+            }
             _ => self.unknown.push(format!("{PREFIX}{name}")),
         }
+    }
+
+    fn cors(&mut self, name: &str, value: &str) {
+        match name {
+            "enable-cors" => self.cors_enabled = self.switch(name, value, false),
+            "cors-allow-credentials" => self.cors.credentials = self.switch(name, value, true),
+            "cors-allow-origin" => {
+                if let Some(origins) = self.or_refuse(name, cors::origins(value)) {
+                    self.cors.origins = origins;
+                }
+            }
+            "cors-allow-methods" => {
+                if let Some(methods) = self.or_report(name, cors::names(value)) {
+                    self.cors.methods = methods;
+                }
+            }
+            "cors-allow-headers" => {
+                if let Some(headers) = self.or_report(name, cors::names(value)) {
+                    self.cors.headers = headers;
+                }
+            }
+            "cors-expose-headers" => {
+                if let Some(expose) = self.or_report(name, cors::names(value)) {
+                    self.cors.expose = expose;
+                }
+            }
+            "cors-max-age" => {
+                if let Some(max_age) = self.or_report(name, cors::max_age(value)) {
+                    self.cors.max_age = max_age;
+                }
+            }
+            _ => self.unknown.push(format!("{PREFIX}{name}")),
+        }
+    }
+
+    /// The policy once everything is read.
+    fn finish(mut self) -> Policy {
+        // A temporal redirect wins.
+        let redirects = [self.temporal, self.permanent];
+        self.route.redirect = redirects
+            .into_iter()
+            .find_map(|(location, status)| Some((location?, status)))
+            .map(|(location, status)| Redirect { location, status });
+        self.route.cors = self.cors_enabled.then_some(self.cors);
+        self.policy.route = (self.route != RoutePolicy::default()).then(|| Arc::new(self.route));
+        self.policy
+    }
+
+    /// The value; a bad one is reported, and what holds without the annotation holds.
+    fn or_report<T>(&mut self, name: &str, read: Result<T, String>) -> Option<T> {
+        read.map_err(|why| {
+            let message = format!("{why}; the default is used");
+            self.problem(name, ProblemKind::BadAnnotation, message);
+        })
+        .ok()
+    }
+
+    /// The value; with a bad one the Ingress is not served, because what its author meant to keep
+    /// away would come in.
+    fn or_refuse<T>(&mut self, name: &str, read: Result<T, String>) -> Option<T> {
+        read.map_err(|why| {
+            self.policy.refused = Some("bad annotation");
+            let message = format!("{why}: the Ingress answers 503 until it is mended");
+            self.problem(name, ProblemKind::RefusedAnnotation, message);
+        })
+        .ok()
     }
 
     fn rewrite(&mut self, target: &str) {
@@ -193,18 +346,23 @@ impl Reader<'_> {
         });
     }
 
-    fn report_unknown(&mut self) {
-        if self.unknown.is_empty() {
+    fn report(&mut self, what: &str, names: &[String]) {
+        if names.is_empty() {
             return;
         }
         self.problems.push(Problem {
             object: self.key.of_kind("Ingress"),
             field: "metadata.annotations".into(),
             kind: ProblemKind::UnknownAnnotation,
-            message: format!(
-                "not supported and without effect: {}",
-                self.unknown.join(", ")
-            ),
+            message: format!("{what}: {}", names.join(", ")),
         });
     }
+}
+
+/// A text that can be the value of a header field.
+fn header_value(text: &str) -> Result<Arc<str>, String> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(format!("`{text}` cannot be the value of a header field"));
+    }
+    Ok(text.into())
 }

@@ -265,6 +265,7 @@ impl HostCompiler<'_> {
                 ssl_redirect: policy.ssl_redirect,
                 force_ssl_redirect: policy.force_ssl_redirect,
                 backend_protocol: policy.backend_protocol,
+                policy: policy.route.clone(),
             },
             path,
             invalid: resolved.as_ref().err().copied(),

@@ -9,6 +9,13 @@ use rpds::HashTrieMapSync;
 
 use super::{ObjectRef, ServiceKey};
 
+mod policy;
+
+pub use policy::{
+    AccessList, Cors, CorsOrigins, HttpOverrides, OriginPattern, Part, Redirect, RoutePolicy,
+    Template,
+};
+
 /// All hosts of the gateway.
 ///
 /// The host is chosen first: a request whose host has rules never falls through to another
@@ -157,6 +164,8 @@ pub struct Filters {
     pub force_ssl_redirect: bool,
     /// What the backend speaks.
     pub backend_protocol: BackendProtocol,
+    /// What else is asked, if anything is.
+    pub policy: Option<Arc<RoutePolicy>>,
 }
 
 /// A rewrite of the path; the query stays.

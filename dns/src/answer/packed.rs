@@ -164,6 +164,7 @@ impl Packed {
             rcode: self.flags.rcode,
             authoritative: self.flags.authoritative || serving.authoritative,
             recursion_available: self.flags.recursion_available,
+            from_snapshot: false,
             authentic: self.flags.authentic,
             truncated: self.flags.truncated,
             answers: section(self.counts[0])?,

@@ -2,9 +2,11 @@
 
 use http::header::LOCATION;
 use http::{HeaderValue, Response, StatusCode, Uri};
-use sealane_config::model::Filters;
+use sealane_config::model::{Filters, Part, RoutePolicy, Template};
 use sealane_proxy::http::{Body, respond};
 use sealane_proxy::{Error, ErrorKind};
+
+use crate::decide::Asked;
 
 /// Certificate authorities ask for these in plain HTTP (RFC 8555, 8.3).
 const ACME: &str = "/.well-known/acme-challenge";
@@ -18,24 +20,83 @@ pub(crate) fn wanted(filters: &Filters, has_certificate: bool, path: &str) -> bo
     asked && !is_acme
 }
 
-/// `308 Permanent Redirect` to the same target at `https://host`, which keeps method and body.
+/// `308 Permanent Redirect` to the same target at `https://host`, which keeps method and body. As in
+/// ingress-nginx one slash at the target's end is left out unless the rule keeps it.
 ///
 /// # Errors
 /// The request does not say which host it means.
-pub(crate) fn to_https(host: &str, port: u16, target: &Uri) -> Result<Response<Body>, Error> {
+pub(crate) fn to_https(
+    host: &str,
+    port: u16,
+    target: &Uri,
+    filters: &Filters,
+) -> Result<Response<Body>, Error> {
+    let host = known(host)?;
+    let path = target.path_and_query().map_or("/", |p| p.as_str());
+    let keeps = filters.policy.as_ref();
+    let keeps = keeps.is_some_and(|policy| policy.preserve_trailing_slash);
+    let path = path.strip_suffix('/').filter(|_| !keeps).unwrap_or(path);
+    let location = if port == 443 {
+        format!("https://{host}{path}")
+    } else {
+        format!("https://{host}:{port}{path}")
+    };
+    answer(StatusCode::PERMANENT_REDIRECT, "use HTTPS", location)
+}
+
+/// The answer to a request that the rule sends elsewhere, if it does.
+///
+/// # Errors
+/// The place depends on a host that the request does not name.
+pub(crate) fn elsewhere(
+    policy: &RoutePolicy,
+    asked: &Asked<'_>,
+    secure: bool,
+    target: &Uri,
+) -> Result<Option<Response<Body>>, Error> {
+    let scheme = if secure { "https" } else { "http" };
+    if let Some(redirect) = &policy.redirect {
+        let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND);
+        let location = fill(&redirect.location, scheme, &asked.host, target)?;
+        return answer(status, "moved", location).map(Some);
+    }
+    let root = policy.app_root.as_ref();
+    if let Some(root) = root.filter(|_| asked.path.matched() == "/") {
+        let location = format!("{scheme}://{}{root}", known(&asked.host)?);
+        return answer(StatusCode::FOUND, "moved", location).map(Some);
+    }
+    Ok(None)
+}
+
+fn fill(template: &Template, scheme: &str, host: &str, target: &Uri) -> Result<String, Error> {
+    let mut text = String::new();
+    for part in &template.0 {
+        text.push_str(match part {
+            Part::Text(text) => text,
+            Part::Scheme => scheme,
+            Part::Host => known(host)?,
+            Part::RequestUri => target.path_and_query().map_or("/", |p| p.as_str()),
+            Part::Path => target.path(),
+            Part::Query => target.query().unwrap_or(""),
+            Part::QuestionMark => target.query().map_or("", |_| "?"),
+        });
+    }
+    Ok(text)
+}
+
+/// The host, which a redirect has to name.
+fn known(host: &str) -> Result<&str, Error> {
     if host.is_empty() {
         return Err(Error::new(
             ErrorKind::BadRequest,
             "no Host, so there is nowhere to redirect to",
         ));
     }
-    let path = target.path_and_query().map_or("/", |p| p.as_str());
-    let location = if port == 443 {
-        format!("https://{host}{path}")
-    } else {
-        format!("https://{host}:{port}{path}")
-    };
-    let mut response = respond::text(StatusCode::PERMANENT_REDIRECT, "use HTTPS");
+    Ok(host)
+}
+
+fn answer(status: StatusCode, text: &str, location: String) -> Result<Response<Body>, Error> {
+    let mut response = respond::text(status, text);
     let location = HeaderValue::try_from(location)
         .map_err(|_invalid| Error::new(ErrorKind::BadRequest, "the target cannot be redirected"))?;
     response.headers_mut().insert(LOCATION, location);

@@ -4,6 +4,8 @@
     reason = "a test that cannot set itself up has failed"
 )]
 
+mod annotations;
+mod manifests;
 mod routing;
 mod support;
 mod tls;

@@ -219,7 +219,7 @@ async fn ingress_a2_plain_http_is_redirected_where_asked() {
                 "https://cert.test:8443/.well-known/acme-challengex",
             ),
             ("none.test", "/", 200, ""),
-            ("forced.test", "/", 308, "https://forced.test:8443/"),
+            ("forced.test", "/", 308, "https://forced.test:8443"),
         ] {
             let response = client.get(host, path).await;
             assert_eq!(

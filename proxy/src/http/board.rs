@@ -21,7 +21,7 @@ impl Inner {
         state: &ServiceState,
     ) -> Result<(&'a Arc<Endpoint>, Flight), Error> {
         let picked = self.pick(target, tried)?;
-        match target.port.http.limits.requests_per_endpoint {
+        match target.policy().limits.requests_per_endpoint {
             0 => Ok((picked, Flight::start(picked))),
             most => match Flight::start_below(picked, most) {
                 Some(flight) => Ok((picked, flight)),
@@ -59,7 +59,7 @@ async fn wait_for_room<'a>(
     if let Some(found) = below(target, tried, most) {
         return Ok(found);
     }
-    let limits = &target.port.http.limits;
+    let limits = &target.policy().limits;
     let Some(queued) = state.queue(limits.queued_requests) else {
         return Err(full("every endpoint is busy, and so many requests wait"));
     };

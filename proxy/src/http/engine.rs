@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use sealane_config::Reader;
-use sealane_config::model::{AppProtocol, Endpoint, Scope, ServicePort};
+use sealane_config::model::{AppProtocol, Endpoint, HttpPolicy, Scope, ServicePort};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,9 +75,16 @@ pub struct Target {
     /// The client whose address endpoints are to see instead of ours, as far as
     /// [`Connector::source`] allows it.
     pub source: Option<IpAddr>,
+    /// What holds for this request instead of the Service port's own policy.
+    pub overrides: Option<Arc<HttpPolicy>>,
 }
 
 impl Target {
+    /// How the request is treated.
+    pub fn policy(&self) -> &HttpPolicy {
+        self.overrides.as_ref().unwrap_or(&self.port.http)
+    }
+
     /// The endpoints that may take it.
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         self.port.within(self.scope)
@@ -210,7 +217,7 @@ impl Engine {
         let started = Instant::now();
         let state = self.inner.services.get(&target.port.service);
         let mut waiting = Waiting(Some(&state));
-        let policy = &target.port.http;
+        let policy = target.policy();
         let limit = policy.timeouts.request;
         let forwarded = match state.admit(&policy.retries) {
             Err(error) => Err(error),

@@ -73,7 +73,7 @@ impl Exchange {
         if failure::quality_of_code(code) != Quality::Bad {
             return self.flight.was_good();
         }
-        let (peers, rules) = (self.target.everywhere(), &self.target.port.http.balancing);
+        let (peers, rules) = (self.target.everywhere(), &self.target.policy().balancing);
         self.flight.failed(peers, rules);
         if let Some(wait) = failure::asks_to_wait(StatusCode::OK, trailers) {
             self.flight.asked_to_wait(peers, rules, wait);
@@ -87,7 +87,7 @@ impl Exchange {
 
     /// Nothing is there. True if that has been so for too long, or the request's time is over.
     pub(super) fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        let idle = self.target.port.http.timeouts.idle;
+        let idle = self.target.policy().timeouts.idle;
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         let silent = (!idle.is_zero()).then(|| since + idle);
         let due = match (silent, self.until) {
@@ -116,7 +116,7 @@ impl Exchange {
 
     /// The endpoint broke off in the middle of its answer, or took too long with it.
     pub(super) fn broke(self, flag: &'static str) {
-        let rules = &self.target.port.http.balancing;
+        let rules = &self.target.policy().balancing;
         self.flight.failed(self.target.everywhere(), rules);
         self.admission.state.metrics.failed(flag);
     }

@@ -47,7 +47,7 @@ impl Inner {
         admission: Admission,
         deadline: Option<Instant>,
     ) -> Result<Response<Body>, Error> {
-        let policy = &target.port.http;
+        let policy = target.policy();
         let (mut parts, body) = request.into_parts();
         let wanted = if target.upstream.is_http2() {
             None
@@ -151,7 +151,7 @@ impl Inner {
             self.balancer.not_connected(client, port, endpoint);
         }
         if failure.blame {
-            flight.failed(target.everywhere(), &target.port.http.balancing);
+            flight.failed(target.everywhere(), &target.policy().balancing);
         }
     }
 
@@ -183,7 +183,7 @@ impl Inner {
             fresh,
             deadline,
         } = attempt;
-        let policy = &target.port.http;
+        let policy = target.policy();
         let reuse = if fresh {
             Reuse::No
         } else if original.is_repeatable() {

@@ -67,7 +67,9 @@ pub trait Route {
 /// The relay can do all that the target asks for: plain HTTP/1.1, and a Service without settings of
 /// its own.
 pub fn is_default(target: &Target) -> bool {
-    target.upstream == Upstream::Http1 && Arc::ptr_eq(&target.port.http, &HttpPolicy::shared())
+    target.upstream == Upstream::Http1
+        && target.overrides.is_none()
+        && Arc::ptr_eq(&target.port.http, &HttpPolicy::shared())
 }
 
 /// A connection that is left to hyper: its stream, and what was read from it already.

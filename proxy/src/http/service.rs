@@ -97,6 +97,7 @@ impl ServiceTarget {
                 scope: Scope::Cluster,
                 client: None,
                 source: None,
+                overrides: None,
             });
         }
         let snapshot = self.reader.load();
@@ -112,6 +113,7 @@ impl ServiceTarget {
                 scope,
                 client: None,
                 source,
+                overrides: None,
             });
         }
         Err(if snapshot.services.contains_key(&self.backend.service) {
@@ -156,7 +158,7 @@ impl Engine {
     {
         tracing::trace!(%client, service = %target.backend.service, "HTTP connection");
         let head = target.resolve(Upstream::Http1);
-        let head = head.map(|target| HeadLimits::of(&target.port.http.limits));
+        let head = head.map(|target| HeadLimits::of(&target.policy().limits));
         let options = ServerOptions {
             head: head.unwrap_or_default(),
             hop: self.hop(),

@@ -1,12 +1,13 @@
 //! Sealane with all that it has on by default. For HTTP it is `sealane gateway`, whose API server is
-//! a `sealane up` beside it; for TCP it is `sealane up` itself, reached by a node port. Endpoints
+//! a `sealane up` beside it; for TCP it is `sealane up` itself, reached by a node port; for forwarded names
+//! it is `sealane dns`. Endpoints
 //! are hand-written EndpointSlices of a Service without a selector.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use super::{Running, cpus, endpoints, hosts};
+use super::{Running, coredns, cpus, endpoints, hosts};
 use crate::case::{Case, Variant};
 use crate::load;
 use crate::process::Program;
@@ -25,6 +26,9 @@ const FILE: usize = 1000;
 const NODE_PORT: u16 = 30_900;
 
 pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Result<Running> {
+    if case == Case::DnsForward {
+        return forwarder(stage, variant);
+    }
     let dir = stage.dir("sealane")?;
     let manifests = dir.join("manifests");
     std::fs::create_dir(&manifests)?;
@@ -73,6 +77,32 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
         addr,
         program,
         _helper: Some(api),
+    })
+}
+
+/// `sealane dns` with the Corefile of the other server.
+fn forwarder(stage: &Stage, variant: &Variant) -> anyhow::Result<Running> {
+    let addr = stage.listen();
+    let dir = stage.dir("sealane-dns")?;
+    write(&dir, "Corefile", &coredns::forwarding(stage, addr)?)?;
+    let admin = stage.listen().to_string();
+    let workers = variant.workers.to_string();
+    let arguments = [
+        "dns",
+        "--conf",
+        "Corefile",
+        "--admin",
+        &admin,
+        "--workers",
+        &workers,
+    ];
+    let path = std::path::absolute(&stage.sealane)?;
+    let mut program = Program::start(&cpus(variant), &dir, &path, arguments)?;
+    program.listens(addr)?;
+    Ok(Running {
+        addr,
+        program,
+        _helper: None,
     })
 }
 

@@ -366,7 +366,10 @@ fn ingress_a19_what_would_open_a_door_is_refused() {
         ("server-snippet", "snippet annotation"),
         ("configuration-snippet", "snippet annotation"),
         ("auth-url", "unsupported access control"),
-        ("whitelist-source-range", "unsupported access control"),
+        ("whitelist-source-range", "bad annotation"),
+        ("denylist-source-range", "bad annotation"),
+        ("permanent-redirect", "bad annotation"),
+        ("cors-allow-origin", "bad annotation"),
     ] {
         let mut world = world();
         let mut spec = one_host("host", json!([path("Prefix", "/shut", "a")]));
@@ -401,7 +404,7 @@ fn ingress_a10_canaries_do_not_take_all_traffic() {
 #[test]
 fn ingress_a20_unknown_annotations_are_listed_once() {
     let mut world = world();
-    let annotations = json!({format!("{NGINX}/limit-rps"): "5", format!("{NGINX}/app-root"): "/x",
+    let annotations = json!({format!("{NGINX}/limit-rps"): "5", format!("{NGINX}/satisfy"): "any",
         "example.com/other": "fine"});
     world.ingress("it", 0, annotations, one_host("host", everything("a")));
     let snapshot = world.build();
@@ -409,7 +412,7 @@ fn ingress_a20_unknown_annotations_are_listed_once() {
     assert_eq!(snapshot.problems.len(), 1);
     let problem = &snapshot.problems[0];
     assert_eq!(problem.kind, ProblemKind::UnknownAnnotation);
-    assert!(problem.message.contains("app-root") && problem.message.contains("limit-rps"));
+    assert!(problem.message.contains("satisfy") && problem.message.contains("limit-rps"));
     assert!(!problem.message.contains("example.com"));
 }
 

@@ -74,7 +74,7 @@ impl<R: Route> Exchange<'_, R> {
         }
         client.send(self.stall).await?;
         if broken {
-            flight.failed(target.everywhere(), &target.port.http.balancing);
+            flight.failed(target.everywhere(), &target.policy().balancing);
             self.state.metrics.failed("UC");
             // What the client got is not all, and the end of the connection says so.
             return Err(Gone);

@@ -87,7 +87,7 @@ impl<R: Route> Exchange<'_, R> {
         I: ClientStream,
     {
         let started = Instant::now();
-        let policy = &self.route.target().port.http;
+        let policy = self.route.target().policy();
         let forwarded = match self.state.admit(&policy.retries) {
             Ok(_admission) => self.forward(client, sent, started).await,
             Err(error) => Err(Broken::Endpoint(Failure::last(error))),
@@ -138,7 +138,7 @@ impl<R: Route> Exchange<'_, R> {
             self.engine.blame(&failure, &flight, current, endpoint);
             let newer = self.engine.latest(current);
             let choice = newer.as_ref().unwrap_or(current);
-            let policy = &target.port.http.retries;
+            let policy = &target.policy().retries;
             let choice = Choice {
                 endpoints: choice.everywhere(),
                 policy,
@@ -173,7 +173,7 @@ impl<R: Route> Exchange<'_, R> {
     where
         I: ClientStream,
     {
-        let timeouts = &target.port.http.timeouts;
+        let timeouts = &target.policy().timeouts;
         let connecting = self.connect(endpoint, target.source, fresh, timeouts.connect);
         let mut upstream = connecting.await?;
         let begun = clock::now();
@@ -184,7 +184,7 @@ impl<R: Route> Exchange<'_, R> {
         let answered = self.ask(client, &mut upstream, sent, deadline).await;
         let answered = answered.inspect_err(|_| client.output.clear())?;
         if answered.answer.is_failure() {
-            let (peers, rules) = (target.everywhere(), &target.port.http.balancing);
+            let (peers, rules) = (target.everywhere(), &target.policy().balancing);
             flight.failed(peers, rules);
             if let Some(wait) = answered.answer.wait.filter(|wait| !wait.is_zero()) {
                 flight.asked_to_wait(peers, rules, wait);

@@ -1,0 +1,240 @@
+//! What a route asks of the gateway besides a backend.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::HttpPolicy;
+
+/// What is asked of the gateway for the requests of a rule. The gateway acts in the order of the
+/// fields: redirects and CORS preflights come before access lists, as in ingress-nginx.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoutePolicy {
+    /// A redirect to HTTPS keeps the path's trailing slash.
+    pub preserve_trailing_slash: bool,
+    /// Every request is sent elsewhere.
+    pub redirect: Option<Redirect>,
+    /// Requests for exactly `/` are sent here.
+    pub app_root: Option<Arc<str>>,
+    /// Answers to scripts of other origins.
+    pub cors: Option<Cors>,
+    /// Who may come in.
+    pub access: AccessList,
+    /// `Host` as the backend gets it.
+    pub upstream_host: Option<Arc<str>>,
+    /// `X-Forwarded-Prefix` as the backend gets it, for paths that are rewritten.
+    pub forwarded_prefix: Option<Arc<str>>,
+    /// What holds instead of the Service's own policy.
+    pub overrides: HttpOverrides,
+}
+
+/// Sends requests elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// Where to.
+    pub location: Template,
+    /// The status, 300 to 308.
+    pub status: u16,
+}
+
+/// A text in which parts of the request are filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template(pub Box<[Part]>);
+
+/// A part of a [`Template`], named after nginx's variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// As it stands.
+    Text(Box<str>),
+    /// `$scheme`: `http` or `https`.
+    Scheme,
+    /// `$host`: the host without port.
+    Host,
+    /// `$request_uri`: path and query as they came.
+    RequestUri,
+    /// `$uri`: the path.
+    Path,
+    /// `$args`: the query.
+    Query,
+    /// `$is_args`: `?` if there is a query.
+    QuestionMark,
+}
+
+/// Addresses of clients that may come in. Those of `deny` are tried first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessList {
+    /// Who may; empty: everybody.
+    pub allow: Box<[IpNet]>,
+    /// Who may not.
+    pub deny: Box<[IpNet]>,
+}
+
+impl AccessList {
+    /// A client with this address may come in.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        let among = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));
+        !among(&self.deny) && (self.allow.is_empty() || among(&self.allow))
+    }
+}
+
+/// Answers to scripts of other origins (the Fetch standard, CORS protocol).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    /// Whose scripts.
+    pub origins: CorsOrigins,
+    /// `Access-Control-Allow-Methods`.
+    pub methods: Arc<str>,
+    /// `Access-Control-Allow-Headers`.
+    pub headers: Arc<str>,
+    /// `Access-Control-Allow-Credentials: true` is sent.
+    pub credentials: bool,
+    /// `Access-Control-Max-Age`, seconds.
+    pub max_age: Duration,
+    /// `Access-Control-Expose-Headers`; empty: not sent.
+    pub expose: Arc<str>,
+}
+
+/// Origins whose scripts may read answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsOrigins {
+    /// All, told as `*`.
+    Any,
+    /// These, told one at a time.
+    Listed(Box<[OriginPattern]>),
+}
+
+/// An origin, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OriginPattern {
+    /// This one.
+    Exact(Box<str>),
+    /// `scheme://*.rest`: one label instead of the star.
+    Wildcard {
+        /// Up to the star.
+        before: Box<str>,
+        /// From the dot behind it.
+        after: Box<str>,
+    },
+}
+
+impl CorsOrigins {
+    /// Scripts of this origin may read answers.
+    pub fn admit(&self, origin: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(patterns) => patterns.iter().any(|pattern| pattern.matches(origin)),
+        }
+    }
+}
+
+impl OriginPattern {
+    fn matches(&self, origin: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact.eq_ignore_ascii_case(origin),
+            Self::Wildcard { before, after } => {
+                let label = origin
+                    .get(..before.len())
+                    .filter(|begin| begin.eq_ignore_ascii_case(before))
+                    .and_then(|_| origin.get(before.len()..origin.len().checked_sub(after.len())?))
+                    .filter(|_| {
+                        let end = origin.get(origin.len() - after.len()..);
+                        end.is_some_and(|end| end.eq_ignore_ascii_case(after))
+                    });
+                label.is_some_and(|label| {
+                    let is_label = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+                    !label.is_empty() && label.bytes().all(is_label)
+                })
+            }
+        }
+    }
+}
+
+/// What a route sets of an [`HttpPolicy`]; the rest is the Service's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpOverrides {
+    /// Bytes of a request's body; zero: no limit.
+    pub body_bytes: Option<u64>,
+    /// For a connection to an endpoint.
+    pub connect_timeout: Option<Duration>,
+    /// For the head of an answer, and for each further piece of its body.
+    pub read_timeout: Option<Duration>,
+}
+
+impl HttpOverrides {
+    /// The policy of a Service with these settings in place of its own; `None` if there are none.
+    pub fn over(&self, policy: &HttpPolicy) -> Option<HttpPolicy> {
+        if *self == Self::default() {
+            return None;
+        }
+        let mut policy = policy.clone();
+        if let Some(bytes) = self.body_bytes {
+            policy.limits.body_bytes = bytes;
+        }
+        if let Some(limit) = self.connect_timeout {
+            policy.timeouts.connect = limit;
+        }
+        if let Some(limit) = self.read_timeout {
+            policy.timeouts.response = limit;
+            policy.timeouts.idle = limit;
+        }
+        Some(policy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ingress_a7_origins_are_compared_whole_and_a_star_is_one_label() {
+        let listed = CorsOrigins::Listed(Box::new([
+            OriginPattern::Exact("https://app.example.com:8443".into()),
+            OriginPattern::Wildcard {
+                before: "https://".into(),
+                after: ".example.org".into(),
+            },
+        ]));
+        for (origin, admitted) in [
+            ("https://app.example.com:8443", true),
+            ("HTTPS://App.Example.com:8443", true),
+            ("https://app.example.com", false),
+            ("https://a.example.org", true),
+            ("https://A.EXAMPLE.ORG", true),
+            ("http://a.example.org", false),
+            ("https://a.b.example.org", false),
+            ("https://example.org", false),
+            ("https://.example.org", false),
+            ("https://a.example.org.evil.com", false),
+            ("https://evil.com/.example.org", false),
+            ("xhttps://a.example.org", false),
+            ("", false),
+            ("é", false),
+        ] {
+            assert_eq!(listed.admit(origin), admitted, "{origin}");
+            assert!(CorsOrigins::Any.admit(origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn ingress_a6_deny_is_tried_before_allow() {
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let list = AccessList {
+            allow: nets(&["10.0.0.0/8", "2001:db8::/32"]),
+            deny: nets(&["10.9.0.0/16"]),
+        };
+        for (client, admitted) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("10.9.2.3", false),
+            ("11.0.0.1", false),
+            ("2001:db8::1", true),
+            ("2001:db9::1", false),
+        ] {
+            assert_eq!(list.admits(client.parse().unwrap()), admitted, "{client}");
+        }
+        assert!(AccessList::default().admits("192.0.2.1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,102 @@
+//! Ingresses as written, compiled as from a watch.
+
+use std::net::SocketAddr;
+
+use sealane_config::compile::{
+    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
+    ServiceRecord, SliceRecord,
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::Edge;
+
+/// The prefix of ingress-nginx's annotations.
+pub(crate) const NGINX: &str = "nginx.ingress.kubernetes.io";
+
+/// Objects that a gateway serves.
+pub(crate) struct Manifests {
+    compiler: Box<Compiler>,
+    names: Names,
+}
+
+impl Manifests {
+    /// Nothing but a class.
+    pub(crate) fn new() -> Self {
+        let options = GatewayOptions {
+            controller: "k8s.io/ingress-nginx".to_owned(),
+            watch_without_class: false,
+            default_certificate: None,
+        };
+        let class =
+            json!({"metadata": {"name": "nginx"}, "spec": {"controller": options.controller}});
+        let mut compiler = Box::new(Compiler::new(options, None));
+        let class = ClassRecord::read(serde_json::from_value(class).unwrap());
+        let set = Delta::Set(ObjectKey::new("", "nginx"), Ok(Some(class)));
+        compiler.apply(Change::Classes(set), Instant::now());
+        Self {
+            compiler,
+            names: Names::default(),
+        }
+    }
+
+    /// Service `NAME` in `default`, port 80, with one endpoint.
+    pub(crate) fn service(&mut self, name: &str, endpoint: SocketAddr) {
+        let key = ObjectKey::new("default", name);
+        let service = json!({
+            "metadata": {"namespace": "default", "name": name},
+            "spec": {"clusterIP": "10.96.0.7", "ports": [{"port": 80}]},
+        });
+        let service = ServiceRecord::read(&key, serde_json::from_value(service).unwrap());
+        let set = Delta::Set(key.clone(), Ok(Some(service)));
+        self.compiler.apply(Change::Services(set), Instant::now());
+        let slice = json!({
+            "metadata": {"namespace": "default", "name": name, "labels": {"kubernetes.io/service-name": name}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [endpoint.ip()], "conditions": {"ready": true}}],
+            "ports": [{"port": endpoint.port(), "protocol": "TCP", "name": ""}],
+        });
+        let slice = serde_json::from_value(slice).unwrap();
+        let slice = SliceRecord::read(&key, slice, &mut self.names);
+        let set = Delta::Set(key, Ok(slice));
+        self.compiler.apply(Change::Slices(set), Instant::now());
+    }
+
+    /// Ingress `NAME` in `default` with these annotations, short names of ingress-nginx, for
+    /// `HOST`'s paths, each `(pathType, path, service)`.
+    pub(crate) fn ingress(
+        &mut self,
+        name: &str,
+        annotations: &[(&str, &str)],
+        host: &str,
+        paths: &[(&str, &str, &str)],
+    ) {
+        let annotations = annotations.iter();
+        let annotations = annotations.map(|(n, v)| (format!("{NGINX}/{n}"), Value::from(*v)));
+        let path = |(kind, path, service): &(&str, &str, &str)| {
+            json!({"pathType": kind, "path": path,
+                "backend": {"service": {"name": service, "port": {"number": 80}}}})
+        };
+        let paths: Vec<Value> = paths.iter().map(path).collect();
+        let ingress = json!({
+            "metadata": {
+                "namespace": "default",
+                "name": name,
+                "annotations": annotations.collect::<serde_json::Map<_, _>>(),
+            },
+            "spec": {"ingressClassName": "nginx", "rules": [{"host": host, "http": {"paths": paths}}]},
+        });
+        let key = ObjectKey::new("default", name);
+        let record = IngressRecord::read(&key, serde_json::from_value(ingress).unwrap());
+        let set = Delta::Set(key, Ok(Some(record)));
+        self.compiler.apply(Change::Ingresses(set), Instant::now());
+    }
+
+    /// Compiles, and has the gateway serve it.
+    pub(crate) fn publish(&mut self, edge: &mut Edge) {
+        let mut snapshot = self.compiler.build(Instant::now(), 0).snapshot;
+        snapshot.synced = true;
+        edge.world.snapshot = snapshot;
+        edge.world.publish();
+    }
+}
