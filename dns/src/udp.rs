@@ -88,6 +88,8 @@ pub(crate) async fn serve(
         datagrams,
         waiting: Waiting::default(),
     };
+    // Until the runtime knows that there is room for replies, the first would count as unsendable.
+    worker.datagrams.writable().await?;
     loop {
         tokio::select! {
             biased;

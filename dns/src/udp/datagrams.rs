@@ -149,6 +149,10 @@ impl Datagrams {
         self.socket.readable().await
     }
 
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        self.socket.writable().await
+    }
+
     /// Receives a batch of datagrams. `WouldBlock` if there are none.
     pub(super) fn try_receive(&self, received: &mut Received) -> io::Result<()> {
         let fd = self.socket.as_raw_fd();
