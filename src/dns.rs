@@ -262,10 +262,7 @@ fn run_corefile(
 
 /// What the configuration needs to know of a cluster.
 fn watched(_config: &DnsConfig) -> WatchOptions {
-    WatchOptions {
-        namespaces: true,
-        ..WatchOptions::services_only()
-    }
+    WatchOptions::names_only()
 }
 
 fn work(reader: sealane_config::Reader, config: Arc<DnsConfig>) -> Work {

@@ -18,6 +18,7 @@ mod ingress_status;
 mod names;
 mod node;
 mod path;
+mod pod;
 mod port;
 mod problems;
 mod rank;
@@ -39,6 +40,7 @@ pub use ingress::{ClassRecord, IngressRecord, ingress_class};
 pub use ingress_status::StatusRecord;
 pub use names::Names;
 pub use node::{NodeIdentity, NodeRecord};
+pub use pod::PodRecord;
 pub use secret::SecretRecord;
 pub use service::ServiceRecord;
 pub use slice::SliceRecord;
@@ -60,6 +62,8 @@ pub enum Change {
     Nodes(Delta<NodeRecord>),
     /// Namespaces; all that counts is that they exist.
     Namespaces(Delta<()>),
+    /// Pods, by their addresses.
+    Pods(Delta<PodRecord>),
     /// Ingresses.
     Ingresses(Delta<IngressRecord>),
     /// IngressClasses.
@@ -100,10 +104,11 @@ pub struct Compiler {
     services: Services,
     gateway: Gateway,
     namespaces: store::Store<()>,
+    pods: pod::PodTable,
     problems: Problems,
     snapshot: Snapshot,
-    /// Namespaces came or went since the last snapshot.
-    namespaces_changed: bool,
+    /// Namespaces or addresses of pods came or went since the last snapshot.
+    tables_changed: bool,
 }
 
 impl Compiler {
@@ -114,10 +119,18 @@ impl Compiler {
             services: Services::new(node),
             gateway: Gateway::new(gateway),
             namespaces: store::Store::new("Namespace"),
+            pods: pod::PodTable::new(),
             problems: Problems::default(),
             snapshot: Snapshot::default(),
-            namespaces_changed: false,
+            tables_changed: false,
         }
+    }
+
+    /// The same, but what is compiled says only which names and addresses there are, not where
+    /// connections go: no ports of Services, no table of dialled addresses.
+    pub fn without_traffic(mut self) -> Self {
+        self.services.has_traffic = false;
+        self
     }
 
     /// Takes a change in. Nothing is compiled before [`Self::build`].
@@ -133,7 +146,7 @@ impl Compiler {
             Change::Nodes(delta) => self.services.apply_nodes(delta, problems),
             Change::Namespaces(delta) => {
                 for changed in self.namespaces.apply(delta, problems) {
-                    self.namespaces_changed = true;
+                    self.tables_changed = true;
                     let name = changed.key.name.clone();
                     if changed.old.is_some() {
                         self.snapshot.namespaces.remove_mut(&name);
@@ -141,6 +154,10 @@ impl Compiler {
                         self.snapshot.namespaces.insert_mut(name, ());
                     }
                 }
+            }
+            Change::Pods(delta) => {
+                let table = &mut self.snapshot.pods;
+                self.tables_changed |= self.pods.apply(delta, problems, table);
             }
             Change::Ingresses(delta) => self.gateway.apply_ingresses(delta, problems),
             Change::Classes(delta) => self.gateway.apply_classes(delta, problems),
@@ -191,7 +208,7 @@ impl Compiler {
         let is_changed = services.services > 0
             || node_changed
             || gateway.is_changed
-            || std::mem::take(&mut self.namespaces_changed)
+            || std::mem::take(&mut self.tables_changed)
             || found.is_some();
         if let Some(problems) = found {
             snapshot.problems = problems;

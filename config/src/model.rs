@@ -1,11 +1,13 @@
 //! The routing model: plain data, no Kubernetes types, cheap to share between snapshots.
 
 mod addr;
+mod addresses;
 mod attachment;
 mod endpoint;
 mod http;
 mod ingress;
 mod owners;
+mod pods;
 mod policy;
 mod problem;
 mod route;
@@ -13,6 +15,7 @@ mod service;
 mod tls;
 
 pub use addr::{ClientAddr, EndpointAddr, ListenAddr, VipAddr};
+pub use addresses::{AddressLists, AddressTable};
 pub use attachment::{Attachment, Parent, Refusal};
 pub use endpoint::{Conditions, Endpoint, EndpointInfo, EndpointStats, Location};
 pub use http::{
@@ -21,6 +24,7 @@ pub use http::{
 };
 pub use ingress::{IngressStatus, PublishedAddress, StatusWriter};
 pub use owners::EndpointOwners;
+pub use pods::{Pod, Pods};
 pub use policy::{Scope, TrafficPolicy};
 pub use problem::{ObjectRef, Problem, ProblemKind};
 pub use route::{
@@ -30,6 +34,6 @@ pub use route::{
 };
 pub use service::{
     AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,
-    ServiceKind, ServicePort,
+    ServiceKind, ServiceName, ServicePort,
 };
 pub use tls::{Certificate, CertificateTable};

@@ -12,8 +12,8 @@ use rpds::HashTrieMapSync;
 use tokio::sync::watch;
 
 use crate::model::{
-    Attachment, Backend, CertificateTable, EndpointOwners, IngressStatus, ObjectRef, Problem,
-    Protocol, RouteTable, Service, ServiceKey, ServicePort, VipAddr,
+    AddressTable, Attachment, Backend, CertificateTable, EndpointOwners, IngressStatus, ObjectRef,
+    Pods, Problem, Protocol, RouteTable, Service, ServiceKey, ServiceName, ServicePort, VipAddr,
 };
 use crate::staleness::Staleness;
 
@@ -37,9 +37,11 @@ pub struct Snapshot {
     /// Names of the namespaces that exist.
     pub namespaces: HashTrieMapSync<Arc<str>, ()>,
     /// Services by cluster IP, for reverse DNS.
-    pub cluster_ips: HashTrieMapSync<IpAddr, ServiceKey>,
+    pub cluster_ips: AddressTable<ServiceKey>,
     /// Services that have this address as an endpoint, for reverse DNS.
     pub endpoint_ips: EndpointOwners,
+    /// Pods by address, if they are watched: those that have not ended.
+    pub pods: Pods,
     /// Ingresses whose status is ours to keep or to clear.
     pub ingresses: HashTrieMapSync<ObjectRef, Arc<IngressStatus>>,
     /// Objects of Gateway API that are ours.
@@ -55,6 +57,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// A Service by its names, which need not be owned.
+    pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
+        let key: &dyn ServiceName = &(namespace, name);
+        self.services.get(key)
+    }
+
     /// The Service port behind an address that a client dialled.
     pub fn vip(&self, addr: VipAddr, protocol: Protocol) -> Option<&Arc<ServicePort>> {
         self.vips.get(&(addr.0.ip(), protocol, addr.0.port()))
@@ -130,6 +138,11 @@ impl Publisher {
         self.current.store(Arc::new(snapshot));
         self.generation.send_replace(generation);
         generation
+    }
+
+    /// The snapshot that was published last.
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
     }
 
     /// The clock that says how old the state may be.

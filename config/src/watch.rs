@@ -50,6 +50,15 @@ pub struct WatchOptions {
     pub node: Option<String>,
     /// Watch Namespaces, of which DNS has to know whether they exist.
     pub namespaces: bool,
+    /// Watch only Namespaces that this label selector matches; the others do not exist.
+    pub namespace_labels: Option<String>,
+    /// Watch pods, so that it is known which have an address.
+    pub pods: bool,
+    /// Watch only Services, EndpointSlices and pods that this label selector matches.
+    pub labels: Option<String>,
+    /// Compile what proxies need: who gets connections to which address. Without it ports of
+    /// Services have no endpoints, and it takes half of the memory.
+    pub traffic: bool,
     /// Watch Ingresses, IngressClasses and the Secrets that Ingresses name, and the kinds of Gateway API
     /// while they are served and may be listed.
     pub ingress: Option<IngressWatch>,
@@ -70,9 +79,9 @@ pub struct IngressWatch {
 impl Default for WatchOptions {
     fn default() -> Self {
         Self {
-            node: None,
             namespaces: true,
             ingress: Some(IngressWatch::default()),
+            ..Self::services_only()
         }
     }
 }
@@ -93,7 +102,28 @@ impl WatchOptions {
         Self {
             node: None,
             namespaces: false,
+            namespace_labels: None,
+            pods: false,
+            labels: None,
+            traffic: true,
             ingress: None,
+        }
+    }
+
+    /// What a DNS server answers from.
+    pub fn names_only() -> Self {
+        Self {
+            namespaces: true,
+            traffic: false,
+            ..Self::services_only()
+        }
+    }
+
+    fn compiler(&self) -> Compiler {
+        let compiler = Compiler::new(self.gateway(), self.identity());
+        match self.traffic {
+            true => compiler,
+            false => compiler.without_traffic(),
         }
     }
 
@@ -130,11 +160,11 @@ pub async fn run(
     let mut state = State {
         unlisted: watches.kinds(),
         watches,
-        compiler: Compiler::new(options.gateway(), options.identity()),
+        compiler: options.compiler(),
         publisher,
         give_up_certificates: None,
         has_published: false,
-        progress: Progress::new(jiff::Timestamp::now().as_millisecond()),
+        progress: Progress::new(jiff::Timestamp::now().as_millisecond(), options.namespaces),
     };
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING_PERIOD);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -289,8 +319,9 @@ impl State {
         snapshot.synced = true;
         let generation = self.publisher.publish(snapshot);
         self.has_published = true;
+        let now_millis = jiff::Timestamp::now().as_millisecond();
         self.progress
-            .published(jiff::Timestamp::now().as_millisecond());
+            .published(now_millis, &self.publisher.current());
         metrics::gauge!("sealane_config_generation").set(generation as f64);
         metrics::histogram!("sealane_config_publish_seconds").record(now.elapsed());
         count(work);
@@ -310,6 +341,7 @@ fn listed_kind(change: &Change) -> Option<&'static str> {
         Change::Slices(Delta::ListEnd) => Some("EndpointSlice"),
         Change::Nodes(Delta::ListEnd) => Some("Node"),
         Change::Namespaces(Delta::ListEnd) => Some("Namespace"),
+        Change::Pods(Delta::ListEnd) => Some("Pod"),
         Change::Ingresses(Delta::ListEnd) => Some("Ingress"),
         Change::Classes(Delta::ListEnd) => Some("IngressClass"),
         Change::GatewayApi(change) => change.listed_kind(),
@@ -317,6 +349,7 @@ fn listed_kind(change: &Change) -> Option<&'static str> {
         | Change::Slices(_)
         | Change::Nodes(_)
         | Change::Namespaces(_)
+        | Change::Pods(_)
         | Change::Ingresses(_)
         | Change::Classes(_)
         | Change::Secret(..) => None,

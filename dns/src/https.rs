@@ -256,7 +256,7 @@ impl Handler {
             .start(&message, self.client, Transport::Https, &mut reply)
         {
             Step::Silence => return failure(StatusCode::BAD_REQUEST),
-            Step::Replied(_) => {}
+            Step::Replied(..) => {}
             Step::Later(later) => self.server.finish(later, &mut reply).await,
         }
         success(reply)

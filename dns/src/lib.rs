@@ -10,6 +10,7 @@
 //! without being understood (RFC 3597).
 
 pub mod answer;
+mod autopath;
 pub mod cache;
 mod chain;
 pub mod config;
@@ -21,7 +22,9 @@ pub mod lookup;
 pub mod message;
 pub mod metrics;
 pub mod name;
+pub mod observe;
 mod own_addresses;
+mod plugin;
 mod quic;
 mod rcode;
 pub mod record;
@@ -41,6 +44,7 @@ mod zone;
 pub use config::{DnsConfig, Listener};
 pub use limit::{ConnectionLimits, Connections};
 pub use name::Name;
+pub use observe::Observe;
 pub use own_addresses::own_addresses;
 pub use resolv_conf::{search_from_resolv_conf, upstreams_from_resolv_conf};
 pub use server::DnsServer;

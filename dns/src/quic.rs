@@ -268,7 +268,7 @@ impl Connection {
             .start(query, self.client, Transport::Quic, &mut reply)
         {
             Step::Silence => return Err(ProtocolError),
-            Step::Replied(_) => {}
+            Step::Replied(..) => {}
             Step::Later(later) => self.server.finish(later, &mut reply).await,
         }
         let length = (reply.len() - PREFIX) as u16;

@@ -96,6 +96,15 @@ impl Record {
         Self { name, ttl, data }
     }
 
+    /// The address of an A or AAAA record.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match &self.data {
+            RData::A(addr) => Some((*addr).into()),
+            RData::Aaaa(addr) => Some((*addr).into()),
+            _ => None,
+        }
+    }
+
     /// The record is an A or AAAA record.
     pub fn is_address(&self) -> bool {
         matches!(self.data, RData::A(_) | RData::Aaaa(_))

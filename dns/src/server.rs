@@ -4,12 +4,13 @@
 //! the listener that it came in on. What can be answered from the snapshot or the cache is answered
 //! at once, without a task. The rest waits for an upstream.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -19,20 +20,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
 use crate::answer::encode::{self, Transport};
+use crate::autopath::Search;
 use crate::cache::Served;
-use crate::chain::{Asked, Chain, Local, Remote, Reply, unpack};
+use crate::chain::{Asked, Before, Chain, Local, Remote, Reply, unpack};
 use crate::config::{DnsConfig, Listener};
 use crate::forward::ForwardError;
 use crate::limit::ConnectionLimits;
 use crate::lookup::MAX_ALIASES;
-use crate::message::{self, Question};
+use crate::message::{self, Query, Question, Rejected, class};
+use crate::metrics::labels::NO_ZONE;
+use crate::metrics::{Observed, QueryMetrics, Writer};
 use crate::name::Name;
+use crate::observe::{Observe, server_of};
 use crate::rcode::{LocalFailure, forward_failure, local_failure};
 use crate::record::Record;
 use crate::resolver::{Fetch, Line, Resolver};
 use crate::tls::TlsIdentity;
 use crate::udp::Reuse;
 use crate::{https, quic, tcp, tls, udp};
+
+mod search;
 
 /// Cluster DNS on one worker. Cheap to clone; not to be sent to another thread: each worker makes
 /// its own. Serving needs a current-thread runtime that runs local tasks.
@@ -45,19 +52,61 @@ pub struct DnsServer {
 struct Inner {
     reader: Reader,
     sockets: HostSockets,
+    observe: Observe,
     chains: RefCell<Vec<Rc<Chain>>>,
     /// What each listener in use serves; replaced when there is a new configuration.
     routes: RefCell<HashMap<Listener, Rc<RefCell<Routes>>>>,
     dropped: Rc<udp::Dropped>,
 }
 
-/// The zones of a listener, those with most labels first.
-type Routes = Rc<[Route]>;
+/// What a listener serves.
+type Routes = Rc<RouteTable>;
+
+#[derive(Debug)]
+struct RouteTable {
+    /// Its zones, those with most labels first.
+    zones: Vec<Route>,
+    /// Counts queries in none of them.
+    elsewhere: QueryMetrics,
+}
 
 #[derive(Debug)]
 struct Route {
     zone: Name,
+    way: Way,
+}
+
+/// What answers a query and where it is counted.
+#[derive(Clone, Debug)]
+struct Way {
     chain: Rc<Chain>,
+    counts: Rc<QueryMetrics>,
+    /// Which of the listener's routes it is.
+    index: usize,
+}
+
+/// What a reply that is given again is counted as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    /// The route; another number for none.
+    index: usize,
+    record_type: RecordType,
+    dnssec_ok: bool,
+    rcode: ResponseCode,
+    writer: Writer,
+}
+
+impl Counted {
+    /// A query that no route is for.
+    pub(crate) fn elsewhere(query: &Query, rcode: ResponseCode) -> Self {
+        Self {
+            index: usize::MAX,
+            record_type: query.question.record_type,
+            dnssec_ok: query.dnssec_ok(),
+            rcode,
+            writer: Writer::Server,
+        }
+    }
 }
 
 /// What replies are made from: as long as it is the same one, so are replies that may be used again.
@@ -79,8 +128,8 @@ impl PartialEq for Basis {
 pub(crate) enum Step {
     /// There is to be no reply.
     Silence,
-    /// The reply was written.
-    Replied(Reuse),
+    /// The reply was written. If it is given again, it is counted as this.
+    Replied(Reuse, Option<Counted>),
     /// The reply needs an upstream.
     Later(Box<Later>),
 }
@@ -104,19 +153,33 @@ struct Wait {
     name: Name,
     /// Aliases of ours that lead to that name.
     aliases: Option<Answer>,
+    /// The search path that the name is part of.
+    search: Option<Box<Search>>,
 }
 
 impl DnsServer {
     /// A server that reads the cluster's state from `reader` and reaches upstreams over sockets made
     /// by `sockets`.
     pub fn new(reader: Reader, sockets: HostSockets, config: &DnsConfig) -> Self {
+        Self::observed(reader, sockets, config, Observe::default())
+    }
+
+    /// As [`Self::new`], with a place to report to.
+    pub fn observed(
+        reader: Reader,
+        sockets: HostSockets,
+        config: &DnsConfig,
+        observe: Observe,
+    ) -> Self {
+        let dropped = Rc::new(udp::Dropped::new(&observe.metrics));
         let server = Self {
             inner: Rc::new(Inner {
                 reader,
                 sockets,
+                observe,
                 chains: RefCell::default(),
                 routes: RefCell::default(),
-                dropped: Rc::default(),
+                dropped,
             }),
         };
         server.reconfigure(config);
@@ -126,9 +189,12 @@ impl DnsServer {
     /// Serves another configuration from the next query on. Queries that wait for an upstream are
     /// answered as they were asked; what was in caches is forgotten.
     pub fn reconfigure(&self, config: &DnsConfig) {
+        let Inner {
+            sockets, observe, ..
+        } = &*self.inner;
         let chain = |block| {
             let block = Arc::clone(block);
-            Rc::new(Chain::new(block, &self.inner.sockets, &config.forwards))
+            Rc::new(Chain::new(block, sockets, &config.forwards, observe))
         };
         *self.inner.chains.borrow_mut() = config.blocks.iter().map(chain).collect();
         for (listener, routes) in self.inner.routes.borrow().iter() {
@@ -229,15 +295,29 @@ impl DnsServer {
     }
 
     fn routes_of(&self, listener: Listener) -> Routes {
-        let mut routes = Vec::new();
-        for chain in self.inner.chains.borrow().iter() {
-            routes.extend(chain.block().zones_on(listener).map(|zone| Route {
-                zone: zone.clone(),
+        let server = server_of(&listener);
+        let counts = |zone: &str| QueryMetrics::new(&self.inner.observe.metrics, &server, zone);
+        let chains = self.inner.chains.borrow();
+        let zones_of = |chain: &Rc<Chain>| {
+            let zones = chain.block().zones_on(listener).cloned();
+            zones.collect::<Vec<Name>>()
+        };
+        let routes = chains.iter().map(|chain| (chain, zones_of(chain)));
+        let routes = routes.flat_map(|(chain, zones)| zones.into_iter().map(move |it| (it, chain)));
+        let mut routes: Vec<(Name, &Rc<Chain>)> = routes.collect();
+        routes.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.labels().count()));
+        let route = |(index, (zone, chain)): (usize, (Name, &Rc<Chain>))| Route {
+            way: Way {
                 chain: Rc::clone(chain),
-            }));
-        }
-        routes.sort_by_key(|route| std::cmp::Reverse(route.zone.labels().count()));
-        routes.into()
+                counts: Rc::new(counts(&zone.to_string())),
+                index,
+            },
+            zone,
+        };
+        Rc::new(RouteTable {
+            zones: routes.into_iter().enumerate().map(route).collect(),
+            elsewhere: counts(NO_ZONE),
+        })
     }
 }
 
@@ -270,59 +350,130 @@ impl Front {
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Step {
+        let started = Instant::now();
         let query = match message::parse(message) {
             Ok(query) => query,
+            // The one other class that something may be known of.
+            Err(Rejected::Code(query, ResponseCode::Refused))
+                if query.question.class == class::CH =>
+            {
+                query
+            }
             Err(rejected) => {
                 let before = out.len();
                 encode::rejection(&rejected, transport, out);
                 return match out.len() == before {
                     true => Step::Silence,
-                    false => Step::Replied(Reuse::No),
+                    false => Step::Replied(Reuse::No, None),
                 };
             }
         };
-        let Some(chain) = self.chain_of(&query.question) else {
+        let Some(way) = self.way_of(&query.question) else {
             let refused = Answer::code(ResponseCode::Refused, None);
+            let start = out.len();
             encode::reply(&query, &refused, transport, out);
-            return Step::Replied(Reuse::No);
+            let counted = Counted::elsewhere(&query, refused.rcode);
+            let sizes = (message.len(), out.len() - start);
+            self.count(counted, (client, transport), sizes, started);
+            return Step::Replied(Reuse::No, None);
         };
-        let asked = Asked {
+        let Way {
+            chain,
+            counts,
+            index,
+        } = way;
+        let mut asked = Asked {
             query,
             client,
             transport,
+            request_size: message.len(),
+            started,
+            rewritten: None,
+            writer: Cell::new(Writer::Server),
+            counts,
         };
-        match self.walk(&chain, &asked) {
+        let reply = match chain.before(&mut asked) {
+            Before::Done(answer) => Ok(Reply::Plain(answer)),
+            Before::Silence => return Step::Silence,
+            Before::Pass => self.look_up(&chain, &asked),
+        };
+        match reply {
             Ok(reply) => {
                 let reuse = chain.reuse(&reply);
+                let counted = reply.rcode().map(|rcode| Counted {
+                    index,
+                    writer: chain.last_writer(&asked),
+                    ..Counted::elsewhere(&asked.query, rcode)
+                });
                 chain.conclude(&asked, reply, out);
-                Step::Replied(reuse)
+                Step::Replied(reuse, counted)
             }
             Err(wait) => Step::Later(Box::new(Later { asked, chain, wait })),
         }
     }
 
+    /// Counts a reply, by the sizes of query and reply and the time when the query came.
+    pub(crate) fn count(
+        &self,
+        counted: Counted,
+        (client, transport): (SocketAddr, Transport),
+        (request_size, response_size): (usize, usize),
+        started: Instant,
+    ) {
+        let routes = self.routes.borrow();
+        let route = routes.zones.get(counted.index);
+        let counts = route.map_or(&routes.elsewhere, |route| &*route.way.counts);
+        counts.record(&Observed {
+            is_udp: transport.is_udp(),
+            client: client.ip(),
+            record_type: counted.record_type,
+            dnssec_ok: counted.dnssec_ok,
+            rcode: counted.rcode,
+            writer: counted.writer,
+            request_size,
+            response_size,
+            duration: started.elapsed(),
+        });
+    }
+
     /// Appends the reply to `out` once an upstream has answered or failed.
     pub(crate) async fn finish(&self, later: Box<Later>, out: &mut Vec<u8>) {
-        let Later { asked, chain, wait } = *later;
-        let Wait {
-            resolver,
-            fetch,
-            stale,
-            name,
-            aliases,
-        } = *wait;
-        let reply = match resolver.resolve(fetch, stale).await {
-            Ok(served) => join(served, &name, aliases),
-            Err(error) => Reply::Plain(forward_failure(error)),
+        let Later {
+            asked,
+            chain,
+            mut wait,
+        } = *later;
+        let reply = loop {
+            let Wait {
+                resolver,
+                fetch,
+                stale,
+                name,
+                aliases,
+                search,
+            } = *wait;
+            let reply = match resolver.resolve(fetch, stale).await {
+                Ok(served) => {
+                    asked.writer.set(Writer::Forward);
+                    join(served, &name, aliases)
+                }
+                Err(error) => Reply::Plain(forward_failure(error)),
+            };
+            let Some(search) = search else { break reply };
+            match self.go_on(search, reply, &chain, &asked) {
+                Ok(reply) => break reply,
+                Err(next) => wait = next,
+            }
         };
         chain.conclude(&asked, reply, out);
     }
 
-    /// The chain of the longest zone that the name is in. DS records are above the zone that they
+    /// The way of the longest zone that the name is in. DS records are above the zone that they
     /// are for (RFC 4035 section 2.4): they are asked for at the shortest one but the root.
-    fn chain_of(&self, question: &Question) -> Option<Rc<Chain>> {
+    fn way_of(&self, question: &Question) -> Option<Way> {
         let routes = self.routes.borrow();
         let mut having = routes
+            .zones
             .iter()
             .filter(|route| question.name.is_within(&route.zone));
         let longest = having.next()?;
@@ -330,18 +481,22 @@ impl Front {
             RecordType::DS => having.filter(|route| route.zone != Name::root()).last(),
             _ => None,
         };
-        Some(Rc::clone(&above.unwrap_or(longest).chain))
+        Some(above.unwrap_or(longest).way.clone())
     }
 
-    /// The answer, or what has to be waited for. An alias that leads out of a chain is looked up
-    /// from the start, as a question of its own.
-    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Reply, Box<Wait>> {
+    /// The answer to the query, or to `target` instead, or what has to be waited for. An alias that
+    /// leads out of a chain is looked up from the start, as a question of its own.
+    fn walk(
+        &self,
+        first: &Rc<Chain>,
+        asked: &Asked,
+        mut target: Option<Question>,
+    ) -> Result<Reply, Box<Wait>> {
         let mut chain = Rc::clone(first);
         let mut aliases: Option<Answer> = None;
-        let mut target: Option<Question> = None;
         loop {
-            let question = target.as_ref().unwrap_or(&asked.query.question);
-            match chain.local(&self.reader.load(), question) {
+            let question = target.as_ref().unwrap_or(&asked.rewritten().question);
+            match chain.local(&self.reader.load(), asked, question) {
                 Local::Done(answer) => {
                     return Ok(Reply::Plain(complete(answer, &question.name, aliases)));
                 }
@@ -359,11 +514,11 @@ impl Front {
                         name,
                         ..question.clone()
                     };
-                    let Some(next_chain) = self.chain_of(&next) else {
+                    let Some(way) = self.way_of(&next) else {
                         let failure = forward_failure(ForwardError::NoUpstream);
                         return Ok(Reply::Plain(failure));
                     };
-                    chain = next_chain;
+                    chain = way.chain;
                     aliases = Some(answer);
                     target = Some(next);
                     continue;
@@ -371,16 +526,29 @@ impl Front {
             }
             let name = question.name.clone();
             let client = asked.client.ip();
-            return match chain.forward(&asked.query, question, client, asked.transport) {
-                Remote::Done(served) => Ok(join(served, &name, aliases)),
-                Remote::Failed(error) => Ok(Reply::Plain(forward_failure(error))),
-                Remote::Ask(resolver, fetch, stale) => Err(Box::new(Wait {
-                    resolver,
-                    fetch,
-                    stale,
-                    name,
-                    aliases,
-                })),
+            return match chain.forward(asked.rewritten(), question, client, asked.transport) {
+                Remote::Done(served) => {
+                    asked.writer.set(Writer::Cache);
+                    Ok(join(served, &name, aliases))
+                }
+                Remote::Failed(error) => {
+                    asked.writer.set(Writer::Server);
+                    let last = chain
+                        .last(asked)
+                        .filter(|_| error == ForwardError::NoUpstream);
+                    Ok(Reply::Plain(last.unwrap_or_else(|| forward_failure(error))))
+                }
+                Remote::Ask(resolver, fetch, stale) => {
+                    asked.writer.set(Writer::Server);
+                    Err(Box::new(Wait {
+                        resolver,
+                        fetch,
+                        stale,
+                        name,
+                        aliases,
+                        search: None,
+                    }))
+                }
             };
         }
     }

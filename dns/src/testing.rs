@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hickory_proto::rr::RecordType;
 use sealane_config::Snapshot;
 use sealane_config::model::{
-    AppProtocol, EndpointInfo, Protocol, Service, ServiceEndpoint, ServiceKey, ServiceKind,
+    AppProtocol, EndpointInfo, Pod, Protocol, Service, ServiceEndpoint, ServiceKey, ServiceKind,
     ServicePort,
 };
 
@@ -102,6 +102,7 @@ impl World {
                 .endpoint_ips
                 .insert_mut(endpoint.addr(), keys.into());
         }
+        let listed_ports = ports.iter().map(|text| port(text)).collect();
         let ports = ports.iter().map(|text| {
             let (name, protocol, number) = port(text);
             Arc::new(ServicePort {
@@ -126,6 +127,7 @@ impl World {
             external_ips: Vec::new(),
             policy: Arc::default(),
             ports: ports.collect(),
+            listed_ports,
             endpoints: endpoints.into(),
         };
         self.snapshot.services.insert_mut(key, Arc::new(service));
@@ -153,6 +155,17 @@ impl World {
     pub(crate) fn headless(self, name: &str, ports: &[&str], endpoints: &[&str]) -> Self {
         let endpoints = endpoints.iter().map(|text| endpoint(text, ports)).collect();
         self.add(name, ServiceKind::Headless, &[], ports, endpoints)
+    }
+
+    /// A pod with this address.
+    pub(crate) fn pod(mut self, namespace: &str, ip: &str) -> Self {
+        let pod = Pod {
+            namespace: namespace.into(),
+            name: format!("pod-{}", ip.replace(['.', ':'], "x")).into(),
+            host_network: false,
+        };
+        self.snapshot.pods.insert_mut(addr(ip), Arc::new([pod]));
+        self
     }
 
     /// An ExternalName Service.

@@ -13,7 +13,7 @@ use crate::settings::DnsSettings;
 mod cluster;
 mod endpoint;
 mod nameserver;
-mod reverse;
+pub(crate) mod reverse;
 
 /// One step of a lookup.
 #[derive(Clone, Copy)]

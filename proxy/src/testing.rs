@@ -124,6 +124,7 @@ impl World {
             external_ips: Vec::new(),
             policy: Arc::default(),
             ports: vec![Arc::clone(&port)],
+            listed_ports: Arc::default(),
             endpoints: Arc::from([]),
         };
         self.snapshot

@@ -180,6 +180,7 @@ mod tests {
             external_ips: Vec::new(),
             policy: Arc::default(),
             ports: vec![Arc::new(port)],
+            listed_ports: Arc::default(),
             endpoints: Arc::new([]),
         }
     }

@@ -52,6 +52,7 @@ fn service(name: &str, port: u16, local: u8, unready: u8) -> Arc<Service> {
         external_ips: Vec::new(),
         policy: Arc::clone(&policy),
         ports: vec![service_port(name, 80), service_port(name, 443)],
+        listed_ports: Arc::default(),
         endpoints: [].into(),
     })
 }

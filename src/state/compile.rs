@@ -38,7 +38,7 @@ pub(super) fn compile(objects: &Objects) -> Snapshot {
     let mut compiler = Compiler::new(gateway(), None);
     for service in &objects.services {
         let key = key_of(service);
-        let record = ServiceRecord::read(&key, service.clone());
+        let record = ServiceRecord::read(&key, service.clone(), &mut names);
         let delta = Delta::Set(key, Ok(Some(record)));
         compiler.apply(Change::Services(delta), now);
     }

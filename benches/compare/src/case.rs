@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use crate::load::{self, Question, Served};
 use crate::peers::Running;
 use crate::report::Sample;
+use crate::services;
 use crate::stage::Stage;
 
 /// A case of `spec`: what kind of traffic.
@@ -32,6 +33,8 @@ pub(crate) enum Case {
     ScalingEndpoints,
     /// As `http1`, with one worker and with two (that share CPUs with the load)
     ScalingWorkers,
+    /// DNS over UDP: A, AAAA and SRV of Services with cluster IP, and names that do not exist
+    Dns,
     /// DNS over UDP, 1,000 names of an upstream that are in the cache
     DnsForward,
 }
@@ -40,6 +43,7 @@ pub(crate) enum Case {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variant {
     pub(crate) name: &'static str,
+    /// Hosts of the gateway, or Services of a DNS server.
     pub(crate) hosts: usize,
     pub(crate) endpoints: usize,
     pub(crate) workers: usize,
@@ -58,7 +62,7 @@ const ONE_HOST: Variant = Variant { hosts: 1, ..USUAL };
 const IDLE: usize = 10_000;
 
 impl Case {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Http1,
         Self::Body,
         Self::TcpPingPong,
@@ -68,6 +72,7 @@ impl Case {
         Self::ScalingHosts,
         Self::ScalingEndpoints,
         Self::ScalingWorkers,
+        Self::Dns,
         Self::DnsForward,
     ];
 
@@ -82,6 +87,7 @@ impl Case {
             Self::ScalingHosts => "scaling-hosts",
             Self::ScalingEndpoints => "scaling-endpoints",
             Self::ScalingWorkers => "scaling-workers",
+            Self::Dns => "dns",
             Self::DnsForward => "dns-forward",
         }
     }
@@ -130,6 +136,17 @@ impl Case {
                     ..USUAL
                 },
             ],
+            Self::Dns => &[
+                Variant {
+                    name: "1,000 Services",
+                    ..USUAL
+                },
+                Variant {
+                    name: "10,000 Services",
+                    hosts: 10_000,
+                    ..USUAL
+                },
+            ],
         }
     }
 
@@ -145,13 +162,14 @@ impl Case {
             | Self::ScalingHosts
             | Self::ScalingEndpoints
             | Self::ScalingWorkers
+            | Self::Dns
             | Self::DnsForward => None,
         }
     }
 
     /// It is about names.
     pub(crate) fn is_dns(self) -> bool {
-        self == Self::DnsForward
+        matches!(self, Self::Dns | Self::DnsForward)
     }
 
     /// Load is repeated in rounds; memory is looked at once.
@@ -178,6 +196,7 @@ impl Case {
             Self::TcpPingPong => load::ping_pong(addr, 64, time),
             Self::TcpBulk => load::bulk(addr, 8, time),
             Self::Connections | Self::IdleMemory => load::connections(addr, 16, time),
+            Self::Dns => load::dns(addr, &services::questions(variant.hosts), time),
             Self::DnsForward => load::dns(addr, &forwarded(variant), time),
         }
     }

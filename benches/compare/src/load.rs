@@ -8,7 +8,7 @@ mod wrk;
 use std::time::Duration;
 
 pub(crate) use connections::{answers, connections, hold};
-pub(crate) use dns::{Question, dns};
+pub(crate) use dns::{Question, dns, is_answered};
 pub(crate) use tcp::{bulk, ping_pong};
 pub(crate) use wrk::wrk;
 

@@ -20,6 +20,7 @@ mod names;
 mod peers;
 mod process;
 mod report;
+mod services;
 mod stage;
 
 use std::path::PathBuf;

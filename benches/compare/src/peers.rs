@@ -86,8 +86,8 @@ impl Peer {
             Self::Haproxy => haproxy::start(stage, case, variant),
             Self::Envoy => envoy::start(stage, case, variant),
             Self::Pingora => pingora::start(stage, case, variant),
-            Self::Coredns => coredns::start(stage, variant),
-            Self::Unbound => unbound::start(stage, variant),
+            Self::Coredns => coredns::start(stage, case, variant),
+            Self::Unbound => unbound::start(stage, case, variant),
         }
     }
 }

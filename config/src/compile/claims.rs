@@ -5,10 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::net::IpAddr;
 
 use rpds::HashTrieMapSync;
 
 use super::store::ObjectKey;
+use crate::model::AddressTable;
 
 /// Precedence of a claim; the smallest wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +34,34 @@ pub(super) fn wanted<K: Copy + Ord, V>(mut claims: Wanted<K, V>) -> Wanted<K, V>
     claims
 }
 
+/// Where the winners are put.
+pub(super) trait Table<K, V> {
+    /// Puts the winner of a key in.
+    fn put(&mut self, key: K, value: V);
+    /// Nobody claims the key any more.
+    fn clear(&mut self, key: &K);
+}
+
+impl<K: Eq + Hash, V> Table<K, V> for HashTrieMapSync<K, V> {
+    fn put(&mut self, key: K, value: V) {
+        self.insert_mut(key, value);
+    }
+
+    fn clear(&mut self, key: &K) {
+        self.remove_mut(key);
+    }
+}
+
+impl<V: Clone> Table<IpAddr, V> for AddressTable<V> {
+    fn put(&mut self, key: IpAddr, value: V) {
+        self.insert_mut(key, value);
+    }
+
+    fn clear(&mut self, key: &IpAddr) {
+        self.remove_mut(key);
+    }
+}
+
 /// All claims on the keys of one table, the best of each key first.
 #[derive(Debug)]
 pub(super) struct Claims<K, V> {
@@ -51,7 +81,7 @@ impl<K: Copy + Ord + Hash, V: Clone> Claims<K, V> {
         &mut self,
         before: &Wanted<K, V>,
         after: &Wanted<K, V>,
-        table: &mut HashTrieMapSync<K, V>,
+        table: &mut impl Table<K, V>,
         contested: &mut HashSet<ObjectKey>,
     ) {
         for (key, rank, _) in before {
@@ -71,7 +101,7 @@ impl<K: Copy + Ord + Hash, V: Clone> Claims<K, V> {
         key: K,
         rank: &Rank,
         value: Option<V>,
-        table: &mut HashTrieMapSync<K, V>,
+        table: &mut impl Table<K, V>,
         contested: &mut HashSet<ObjectKey>,
     ) {
         // Nearly always there is one claim, so that is what there is room for.
@@ -91,9 +121,9 @@ impl<K: Copy + Ord + Hash, V: Clone> Claims<K, V> {
             contested.extend(claims.iter().map(|(rank, _)| rank.owner.clone()));
         }
         if let Some((_, winner)) = claims.first() {
-            table.insert_mut(key, winner.clone());
+            table.put(key, winner.clone());
         } else {
-            table.remove_mut(&key);
+            table.clear(&key);
             self.by_key.remove(&key);
         }
     }

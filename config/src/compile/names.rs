@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::service::PortRecord;
 use super::store::ObjectKey;
-use crate::model::{EndpointPorts, Location, Protocol};
+use crate::model::{EndpointPorts, Location, Protocol, TrafficPolicy};
 
 /// Unused ones are looked for when there are this many more than twice as many as last time.
 const SLACK: usize = 64;
@@ -17,6 +18,8 @@ pub struct Names {
     strings: Shared<str>,
     locations: Shared<Location>,
     ports: Shared<[(Arc<str>, Protocol, u16)]>,
+    service_ports: Shared<[PortRecord]>,
+    policies: Shared<TrafficPolicy>,
 }
 
 impl Names {
@@ -41,6 +44,16 @@ impl Names {
     /// The one copy of a list of ports.
     pub(super) fn ports(&mut self, ports: Vec<(Arc<str>, Protocol, u16)>) -> EndpointPorts {
         self.ports.get(&ports, |ports| ports.into())
+    }
+
+    /// The one copy of the ports of a Service.
+    pub(super) fn service_ports(&mut self, ports: Vec<PortRecord>) -> Arc<[PortRecord]> {
+        self.service_ports.get(&ports, |ports| ports.into())
+    }
+
+    /// The one copy of a policy.
+    pub(super) fn policy(&mut self, policy: TrafficPolicy) -> Arc<TrafficPolicy> {
+        self.policies.get(&policy, |it| Arc::new(it.clone()))
     }
 }
 

@@ -8,9 +8,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 
+use super::names::Names;
 use super::store::ObjectKey;
 use crate::model::{
-    AppProtocol, HttpPolicy, Problem, ProblemKind, Protocol, Scope, ServiceKind, TrafficPolicy,
+    AppProtocol, EndpointPorts, HttpPolicy, Problem, ProblemKind, Protocol, Scope, ServiceKind,
+    TrafficPolicy,
 };
 
 /// Marks a Service that another proxy looks after: no cluster IP or node port of it is ours.
@@ -28,21 +30,23 @@ const AFFINITY_RANGE: std::ops::RangeInclusive<i32> = 1..=86_400;
 pub struct ServiceRecord {
     pub(super) created: i64,
     pub(super) kind: ServiceKind,
-    pub(super) cluster_ips: Vec<IpAddr>,
-    pub(super) load_balancer_ips: Vec<IpAddr>,
-    pub(super) external_ips: Vec<IpAddr>,
+    pub(super) cluster_ips: Box<[IpAddr]>,
+    pub(super) load_balancer_ips: Box<[IpAddr]>,
+    pub(super) external_ips: Box<[IpAddr]>,
     pub(super) policy: Arc<TrafficPolicy>,
     pub(super) http: Arc<HttpPolicy>,
-    pub(super) ports: Vec<PortRecord>,
+    pub(super) ports: Arc<[PortRecord]>,
+    /// What DNS needs of them.
+    pub(super) listed_ports: EndpointPorts,
     /// `spec.publishNotReadyAddresses`: a terminating endpoint that its slice calls ready is ready.
     pub(super) publish_not_ready: bool,
     /// Connections to its addresses are ours to proxy.
     pub(super) proxied: bool,
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Box<[Problem]>,
 }
 
 /// A port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PortRecord {
     pub(super) name: Arc<str>,
     pub(super) port: u16,
@@ -53,7 +57,7 @@ pub(super) struct PortRecord {
 
 impl ServiceRecord {
     /// Reads a Service.
-    pub fn read(key: &ObjectKey, service: v1::Service) -> Self {
+    pub fn read(key: &ObjectKey, service: v1::Service, names: &mut Names) -> Self {
         let mut reader = Reader {
             key,
             problems: Vec::new(),
@@ -61,7 +65,7 @@ impl ServiceRecord {
         let labels = service.metadata.labels.unwrap_or_default();
         let annotations = service.metadata.annotations.unwrap_or_default();
         let created = super::created(service.metadata.creation_timestamp.as_ref());
-        let spec = service.spec.unwrap_or_default();
+        let mut spec = service.spec.unwrap_or_default();
         let kind = reader.kind(&spec);
         let cluster_ips = match kind {
             ServiceKind::ClusterIp => reader.cluster_ips(&spec),
@@ -80,18 +84,23 @@ impl ServiceRecord {
             Some("NodePort" | "LoadBalancer") => true,
             _ => kind == ServiceKind::ClusterIp && !external_ips.is_empty(),
         };
+        let ports = reader.ports(spec.ports.take().unwrap_or_default(), names);
+        let listed = ports.iter();
+        let listed = listed.map(|port| (Arc::clone(&port.name), port.protocol, port.port));
+        let listed_ports = names.ports(listed.collect());
         Self {
             created,
-            cluster_ips,
-            load_balancer_ips: reader.load_balancer_ips(&balancers),
-            external_ips,
-            policy: Arc::new(reader.policy(&spec, is_exposed)),
+            cluster_ips: cluster_ips.into(),
+            load_balancer_ips: reader.load_balancer_ips(&balancers).into(),
+            external_ips: external_ips.into(),
+            policy: names.policy(reader.policy(&spec, is_exposed)),
             http: reader.http(&annotations),
-            ports: reader.ports(spec.ports.unwrap_or_default()),
+            ports: names.service_ports(ports),
+            listed_ports,
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
             proxied,
             kind,
-            problems: reader.problems,
+            problems: reader.problems.into(),
         }
     }
 }
@@ -259,7 +268,7 @@ impl Reader<'_> {
         ips
     }
 
-    fn ports(&mut self, ports: Vec<v1::ServicePort>) -> Vec<PortRecord> {
+    fn ports(&mut self, ports: Vec<v1::ServicePort>, names: &mut Names) -> Vec<PortRecord> {
         let mut read = Vec::with_capacity(ports.len());
         for (index, port) in ports.into_iter().enumerate() {
             let Some(protocol) = protocol(port.protocol.as_deref()) else {
@@ -286,7 +295,7 @@ impl Reader<'_> {
                 );
             }
             read.push(PortRecord {
-                name: port.name.unwrap_or_default().into(),
+                name: names.get(port.name.as_deref().unwrap_or_default()),
                 port: number,
                 protocol,
                 node_port: port.node_port.and_then(port_number),

@@ -17,7 +17,9 @@ use super::stats::StatsTable;
 use super::store::{Changed, Delta, ObjectKey, Store};
 use crate::Snapshot;
 use crate::defaults::SLICE_MOVE_GRACE;
-use crate::model::{Problem, ProblemKind, Protocol, Service, ServiceKey, ServiceKind, ServicePort};
+use crate::model::{
+    Problem, ProblemKind, Protocol, Service, ServiceEndpoint, ServiceKey, ServiceKind, ServicePort,
+};
 
 /// A dialled address: key of [`Snapshot::vips`].
 type Vip = (IpAddr, Protocol, u16);
@@ -31,6 +33,8 @@ pub(super) struct Services {
     /// Of the Node that this process runs on, see [`Snapshot::node_is_leaving`].
     pub(super) node_is_leaving: bool,
     here: Option<Here>,
+    /// Connections are proxied, so it has to be known where they go.
+    pub(super) has_traffic: bool,
     /// Sorted by name.
     slices_of: HashMap<ObjectKey, Vec<ObjectKey>>,
     holds: HashMap<ObjectKey, Holds>,
@@ -76,6 +80,7 @@ impl Services {
                 node: node.name,
                 zone: None,
             }),
+            has_traffic: true,
             slices_of: HashMap::new(),
             holds: HashMap::new(),
             compiled: HashMap::new(),
@@ -107,7 +112,7 @@ impl Services {
             }
             problems.set(
                 Unit::Object("Service", key.clone()),
-                new.map(|record| record.problems.clone())
+                new.map(|record| record.problems.to_vec())
                     .unwrap_or_default(),
             );
             self.dirty.insert(key);
@@ -210,12 +215,14 @@ impl Services {
         work: &mut ServicesWork,
     ) {
         work.services += 1;
-        let mut previous = self.compiled.remove(key).unwrap_or_default();
         let service_key = ServiceKey::from(key);
-        let endpoints_before = match snapshot.services.get(&service_key) {
-            Some(service) => Arc::clone(&service.endpoints),
-            None => Arc::new([]),
-        };
+        let before = snapshot.services.get(&service_key).map(Arc::clone);
+        if !self.has_traffic {
+            let service = self.assemble_names(key, now, work);
+            return self.replace_names(&service_key, before, service, snapshot);
+        }
+        let mut previous = self.compiled.remove(key).unwrap_or_default();
+        let endpoints_before = before.map_or_else(Arc::default, |it| Arc::clone(&it.endpoints));
         let assembled = self.assemble(key, now, &previous.stats, work);
         let mut endpoints = Arc::default();
         let mut next = Compiled::default();
@@ -249,6 +256,54 @@ impl Services {
         }
     }
 
+    /// Replaces a Service of which only names are served. Cluster IPs are the API server's to give
+    /// out: at any time at most one Service has one, but a batch may have its old and its new owner
+    /// in any order.
+    fn replace_names(
+        &mut self,
+        key: &ServiceKey,
+        before: Option<Arc<Service>>,
+        service: Option<Service>,
+        snapshot: &mut Snapshot,
+    ) {
+        let none: Arc<[ServiceEndpoint]> = Arc::default();
+        let old = before.as_ref().map_or(&none, |old| &old.endpoints);
+        let new = service.as_ref().map_or(&none, |new| &new.endpoints);
+        snapshot.endpoint_ips.exchange(key, old, new);
+        let table = &mut snapshot.cluster_ips;
+        for ip in before.iter().flat_map(|old| &old.cluster_ips) {
+            if table.get(ip) == Some(key) {
+                table.remove_mut(ip);
+            }
+        }
+        let Some(service) = service else {
+            snapshot.services.remove_mut(key);
+            return;
+        };
+        for ip in &service.cluster_ips {
+            table.insert_mut(*ip, key.clone());
+        }
+        let services = &mut snapshot.services;
+        services.insert_mut(key.clone(), Arc::new(service));
+    }
+
+    /// Puts a Service of which only names are served together; `None` if it does not exist.
+    fn assemble_names(
+        &mut self,
+        key: &ObjectKey,
+        now: Instant,
+        work: &mut ServicesWork,
+    ) -> Option<Service> {
+        let mut holds = self.holds.remove(key).unwrap_or_default();
+        let record = self.records.get(key)?;
+        let merged = self.merge(key, record, &mut holds, now, work);
+        let service = service(key, record, Vec::new(), merged.for_dns());
+        if holds.next_deadline().is_some() {
+            self.holds.insert(key.clone(), holds);
+        }
+        Some(service)
+    }
+
     /// Puts a Service together; `None` if it does not exist.
     fn assemble(
         &mut self,
@@ -257,23 +312,9 @@ impl Services {
         stats: &StatsTable,
         work: &mut ServicesWork,
     ) -> Option<(Service, Compiled)> {
-        let record = self.records.get(key)?;
-        let slices: Vec<&SliceRecord> = match record.kind {
-            ServiceKind::ExternalName(_) => Vec::new(),
-            ServiceKind::ClusterIp | ServiceKind::Headless => self
-                .slices_of
-                .get(key)
-                .into_iter()
-                .flatten()
-                .filter_map(|slice| self.slices.get(slice))
-                .collect(),
-        };
         let mut holds = self.holds.remove(key).unwrap_or_default();
-        holds.settle(&slices, now);
-        let here = self.here.as_ref();
-        let merged = Merged::new(&slices, &holds, record.publish_not_ready, here);
-        work.slices += slices.len();
-        work.endpoints += merged.len();
+        let record = self.records.get(key)?;
+        let merged = self.merge(key, record, &mut holds, now, work);
         let service_key = ServiceKey::from(key);
         let mut next_stats = StatsTable::default();
         let ports: Vec<CompiledPort> = record
@@ -285,16 +326,8 @@ impl Services {
                 })
             })
             .collect();
-        let service = Service {
-            key: service_key,
-            kind: record.kind.clone(),
-            cluster_ips: record.cluster_ips.clone(),
-            load_balancer_ips: record.load_balancer_ips.clone(),
-            external_ips: record.external_ips.clone(),
-            policy: Arc::clone(&record.policy),
-            ports: ports.iter().map(|port| Arc::clone(&port.any)).collect(),
-            endpoints: merged.for_dns(),
-        };
+        let proxied = ports.iter().map(|port| Arc::clone(&port.any)).collect();
+        let service = service(key, record, proxied, merged.for_dns());
         let mut compiled = Compiled::of(key, record, &ports);
         compiled.stats = next_stats;
         compiled.has_zone_hints = merged.has_zone_hints();
@@ -302,6 +335,32 @@ impl Services {
             self.holds.insert(key.clone(), holds);
         }
         Some((service, compiled))
+    }
+
+    /// The endpoints of a Service, out of all its slices and what is held of them.
+    fn merge<'a>(
+        &'a self,
+        key: &ObjectKey,
+        record: &ServiceRecord,
+        holds: &'a mut Holds,
+        now: Instant,
+        work: &mut ServicesWork,
+    ) -> Merged<'a> {
+        let slices: Vec<&SliceRecord> = match record.kind {
+            ServiceKind::ExternalName(_) => Vec::new(),
+            ServiceKind::ClusterIp | ServiceKind::Headless => self
+                .slices_of
+                .get(key)
+                .into_iter()
+                .flatten()
+                .filter_map(|slice| self.slices.get(slice))
+                .collect(),
+        };
+        holds.settle(&slices, now);
+        let merged = Merged::new(&slices, holds, record.publish_not_ready, self.here.as_ref());
+        work.slices += slices.len();
+        work.endpoints += merged.len();
+        merged
     }
 
     /// Addresses that a Service claims and another one has.
@@ -367,6 +426,25 @@ impl Compiled {
             node_ports: wanted(node_ports),
             ..Self::default()
         }
+    }
+}
+
+fn service(
+    key: &ObjectKey,
+    record: &ServiceRecord,
+    ports: Vec<Arc<ServicePort>>,
+    endpoints: Arc<[ServiceEndpoint]>,
+) -> Service {
+    Service {
+        key: ServiceKey::from(key),
+        kind: record.kind.clone(),
+        cluster_ips: record.cluster_ips.to_vec(),
+        load_balancer_ips: record.load_balancer_ips.to_vec(),
+        external_ips: record.external_ips.to_vec(),
+        policy: Arc::clone(&record.policy),
+        ports,
+        listed_ports: Arc::clone(&record.listed_ports),
+        endpoints,
     }
 }
 

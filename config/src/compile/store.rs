@@ -126,6 +126,10 @@ impl<R: PartialEq> Store<R> {
         self.records.get(key).map(AsRef::as_ref)
     }
 
+    pub(super) fn get_mut(&mut self, key: &ObjectKey) -> Option<&mut R> {
+        self.records.get_mut(key).map(AsMut::as_mut)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &R)> {
         self.records.iter().map(|(key, record)| (key, &**record))
     }

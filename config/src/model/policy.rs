@@ -16,7 +16,7 @@ pub enum Scope {
 }
 
 /// The fields of a Service that say how its traffic is treated.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TrafficPolicy {
     /// `internalTrafficPolicy`: for connections to a cluster IP.
     pub internal: Scope,

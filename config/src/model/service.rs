@@ -1,7 +1,9 @@
 //! Services and their ports.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,6 +16,44 @@ pub struct ServiceKey {
     pub namespace: Arc<str>,
     /// Name.
     pub name: Arc<str>,
+}
+
+/// Namespace and name, whoever owns them: what a Service is looked up by.
+pub trait ServiceName {
+    /// Namespace and name.
+    fn parts(&self) -> (&str, &str);
+}
+
+impl ServiceName for ServiceKey {
+    fn parts(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+}
+
+impl ServiceName for (&str, &str) {
+    fn parts(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl PartialEq for dyn ServiceName + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn ServiceName + '_ {}
+
+impl Hash for dyn ServiceName + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
+}
+
+impl<'a> Borrow<dyn ServiceName + 'a> for ServiceKey {
+    fn borrow(&self) -> &(dyn ServiceName + 'a) {
+        self
+    }
 }
 
 impl fmt::Display for ServiceKey {
@@ -49,8 +89,11 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// How its traffic is treated; its ports share this.
     pub policy: Arc<TrafficPolicy>,
-    /// Its ports, in the order of `spec.ports`.
+    /// Its ports, in the order of `spec.ports`; none where only names are served.
     pub ports: Vec<Arc<ServicePort>>,
+    /// Name, protocol and number of its ports in the same order: what DNS needs. Services with the
+    /// same ports share this.
+    pub listed_ports: EndpointPorts,
     /// Every endpoint address of every slice, ready or not, without duplicates, sorted by address:
     /// what DNS needs.
     pub endpoints: Arc<[ServiceEndpoint]>,

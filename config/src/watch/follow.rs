@@ -135,6 +135,9 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         params
             .field_selector
             .clone_from(&self.source.field_selector);
+        params
+            .label_selector
+            .clone_from(&self.source.label_selector);
         let mut count = 0;
         self.send(Delta::ListBegin).await?;
         loop {
@@ -240,10 +243,10 @@ impl<Read, Wrap> Follower<Read, Wrap> {
     ) -> Result<http::Request<Vec<u8>>, FollowError> {
         let params = WatchParams {
             field_selector: self.source.field_selector.clone(),
+            label_selector: self.source.label_selector.clone(),
             timeout: Some(rand::random_range(WATCH_SECONDS)),
             bookmarks: true,
             send_initial_events: from.is_none(),
-            ..WatchParams::default()
         };
         let version = from.map_or("", |position| &position.version);
         let request = Request::new(&self.source.path).watch(&params, version);
@@ -359,10 +362,10 @@ impl<Read, Wrap> Follower<Read, Wrap> {
     /// that was reached. If that is another number, events were lost (servers have had such bugs),
     /// and everything has to be listed again. It costs the server a list of one object.
     ///
-    /// The answer says nothing when it is refused, is for another version, or was selected by field,
-    /// of which servers do not count the rest.
+    /// The answer says nothing when it is refused, is for another version, or was selected, when
+    /// servers do not count the rest.
     async fn count(&self, position: &mut Position) -> Result<(), FollowError> {
-        if self.source.field_selector.is_some() || position.counted.elapsed() < COUNT_PERIOD {
+        if self.source.is_selective() || position.counted.elapsed() < COUNT_PERIOD {
             return Ok(());
         }
         position.counted = Instant::now();

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::server::{
-    CLASSES, Fault, INGRESSES, NAMESPACES, SECRETS, SERVICES, SLICES, Seen, Server,
+    CLASSES, Fault, INGRESSES, NAMESPACES, PODS, SECRETS, SERVICES, SLICES, Seen, Server,
 };
 use super::{IngressWatch, WatchOptions, run};
 use crate::compile::{Change, Delta, Names, ObjectKey};
@@ -163,10 +163,10 @@ async fn proxy_s25_nothing_before_everything_is_listed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_mode_asks_only_for_the_kinds_that_it_uses() {
-    let all = [SERVICES, SLICES, NAMESPACES, INGRESSES, CLASSES];
-    let dns = WatchOptions {
-        namespaces: true,
-        ..WatchOptions::services_only()
+    let all = [SERVICES, SLICES, NAMESPACES, INGRESSES, CLASSES, PODS];
+    let verified = WatchOptions {
+        pods: true,
+        ..WatchOptions::names_only()
     };
     let gateway = WatchOptions {
         ingress: Some(IngressWatch::default()),
@@ -174,9 +174,14 @@ async fn a_mode_asks_only_for_the_kinds_that_it_uses() {
     };
     for (mode, options, used) in [
         ("node", WatchOptions::services_only(), &all[..2]),
-        ("dns", dns, &[SERVICES, SLICES, NAMESPACES]),
+        ("dns", WatchOptions::names_only(), &all[..3]),
+        (
+            "dns with pods",
+            verified,
+            &[SERVICES, SLICES, NAMESPACES, PODS],
+        ),
         ("gateway", gateway, &[SERVICES, SLICES, INGRESSES, CLASSES]),
-        ("up", WatchOptions::default(), &all),
+        ("up", WatchOptions::default(), &all[..5]),
     ] {
         let server = Server::default();
         let mut running = Running::with(&server, options);

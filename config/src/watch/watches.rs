@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Client;
@@ -17,10 +17,13 @@ use super::custom::Custom;
 use super::follow::Follower;
 use super::source::Source;
 use crate::compile::{
-    Change, ClassRecord, Compiler, Delta, IngressRecord, Names, NodeRecord, ObjectKey,
+    Change, ClassRecord, Compiler, Delta, IngressRecord, Names, NodeRecord, ObjectKey, PodRecord,
     SecretRecord, ServiceRecord, SliceRecord,
 };
 use crate::staleness::Staleness;
+
+/// Pods that have not ended.
+const PODS_THAT_RUN: &str = "status.phase!=Succeeded,status.phase!=Failed,status.phase!=Unknown";
 
 fn set_staleness(kind: &'static str, age: Duration) {
     metrics::gauge!("sealane_config_staleness_seconds", "kind" => kind).set(age.as_secs_f64());
@@ -63,12 +66,13 @@ impl Watches {
         };
         let source = Source::all::<Service>;
         watches.follow(
-            source("Service"),
-            |key, service, _| Some(ServiceRecord::read(key, service)),
+            source("Service").labelled(&options.labels),
+            |key, service, names| Some(ServiceRecord::read(key, service, names)),
             Change::Services,
         );
         let source = Source::all::<EndpointSlice>;
-        watches.follow(source("EndpointSlice"), SliceRecord::read, Change::Slices);
+        let source = source("EndpointSlice").labelled(&options.labels);
+        watches.follow(source, SliceRecord::read, Change::Slices);
         if let Some(node) = &options.node {
             let source = Source::one::<Node>("Node", &ObjectKey::new("", node));
             watches.follow(
@@ -80,9 +84,17 @@ impl Watches {
         if options.namespaces {
             let source = Source::all::<Namespace>;
             watches.follow(
-                source("Namespace"),
+                source("Namespace").labelled(&options.namespace_labels),
                 |_, _: Namespace, _| Some(()),
                 Change::Namespaces,
+            );
+        }
+        if options.pods {
+            let source = Source::all::<Pod>("Pod");
+            watches.follow(
+                source.labelled(&options.labels).with_fields(PODS_THAT_RUN),
+                |_, pod, _| PodRecord::read(pod),
+                Change::Pods,
             );
         }
         if options.ingress.is_some() {

@@ -5,5 +5,6 @@ mod aliases;
 mod compiled;
 mod endpoints;
 mod names;
+mod options;
 mod reverse;
 mod services;

@@ -1,7 +1,11 @@
 //! The server over loopback sockets.
 
 mod answers;
+mod blocks;
 mod connections;
+mod forwarding;
+mod plugins;
+mod search;
 mod vectors;
 
 use std::future::Future;
@@ -16,6 +20,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::*;
+use crate::config::ForwardSettings;
 use crate::settings::DnsSettings;
 use crate::testing::upstream::Upstream;
 use crate::udp::bind_udp;

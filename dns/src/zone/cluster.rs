@@ -22,9 +22,7 @@ use std::sync::Arc;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use sealane_config::model::{
-    Protocol, Service, ServiceEndpoint, ServiceKey, ServiceKind, ServicePort,
-};
+use sealane_config::model::{Protocol, Service, ServiceEndpoint, ServiceKind};
 
 use super::{Found, Lookup, endpoint, nameserver};
 use crate::answer::Answer;
@@ -63,7 +61,9 @@ pub(super) fn find(lookup: &Lookup<'_>) -> Found {
         ["ns", "dns"] => name_server(lookup, &zone),
         [namespace, "svc"] if has_namespace(lookup, namespace) => bare(lookup, &zone),
         [namespace, "pod"] if has_pods(lookup, namespace) => bare(lookup, &zone),
-        [.., label, namespace, "pod"] if has_pods(lookup, namespace) => pod(lookup, &zone, label),
+        [.., label, namespace, "pod"] if has_pods(lookup, namespace) => {
+            pod(lookup, &zone, namespace, label)
+        }
         [ref below @ .., name, namespace, "svc"] => {
             let Some(service) = service(lookup, namespace, name) else {
                 return absent(lookup, &zone);
@@ -89,15 +89,10 @@ fn has_pods(lookup: &Lookup<'_>, namespace: &str) -> bool {
 }
 
 fn service<'a>(lookup: &Lookup<'a>, namespace: &str, name: &str) -> Option<&'a Service> {
-    if !lookup.settings.exposes(namespace) {
+    if !has_namespace(lookup, namespace) {
         return None;
     }
-    let (namespace, ()) = lookup.snapshot.namespaces.get_key_value(namespace)?;
-    let key = ServiceKey {
-        namespace: Arc::clone(namespace),
-        name: name.into(),
-    };
-    lookup.snapshot.services.get(&key).map(|service| &**service)
+    lookup.snapshot.service(namespace, name).map(AsRef::as_ref)
 }
 
 /// A name that does not exist.
@@ -161,12 +156,19 @@ fn version(lookup: &Lookup<'_>, zone: &Name) -> Found {
 fn name_server(lookup: &Lookup<'_>, zone: &Name) -> Found {
     let servers = nameserver::servers(lookup, zone);
     let addrs = servers.into_iter().flat_map(|(_, addrs)| addrs);
-    addresses(lookup, zone, addrs.collect())
+    addresses(lookup, zone, addrs)
 }
 
-fn pod(lookup: &Lookup<'_>, zone: &Name, label: &str) -> Found {
-    match endpoint::parse_dashed(label) {
-        Some(addr) => addresses(lookup, zone, vec![addr.to_canonical()]),
+fn pod(lookup: &Lookup<'_>, zone: &Name, namespace: &str, label: &str) -> Found {
+    let addr = endpoint::parse_dashed(label).map(|addr| addr.to_canonical());
+    let is_there = |addr: &IpAddr| {
+        lookup.settings.pods != PodsMode::Verified || {
+            let pods = lookup.snapshot.pods.get(addr);
+            pods.is_some_and(|pods| pods.iter().any(|pod| &*pod.namespace == namespace))
+        }
+    };
+    match addr.filter(is_there) {
+        Some(addr) => addresses(lookup, zone, std::iter::once(addr)),
         None => absent(lookup, zone),
     }
 }
@@ -188,24 +190,18 @@ impl<'a> Host<'a> {
         }
     }
 
-    fn ports(&self, filter: PortFilter<'_>) -> Vec<u16> {
-        let fits =
-            |name: &str, protocol: Protocol| filter.is_none_or(|wanted| (name, protocol) == wanted);
+    /// The numbers of the ports that are asked for.
+    fn ports(&self, filter: PortFilter<'a>) -> impl Iterator<Item = u16> + 'a {
+        let fits = move |(name, protocol, _): &&(Arc<str>, Protocol, u16)| {
+            filter.is_none_or(|wanted| (&**name, *protocol) == wanted)
+        };
+        self.listed_ports().iter().filter(fits).map(|port| port.2)
+    }
+
+    fn listed_ports(&self) -> &'a [(Arc<str>, Protocol, u16)] {
         match self {
-            Self::Service(service) => {
-                let fits = |port: &&Arc<ServicePort>| fits(&port.name, port.protocol);
-                service
-                    .ports
-                    .iter()
-                    .filter(fits)
-                    .map(|port| port.port)
-                    .collect()
-            }
-            Self::Endpoint(endpoint) => {
-                let ports = endpoint.ports.iter();
-                let ports = ports.filter(|(name, protocol, _)| fits(name, *protocol));
-                ports.map(|(_, _, port)| *port).collect()
-            }
+            Self::Service(service) => &service.listed_ports,
+            Self::Endpoint(endpoint) => &endpoint.ports,
         }
     }
 
@@ -246,8 +242,11 @@ fn of_service(lookup: &Lookup<'_>, zone: &Name, service: &Service) -> Option<Fou
     if let ServiceKind::ExternalName(target) = &service.kind {
         return external(lookup, zone, target);
     }
-    let hosts = hosts(lookup, service);
-    (!hosts.is_empty()).then(|| answer(lookup, zone, service, &hosts, None))
+    let hosts = match (&service.kind, lookup.settings.ignore_empty_service) {
+        (ServiceKind::ClusterIp, false) => &[Host::Service(service)][..],
+        _ => &hosts(lookup, service),
+    };
+    (!hosts.is_empty()).then(|| answer(lookup, zone, service, hosts, None))
 }
 
 /// An alias. An address is none, and a name that cannot be one does not exist either.
@@ -279,15 +278,9 @@ fn of_endpoint(lookup: &Lookup<'_>, zone: &Name, service: &Service, label: &str)
     }
     let protocol = protocol(label.strip_prefix('_')?)?;
     let mut below = hosts(lookup, service).into_iter();
-    let has_named_port = below.any(|host| match host {
-        Host::Service(service) => {
-            let mut ports = service.ports.iter();
-            ports.any(|port| port.protocol == protocol && !port.name.is_empty())
-        }
-        Host::Endpoint(endpoint) => {
-            let mut ports = endpoint.ports.iter();
-            ports.any(|(name, with, _)| *with == protocol && !name.is_empty())
-        }
+    let has_named_port = below.any(|host| {
+        let mut ports = host.listed_ports().iter();
+        ports.any(|(name, with, _)| *with == protocol && !name.is_empty())
     });
     has_named_port.then(|| empty_non_terminal(lookup, zone))
 }
@@ -303,7 +296,7 @@ fn of_port(
     let port = Some(bare(port)).filter(|name| !name.is_empty())?;
     let filter = Some((port, protocol(bare(protocol_label))?));
     let mut hosts = hosts(lookup, service);
-    hosts.retain(|host| !host.ports(filter).is_empty());
+    hosts.retain(|host| host.ports(filter).next().is_some());
     (!hosts.is_empty()).then(|| answer(lookup, zone, service, &hosts, filter))
 }
 
@@ -327,7 +320,7 @@ fn answer(
     match lookup.record_type {
         RecordType::A | RecordType::AAAA => {
             let addrs = hosts.iter().flat_map(|host| host.addrs()).copied();
-            addresses(lookup, zone, addrs.collect())
+            addresses(lookup, zone, addrs)
         }
         RecordType::SRV => locations(lookup, zone, service, hosts, filter),
         _ => lookup.no_data(zone),
@@ -335,12 +328,15 @@ fn answer(
 }
 
 /// A or AAAA records, each address once.
-fn addresses(lookup: &Lookup<'_>, zone: &Name, mut addrs: Vec<IpAddr>) -> Found {
-    addrs.retain(|addr| lookup.wants(*addr));
-    addrs.sort_unstable();
-    addrs.dedup();
-    let owner = |addr| Record::address(lookup.name.clone(), lookup.settings.ttl, addr);
-    lookup.records(zone, addrs.into_iter().map(owner).collect())
+fn addresses(lookup: &Lookup<'_>, zone: &Name, addrs: impl Iterator<Item = IpAddr>) -> Found {
+    let wanted = addrs.filter(|addr| lookup.wants(*addr));
+    let record = |addr| Record::address(lookup.name.clone(), lookup.settings.ttl, addr);
+    let mut records: Vec<Record> = wanted.map(record).collect();
+    if records.len() > 1 {
+        records.sort_unstable_by_key(Record::ip);
+        records.dedup_by_key(|record| record.ip());
+    }
+    lookup.records(zone, records)
 }
 
 /// SRV records, one for each host and port, with the hosts' addresses. The weight is an equal
@@ -357,12 +353,11 @@ fn locations(
     let mut glue: Vec<(Option<Cow<'_, str>>, IpAddr)> = Vec::with_capacity(hosts.len());
     for host in hosts {
         let label = host.label(pod_names);
-        let ports = host.ports(filter);
-        if ports.is_empty() {
-            continue;
+        let before = targets.len();
+        targets.extend(host.ports(filter).map(|port| (label.clone(), port)));
+        if targets.len() > before {
+            glue.extend(host.addrs().iter().map(|addr| (label.clone(), *addr)));
         }
-        glue.extend(host.addrs().iter().map(|addr| (label.clone(), *addr)));
-        targets.extend(ports.into_iter().map(|port| (label.clone(), port)));
     }
     for_each_once(&mut targets);
     for_each_once(&mut glue);

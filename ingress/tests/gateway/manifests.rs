@@ -47,7 +47,8 @@ impl Manifests {
             "metadata": {"namespace": "default", "name": name},
             "spec": {"clusterIP": "10.96.0.7", "ports": [{"port": 80}]},
         });
-        let service = ServiceRecord::read(&key, serde_json::from_value(service).unwrap());
+        let service = serde_json::from_value(service).unwrap();
+        let service = ServiceRecord::read(&key, service, &mut self.names);
         let set = Delta::Set(key.clone(), Ok(Some(service)));
         self.compiler.apply(Change::Services(set), Instant::now());
         let slice = json!({

@@ -118,7 +118,7 @@ fn desired(snapshot: &Snapshot, options: &InterceptOptions, mut visit: impl FnMu
             restrict((ip, protocol, number), port, &node_ips, &mut visit);
         }
     }
-    for (&ip, _) in &snapshot.cluster_ips {
+    for (ip, _) in snapshot.cluster_ips.iter() {
         let within = options.service_cidrs.iter().any(|cidr| cidr.contains(&ip));
         if within && !is_own(ip) {
             visit(Element::Address(ip), Set::ServiceAddresses(Family::of(ip)));

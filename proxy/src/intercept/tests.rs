@@ -70,6 +70,7 @@ fn service(port: &Arc<ServicePort>, cluster_ips: Vec<IpAddr>) -> Service {
         external_ips: Vec::new(),
         policy: Arc::clone(&port.policy),
         ports: vec![Arc::clone(port)],
+        listed_ports: Arc::default(),
         endpoints: Arc::default(),
     }
 }

@@ -196,6 +196,7 @@ fn service_that_speaks(
         ..service_port(80, app_protocol, endpoints)
     });
     let service = Service {
+        listed_ports: Arc::default(),
         key: ServiceKey::clone(&port.service),
         kind: ServiceKind::ClusterIp,
         cluster_ips: vec![VIP],

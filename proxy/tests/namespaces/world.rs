@@ -502,6 +502,7 @@ pub(crate) fn snapshot_of(ports: impl IntoIterator<Item = (IpAddr, ServicePort)>
             snapshot.node_ports.insert_mut((key.0, number), port);
         }
         let service = Service {
+            listed_ports: Arc::default(),
             key: port.service.clone(),
             kind: ServiceKind::ClusterIp,
             cluster_ips: vec![ip],

@@ -109,6 +109,20 @@ pub(crate) fn dns(
     })
 }
 
+/// The server answers this question as it should.
+pub(crate) fn is_answered(addr: SocketAddr, question: &Question) -> bool {
+    let asked = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(addr)?;
+        socket.set_read_timeout(Some(LOST))?;
+        socket.send(&question.message)?;
+        let mut reply = [0; REPLY];
+        let length = socket.recv(&mut reply)?;
+        std::io::Result::Ok(question.is_answered_by(&reply[..length]))
+    };
+    asked().unwrap_or(false)
+}
+
 /// Waits until a reply is there.
 fn wait(clients: &[Client]) -> anyhow::Result<()> {
     let polled = |client| PollFd::new(Client::fd(client), PollFlags::POLLIN);

@@ -1,12 +1,13 @@
 //! CoreDNS, and a Corefile that both it and Sealane can read: kubeadm's without what needs a cluster.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
-use super::{Running, cpus};
-use crate::case::Variant;
-use crate::names;
+use super::{Running, cpus, sealane};
+use crate::case::{Case, Variant};
 use crate::process::Program;
 use crate::stage::{Stage, write};
+use crate::{names, services};
 
 /// A Corefile that forwards to the resolver of this process, with a cache.
 ///
@@ -23,16 +24,38 @@ pub(super) fn forwarding(stage: &Stage, addr: SocketAddr) -> anyhow::Result<Stri
     ))
 }
 
-pub(super) fn start(stage: &Stage, variant: &Variant) -> anyhow::Result<Running> {
+/// A Corefile that answers for a cluster's Services, on every address.
+fn cluster(stage: &Stage, addr: SocketAddr, kubeconfig: &Path) -> String {
+    let (port, kubeconfig) = (addr.port(), kubeconfig.display());
+    let metrics = stage.listen();
+    format!(
+        ".:{port} {{\n    errors\n    prometheus {metrics}\n    \
+         kubernetes cluster.local in-addr.arpa ip6.arpa {{\n        kubeconfig {kubeconfig}\n        \
+         ttl 30\n    }}\n    reload\n    loadbalance\n}}\n"
+    )
+}
+
+pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Result<Running> {
     let addr = stage.listen();
     let dir = stage.dir("coredns")?;
-    write(&dir, "Corefile", &forwarding(stage, addr)?)?;
+    let mut helper = None;
+    let corefile = if case == Case::Dns {
+        let (api, kubeconfig) = sealane::api_with_services(stage, variant)?;
+        helper = Some(api);
+        cluster(stage, addr, &kubeconfig)
+    } else {
+        forwarding(stage, addr)?
+    };
+    write(&dir, "Corefile", &corefile)?;
     let arguments = ["-conf", "Corefile"];
     let mut program = Program::start(&cpus(variant), &dir, &stage.coredns, arguments)?;
     program.listens(addr)?;
+    if case == Case::Dns {
+        services::wait_until_served(&mut program, addr, variant.hosts)?;
+    }
     Ok(Running {
         addr,
         program,
-        _helper: None,
+        _helper: helper,
     })
 }

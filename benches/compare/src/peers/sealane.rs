@@ -1,16 +1,17 @@
 //! Sealane with all that it has on by default. For HTTP it is `sealane gateway`, whose API server is
-//! a `sealane up` beside it; for TCP it is `sealane up` itself, reached by a node port; for forwarded names
-//! it is `sealane dns`. Endpoints
-//! are hand-written EndpointSlices of a Service without a selector.
+//! a `sealane up` beside it; for TCP it is `sealane up` itself, reached by a node port; for names it is
+//! `sealane dns`, for those of Services with such an API server too. Endpoints are hand-written
+//! EndpointSlices of a Service without a selector.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Running, coredns, cpus, endpoints, hosts};
 use crate::case::{Case, Variant};
 use crate::load;
 use crate::process::Program;
+use crate::services;
 use crate::stage::{LOAD_CPU, Stage, write};
 
 /// Endpoints that one EndpointSlice may have.
@@ -26,6 +27,9 @@ const FILE: usize = 1000;
 const NODE_PORT: u16 = 30_900;
 
 pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Result<Running> {
+    if case == Case::Dns {
+        return dns(stage, variant);
+    }
     if case == Case::DnsForward {
         return forwarder(stage, variant);
     }
@@ -73,6 +77,48 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
     for host in (0..variant.hosts).rev().step_by(FILE) {
         program.until(|| load::answers(addr, host))?;
     }
+    Ok(Running {
+        addr,
+        program,
+        _helper: Some(api),
+    })
+}
+
+/// An API server with a case's Services, and the configuration to reach it.
+///
+/// # Errors
+/// It does not start.
+pub(super) fn api_with_services(
+    stage: &Stage,
+    variant: &Variant,
+) -> anyhow::Result<(Program, PathBuf)> {
+    let dir = stage.dir("api")?;
+    let manifests = dir.join("manifests");
+    std::fs::create_dir(&manifests)?;
+    for (index, text) in services::manifests(variant.hosts).enumerate() {
+        write(&manifests, &format!("names-{index}.yaml"), &text)?;
+    }
+    let mut api = up(stage, &dir, &LOAD_CPU.to_string(), 1)?;
+    let kubeconfig = dir.join("data/kubeconfig");
+    api.until(|| kubeconfig.exists())?;
+    Ok((api, kubeconfig))
+}
+
+/// `sealane dns`.
+fn dns(stage: &Stage, variant: &Variant) -> anyhow::Result<Running> {
+    let (api, kubeconfig) = api_with_services(stage, variant)?;
+    let dir = stage.dir("sealane")?;
+    let addr = stage.listen();
+    let mut arguments = vec!["dns".to_owned()];
+    let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+    option("kubeconfig", kubeconfig.display().to_string());
+    // As a peer, on every address.
+    option("dns", format!("0.0.0.0:{}", addr.port()));
+    option("admin", stage.listen().to_string());
+    option("workers", variant.workers.to_string());
+    let path = std::path::absolute(&stage.sealane)?;
+    let mut program = Program::start(&cpus(variant), &dir, &path, arguments)?;
+    services::wait_until_served(&mut program, addr, variant.hosts)?;
     Ok(Running {
         addr,
         program,

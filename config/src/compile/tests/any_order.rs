@@ -301,8 +301,8 @@ impl Said {
 fn apply(world: &mut World, kind: Kind, said: Said) {
     let change = match kind {
         Kind::Service => {
-            let read = |key: &ObjectKey, object: core::Service, _: &mut Names| {
-                Some(ServiceRecord::read(key, object))
+            let read = |key: &ObjectKey, object: core::Service, names: &mut Names| {
+                Some(ServiceRecord::read(key, object, names))
             };
             Change::Services(said.read(read))
         }
@@ -364,7 +364,7 @@ fn canonical(snapshot: &Snapshot) -> Vec<String> {
     for (node_port, port) in &snapshot.node_ports {
         lines.push(format!("node port {node_port:?}: {port:?}"));
     }
-    for (ip, key) in &snapshot.cluster_ips {
+    for (ip, key) in snapshot.cluster_ips.iter() {
         lines.push(format!("cluster IP {ip}: {key}"));
     }
     for (ip, keys) in snapshot.endpoint_ips.iter() {

@@ -209,7 +209,8 @@ fn proxy_s11_s10_addresses_and_who_has_none() {
     assert!(
         snapshot
             .cluster_ips
-            .contains_key(&"10.96.0.1".parse().unwrap()),
+            .get(&"10.96.0.1".parse().unwrap())
+            .is_some(),
         "DNS has it still"
     );
     object["metadata"]["labels"] = json!({});

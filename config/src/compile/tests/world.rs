@@ -88,7 +88,8 @@ impl World {
 
     pub(super) fn service_object(&mut self, object: Value) {
         let key = key_of(&object);
-        let record = ServiceRecord::read(&key, typed::<core::Service>(object));
+        let record =
+            ServiceRecord::read(&key, typed::<core::Service>(object), &mut Names::default());
         self.apply(Change::Services(Delta::Set(key, Ok(Some(record)))));
     }
 

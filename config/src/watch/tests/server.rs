@@ -26,6 +26,7 @@ type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 pub(super) const SERVICES: &str = "/api/v1/services";
 pub(super) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 pub(super) const NAMESPACES: &str = "/api/v1/namespaces";
+pub(super) const PODS: &str = "/api/v1/pods";
 pub(super) const INGRESSES: &str = "/apis/networking.k8s.io/v1/ingresses";
 pub(super) const CLASSES: &str = "/apis/networking.k8s.io/v1/ingressclasses";
 pub(super) const SECRETS: &str = "/api/v1/namespaces/shop/secrets";
@@ -432,9 +433,11 @@ fn stream_body(
     Response::new(BodyExt::boxed_unsync(StreamBody::new(body)))
 }
 
+/// The name that a request is for, if it is for one.
 fn selected(seen: &Seen) -> Option<String> {
     let selector = seen.query.get("fieldSelector")?;
-    Some(selector.strip_prefix("metadata.name=").unwrap().to_owned())
+    let name = selector.strip_prefix("metadata.name=")?;
+    Some(name.to_owned())
 }
 
 fn id(path: &str, object: &Value) -> (String, String, String) {

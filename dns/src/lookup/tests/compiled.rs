@@ -44,7 +44,7 @@ impl World {
         let metadata = json!({"name": name, "namespace": "shop"});
         let object = json!({"metadata": metadata, "spec": spec});
         let service: Service = serde_json::from_value(object).unwrap();
-        let record = ServiceRecord::read(&key, service);
+        let record = ServiceRecord::read(&key, service, &mut Names::default());
         self.apply(Change::Services(Delta::Set(key, Ok(Some(record)))));
     }
 

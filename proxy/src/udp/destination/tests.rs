@@ -52,6 +52,7 @@ fn snapshot(policy: TrafficPolicy, ready: &[&str], all: Vec<ServiceEndpoint>) ->
         external_ips: vec![addr("192.0.2.1:0").ip()],
         policy,
         ports: vec![Arc::clone(&port)],
+        listed_ports: Arc::default(),
         endpoints: all.into(),
     };
     let mut snapshot = Snapshot::default();
