@@ -95,9 +95,13 @@ fn query(name: &str) -> Vec<u8> {
 /// The reply's code over UDP, or why there is none.
 fn rcode(port: u16, name: &str) -> Result<u8, String> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
     socket.connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-    socket.send(&query(name)).map_err(|error| error.to_string())?;
+    socket
+        .send(&query(name))
+        .map_err(|error| error.to_string())?;
     let mut reply = [0; 512];
     let length = socket.recv(&mut reply).map_err(|error| error.to_string())?;
     assert!(length >= 12 && reply[..2] == [0, 7], "a reply to the query");
@@ -124,7 +128,10 @@ fn get(port: u16, path: &str) -> Result<(u16, String), String> {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
@@ -136,9 +143,11 @@ fn get(port: u16, path: &str) -> Result<(u16, String), String> {
 }
 
 async fn answers(server: &Server, port: u16, name: &str, expected: u8) {
-    eventually(&format!("{name} at {port}"), async || match rcode(port, name) {
-        Ok(code) if code == expected => Ok(()),
-        other => Err(format!("{other:?}\n{}", server.log())),
+    eventually(&format!("{name} at {port}"), async || {
+        match rcode(port, name) {
+            Ok(code) if code == expected => Ok(()),
+            other => Err(format!("{other:?}\n{}", server.log())),
+        }
     })
     .await;
 }
@@ -168,11 +177,16 @@ async fn dns_corefile_is_served_and_reloaded_without_losing_a_listener() {
     })
     .await;
     let version = |text: &str| {
-        let mut lines = text.lines().filter(|line| line.starts_with("coredns_reload_version_info"));
+        let mut lines = text
+            .lines()
+            .filter(|line| line.starts_with("coredns_reload_version_info"));
         lines.next().map(str::to_owned)
     };
     let (_, before) = get(metrics, "/metrics").unwrap();
-    assert!(version(&before).unwrap().contains("hash=\"sha512\""), "{before}");
+    assert!(
+        version(&before).unwrap().contains("hash=\"sha512\""),
+        "{before}"
+    );
 
     // Another block at another port, found by the look at the file.
     let more = format!("example:{other} {{\n  bind 127.0.0.1\n  whoami\n}}\n");
@@ -188,9 +202,11 @@ async fn dns_corefile_is_served_and_reloaded_without_losing_a_listener() {
     server.signal("USR1");
     let place = format!("{}:14 - unknown directive 'whomai'", server.file.display());
     server.says(&place).await;
-    eventually("the failure is counted", async || match get(metrics, "/metrics") {
-        Ok((200, text)) if text.contains("coredns_reload_failed_total 1") => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually("the failure is counted", async || {
+        match get(metrics, "/metrics") {
+            Ok((200, text)) if text.contains("coredns_reload_failed_total 1") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
     for (port, name) in [(dns, "a.test"), (other, "a.example")] {
@@ -206,15 +222,21 @@ async fn dns_corefile_is_served_and_reloaded_without_losing_a_listener() {
     let lines = format!("x:{} {{\n  bind 127.0.0.1\n  whoami\n}}\n", taken.port());
     std::fs::write(&server.file, corefile(&lines)).unwrap();
     server.signal("HUP");
-    server.says(&format!("Corefile:13 - {taken} is taken by another program")).await;
+    server
+        .says(&format!(
+            "Corefile:13 - {taken} is taken by another program"
+        ))
+        .await;
     assert_eq!(rcode(other, "a.example"), Ok(NOERROR));
 
     // Without the second block its port is closed.
     std::fs::write(&server.file, corefile("")).unwrap();
     server.signal("USR1");
-    eventually("the port is closed", async || match rcode(other, "a.example") {
-        Err(_) => Ok(()),
-        Ok(code) => Err(format!("{code}\n{}", server.log())),
+    eventually("the port is closed", async || {
+        match rcode(other, "a.example") {
+            Err(_) => Ok(()),
+            Ok(code) => Err(format!("{code}\n{}", server.log())),
+        }
     })
     .await;
 
@@ -255,9 +277,15 @@ fn dns_corefile_that_cannot_be_served_is_an_error_before_anything_starts() {
     let taken: SocketAddr = taken.local_addr().unwrap();
     let _held = UdpSocket::bind(taken).unwrap();
     for (text, expected) in [
-        (".:53 {\n  foo\n  cache x y z {\n    bar\n  }\n}\n".to_owned(), "Corefile:2 - unknown directive 'foo'"),
         (
-            format!("\n\n.:{} {{\n  bind 127.0.0.1\n  whoami\n}}\n", taken.port()),
+            ".:53 {\n  foo\n  cache x y z {\n    bar\n  }\n}\n".to_owned(),
+            "Corefile:2 - unknown directive 'foo'",
+        ),
+        (
+            format!(
+                "\n\n.:{} {{\n  bind 127.0.0.1\n  whoami\n}}\n",
+                taken.port()
+            ),
             "Corefile:3 - 127.0.0.1:",
         ),
         ("tls://. {\n  whoami\n}\n".to_owned(), "Corefile:1 - "),
