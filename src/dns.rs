@@ -18,7 +18,7 @@ use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::WatchOptions;
 use sealane_dns::corefile::{self, Options};
-use sealane_dns::{DnsConfig, DnsSettings, Name};
+use sealane_dns::{DnsConfig, DnsSettings, Name, PodsMode};
 use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::Connector;
 
@@ -204,7 +204,7 @@ fn run_flags(options: DnsOptions, metrics: MetricsHandle) -> Result<(), Failure>
         metrics,
         readiness: Readiness::default(),
         corefile: None,
-        watch: Some(watched(&config)),
+        watch: Some(watched(&config)?),
         health: None,
         publisher,
         work: work(reader, Arc::new(config)),
@@ -231,6 +231,8 @@ fn run_corefile(
     let mut binder = Binder::default();
     let admin = options.mode.bind(&mut binder);
     let admin = binder.finish(admin)?;
+    let needed = config.kubernetes().next().map(|_| watched(&config));
+    let needed = needed.transpose()?;
     let api = config
         .kubernetes()
         .next()
@@ -249,7 +251,7 @@ fn run_corefile(
         admin,
         metrics,
         readiness,
-        watch: api.map(|_| watched(&config)),
+        watch: needed,
         health: None,
         publisher,
         work: work(reader, config),
@@ -261,8 +263,30 @@ fn run_corefile(
 }
 
 /// What the configuration needs to know of a cluster.
-fn watched(_config: &DnsConfig) -> WatchOptions {
-    WatchOptions::names_only()
+///
+/// # Errors
+/// Its `kubernetes` plugins see different clusters: there is one state for all.
+fn watched(config: &DnsConfig) -> Result<WatchOptions, Failure> {
+    let mut all = config.kubernetes();
+    let mut options = WatchOptions::names_only();
+    let Some(first) = all.next() else {
+        return Ok(options);
+    };
+    let same = |it: &&Arc<DnsSettings>| {
+        (&it.labels, &it.namespace_labels, &it.api)
+            == (&first.labels, &first.namespace_labels, &first.api)
+    };
+    if !all.all(|it| same(&it)) {
+        let problem = "the Corefile's 'kubernetes' plugins must agree in labels, namespace_labels, \
+                       endpoint, tls and kubeconfig";
+        return Err(Failure::Input(vec![problem.to_owned()]));
+    }
+    options.labels.clone_from(&first.labels);
+    options.namespace_labels.clone_from(&first.namespace_labels);
+    options.pods = config
+        .kubernetes()
+        .any(|kubernetes| kubernetes.pods == PodsMode::Verified);
+    Ok(options)
 }
 
 fn work(reader: sealane_config::Reader, config: Arc<DnsConfig>) -> Work {

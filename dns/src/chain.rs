@@ -163,7 +163,7 @@ impl Chain {
         let plans: Vec<_> = plugins
             .forward
             .iter()
-            .map(|line| forwards.of(line))
+            .map(|line| forwards.of(line, &observe.metrics))
             .collect();
         let line =
             |plan: &Arc<ForwardPlan>| Line::new(Forward::new(Arc::clone(plan), sockets.clone()));
@@ -189,6 +189,11 @@ impl Chain {
 
     pub(crate) fn block(&self) -> &Arc<ServerBlock> {
         &self.block
+    }
+
+    /// Answers are to be CoreDNS's also where that departs from an RFC.
+    pub(crate) fn is_compatible(&self) -> bool {
+        self.block.plugins.compat_coredns
     }
 
     /// The plugins that come before a name is looked up.

@@ -45,7 +45,9 @@ pub trait Loader {
     ///
     /// # Errors
     /// It cannot.
-    fn probe(&self, path: &Path) -> io::Result<()>;
+    fn probe(&self, path: &Path) -> io::Result<()> {
+        self.read(path).map(drop)
+    }
 
     /// The files whose path matches a pattern with one `*` or `?`, in order.
     ///

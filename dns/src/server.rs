@@ -29,7 +29,7 @@ use crate::limit::ConnectionLimits;
 use crate::lookup::MAX_ALIASES;
 use crate::message::{self, Query, Question, Rejected, class};
 use crate::metrics::labels::NO_ZONE;
-use crate::metrics::{Observed, QueryMetrics, Writer};
+use crate::metrics::{Observed, QueryMetrics, StatusMetrics, Writer};
 use crate::name::Name;
 use crate::observe::{Observe, server_of};
 use crate::rcode::{LocalFailure, forward_failure, local_failure};
@@ -291,6 +291,10 @@ impl DnsServer {
             reader: self.inner.reader.clone(),
             routes: Rc::clone(routes),
             dropped: Rc::clone(&self.inner.dropped),
+            statuses: Rc::new(StatusMetrics::new(
+                &self.inner.observe.metrics,
+                server_of(&listener),
+            )),
         }
     }
 
@@ -327,9 +331,15 @@ pub(crate) struct Front {
     reader: Reader,
     routes: Rc<RefCell<Routes>>,
     dropped: Rc<udp::Dropped>,
+    statuses: Rc<StatusMetrics>,
 }
 
 impl Front {
+    /// Counts of what became of requests, for transports that have a status.
+    pub(crate) fn statuses(&self) -> &StatusMetrics {
+        &self.statuses
+    }
+
     pub(crate) fn udp_dropped(&self) -> &udp::Dropped {
         &self.dropped
     }
@@ -455,9 +465,9 @@ impl Front {
             let reply = match resolver.resolve(fetch, stale).await {
                 Ok(served) => {
                     asked.writer.set(Writer::Forward);
-                    join(served, &name, aliases)
+                    join(served, &name, aliases, chain.is_compatible())
                 }
-                Err(error) => Reply::Plain(forward_failure(error)),
+                Err(error) => Reply::Plain(failed(error, aliases, chain.is_compatible())),
             };
             let Some(search) = search else { break reply };
             match self.go_on(search, reply, &chain, &asked) {
@@ -492,13 +502,15 @@ impl Front {
         asked: &Asked,
         mut target: Option<Question>,
     ) -> Result<Reply, Box<Wait>> {
+        let compatible = first.is_compatible();
         let mut chain = Rc::clone(first);
         let mut aliases: Option<Answer> = None;
         loop {
             let question = target.as_ref().unwrap_or(&asked.rewritten().question);
             match chain.local(&self.reader.load(), asked, question) {
                 Local::Done(answer) => {
-                    return Ok(Reply::Plain(complete(answer, &question.name, aliases)));
+                    let answer = complete(answer, &question.name, aliases, compatible);
+                    return Ok(Reply::Plain(answer));
                 }
                 Local::Pass => {}
                 Local::Alias(mut answer, name) => {
@@ -515,7 +527,7 @@ impl Front {
                         ..question.clone()
                     };
                     let Some(way) = self.way_of(&next) else {
-                        let failure = forward_failure(ForwardError::NoUpstream);
+                        let failure = failed(ForwardError::NoUpstream, Some(answer), compatible);
                         return Ok(Reply::Plain(failure));
                     };
                     chain = way.chain;
@@ -529,14 +541,16 @@ impl Front {
             return match chain.forward(asked.rewritten(), question, client, asked.transport) {
                 Remote::Done(served) => {
                     asked.writer.set(Writer::Cache);
-                    Ok(join(served, &name, aliases))
+                    Ok(join(served, &name, aliases, compatible))
                 }
                 Remote::Failed(error) => {
                     asked.writer.set(Writer::Server);
                     let last = chain
                         .last(asked)
                         .filter(|_| error == ForwardError::NoUpstream);
-                    Ok(Reply::Plain(last.unwrap_or_else(|| forward_failure(error))))
+                    Ok(Reply::Plain(
+                        last.unwrap_or_else(|| failed(error, aliases, compatible)),
+                    ))
                 }
                 Remote::Ask(resolver, fetch, stale) => {
                     asked.writer.set(Writer::Server);
@@ -555,26 +569,37 @@ impl Front {
 }
 
 /// What was found for the name that was asked for, or for the one that our aliases lead to.
-fn join(served: Served, name: &Name, aliases: Option<Answer>) -> Reply {
+fn join(served: Served, name: &Name, aliases: Option<Answer>, compatible: bool) -> Reply {
     if aliases.is_none() {
         return Reply::Packed(served);
     }
     let answer = unpack(&served.packed, name, served.serving);
-    Reply::Plain(complete(answer, name, aliases))
+    Reply::Plain(complete(answer, name, aliases, compatible))
+}
+
+/// The answer when nothing could be found out about the name that our aliases lead to.
+fn failed(error: ForwardError, aliases: Option<Answer>, compatible: bool) -> Answer {
+    match aliases {
+        Some(aliases) if compatible => aliases,
+        _ => forward_failure(error),
+    }
 }
 
 /// Joins our aliases with what was found for the name that they lead to. The code is the one of the
-/// last name (RFC 6604).
-fn complete(mut answer: Answer, name: &Name, aliases: Option<Answer>) -> Answer {
+/// last name (RFC 6604); to be compatible with CoreDNS, the one of the alias.
+fn complete(mut answer: Answer, name: &Name, aliases: Option<Answer>, compatible: bool) -> Answer {
     for record in &mut answer.answers {
         give_case(record, name);
     }
     if let Some(mut aliases) = aliases {
+        aliases.answers.append(&mut answer.answers);
+        if compatible {
+            return aliases;
+        }
         // AA is about the first name of the answer (RFC 1035 section 4.1.1).
         answer.authoritative = true;
         answer.recursion_available = false;
         answer.authentic = false;
-        aliases.answers.append(&mut answer.answers);
         answer.answers = aliases.answers;
     }
     answer

@@ -25,6 +25,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Histograms that have kube-proxy's bounds.
 const NETWORK_PROGRAMMING: &str = "kubeproxy_network_programming_duration_seconds";
 const RULES: &str = "kubeproxy_sync_";
+/// A histogram that has CoreDNS's bounds.
+const NAMES_PROGRAMMING: &str = "coredns_kubernetes_dns_programming_duration_seconds";
 
 /// Upper bounds of histograms of seconds: from a fast answer on the same machine to the longest
 /// time-outs.
@@ -52,6 +54,16 @@ pub(crate) struct MetricsHandle {
     pub(crate) names: sealane_dns::metrics::Metrics,
 }
 
+impl From<PrometheusHandle> for MetricsHandle {
+    /// With none of DNS yet.
+    fn from(recorded: PrometheusHandle) -> Self {
+        Self {
+            recorded,
+            names: sealane_dns::metrics::Metrics::default(),
+        }
+    }
+}
+
 /// Installs the recorder. Metrics that were resolved before are lost, so this comes first.
 ///
 /// # Errors
@@ -61,6 +73,7 @@ pub(crate) fn install() -> anyhow::Result<MetricsHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(|it| it.set_buckets_for_metric(full(NETWORK_PROGRAMMING), &programming()))
         .and_then(|it| it.set_buckets_for_metric(Matcher::Prefix(RULES.to_owned()), &SYNC))
+        .and_then(|it| it.set_buckets_for_metric(full(NAMES_PROGRAMMING), &names_programming()))
         .context("the histograms' buckets")?
         .idle_timeout(
             MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM,
@@ -69,10 +82,7 @@ pub(crate) fn install() -> anyhow::Result<MetricsHandle> {
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).context("metrics are recorded already")?;
-    Ok(MetricsHandle {
-        recorded: handle,
-        names: sealane_dns::metrics::Metrics::default(),
-    })
+    Ok(handle.into())
 }
 
 /// Upper bounds of kube-proxy's histogram of the time until a change takes effect, seconds: by the
@@ -85,6 +95,11 @@ fn programming() -> Vec<f64> {
         .into_iter()
         .chain(whole.map(f64::from))
         .collect()
+}
+
+/// Upper bounds of CoreDNS's histogram of the same: doubled from 1 ms.
+fn names_programming() -> Vec<f64> {
+    (0..20).map(|power| 0.001 * f64::from(1 << power)).collect()
 }
 
 fn full(name: &str) -> Matcher {

@@ -44,10 +44,6 @@ impl Loader for World {
         Ok((*text).to_owned())
     }
 
-    fn probe(&self, path: &Path) -> io::Result<()> {
-        self.read(path).map(drop)
-    }
-
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         let pattern = pattern.to_str().unwrap();
         let (before, after) = pattern.split_once('*').unwrap();

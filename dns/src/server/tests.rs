@@ -28,8 +28,10 @@ use crate::udp::bind_udp;
 /// How long a test waits for what has to come.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-async fn local<F: Future>(test: F) -> F::Output {
-    LocalSet::new().run_until(test).await
+fn local<F: Future>(test: F) -> impl Future<Output = F::Output> {
+    // Tests are large futures.
+    let test = Box::pin(test);
+    async move { LocalSet::new().run_until(test).await }
 }
 
 /// A server on UDP and TCP.

@@ -80,7 +80,7 @@ async fn dns_q1_autopath_finds_the_name_with_one_query() {
 
 #[tokio::test]
 async fn dns_q1_autopath_is_not_for_others() {
-    local(async {
+    Box::pin(local(async {
         let upstream = Upstream::start(web).await;
         for snapshot in [with_pod(true), World::new().build()] {
             let server = Running::start(snapshot, following(&upstream)).await;
@@ -93,7 +93,7 @@ async fn dns_q1_autopath_is_not_for_others() {
         assert_eq!(found.metadata.response_code, ResponseCode::NXDomain, "off");
         assert!(upstream.seen().is_empty());
         server.stop().await;
-    })
+    }))
     .await;
 }
 
