@@ -29,7 +29,7 @@ async fn dns_b12_f2_no_name_is_missing_while_5000_endpoints_move_between_100_sli
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     embedded.api.create(&namespace).await;
     embedded.api.create(&headless("big", &["IPv4"])).await;
-    let mut slices: Vec<Vec<Value>> = (0..SLICES).map(|index| endpoints(index)).collect();
+    let mut slices: Vec<Vec<Value>> = (0..SLICES).map(endpoints).collect();
     for (index, endpoints) in slices.iter().enumerate() {
         embedded.api.create(&object(index, endpoints)).await;
     }
