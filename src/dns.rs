@@ -301,6 +301,7 @@ fn work(reader: sealane_config::Reader, config: Arc<DnsConfig>) -> Work {
         gateway: None,
         dns: Some(Dns {
             config,
+            observe: sealane_dns::Observe::default(),
             connections: sealane_dns::Connections::default(),
             inside: Vec::new(),
             inside_is_optional: false,

@@ -4,7 +4,7 @@
 //! is read, its new ports are bound, and only then anything changes. If one of these fails, what was
 //! in force stays in force with all its ports, and that is said once for each state of the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,9 @@ use sealane_dns::DnsConfig;
 use sealane_dns::config::{Reload, Scheme};
 use sealane_dns::corefile::Problem;
 use sealane_dns::metrics::{Gauge, Metrics, names};
+use sealane_dns::observe::{ConfigMetrics, watch_health};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::files::{Loaded, Source};
@@ -175,7 +177,7 @@ impl Prepared {
             asked,
             source,
             reload: config.reload,
-            version: Version::of(&metrics, &digest),
+            version: Version::of(&metrics, &config, &digest),
             in_force: digest,
             seen: Seen::default(),
             listeners,
@@ -229,16 +231,31 @@ struct Seen {
     complaints: Vec<String>,
 }
 
-/// The digest in force, as a metric.
+/// What metrics say of the configuration in force.
 struct Version {
-    _gauge: Gauge,
+    _digest: Gauge,
+    _plugins: ConfigMetrics,
+    /// They ask for the health pages.
+    _health: JoinSet<()>,
 }
 
 impl Version {
-    fn of(metrics: &Metrics, digest: &str) -> Self {
+    fn of(metrics: &Metrics, config: &DnsConfig, digest: &str) -> Self {
         let gauge = metrics.gauge(&names::RELOAD_VERSION, &["sha512", digest]);
         gauge.set(1.0);
-        Self { _gauge: gauge }
+        // Blocks may share a page.
+        let blocks = config.blocks.iter();
+        let pages: BTreeSet<SocketAddr> = blocks
+            .filter_map(|block| Some(block.plugins.health?.address))
+            .collect();
+        let pages = pages.into_iter();
+        Self {
+            _digest: gauge,
+            _plugins: ConfigMetrics::new(metrics, config),
+            _health: pages
+                .map(|page| watch_health(metrics.clone(), page))
+                .collect(),
+        }
     }
 }
 
@@ -296,7 +313,7 @@ impl Serving {
                     self.listeners.serve(bound).await;
                     self.lameduck.set(&config);
                     self.reload = config.reload;
-                    self.version = Version::of(&self.metrics, &digest);
+                    self.version = Version::of(&self.metrics, &config, &digest);
                     self.in_force.clone_from(&digest);
                     tracing::info!("serves the new {}", self.source.path.display());
                     Vec::new()
