@@ -14,6 +14,7 @@ use sealane_config::Reader;
 use sealane_dns::DnsConfig;
 use sealane_dns::config::{Reload, Scheme};
 use sealane_dns::corefile::Problem;
+use sealane_dns::forward::ForwardSetupError;
 use sealane_dns::metrics::{Gauge, Metrics, names};
 use sealane_dns::observe::{ConfigMetrics, watch_health};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -142,7 +143,7 @@ impl Prepared {
     /// serve.
     ///
     /// # Errors
-    /// A port of probes cannot be used.
+    /// A port of probes cannot be used, or every upstream leads back here.
     pub(crate) async fn run(
         self,
         mut reader: Reader,
@@ -185,8 +186,10 @@ impl Prepared {
             metrics,
             lameduck,
         };
-        stop.run_until_cancelled(serving.follow()).await;
-        Ok(())
+        match stop.run_until_cancelled(serving.follow()).await {
+            Some(failure) => Err(std::io::Error::other(failure)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -260,11 +263,12 @@ impl Version {
 }
 
 impl Serving {
-    /// Looks at the file again and again.
-    async fn follow(&mut self) {
+    /// Looks at the file again and again, until what is in force cannot go on.
+    async fn follow(&mut self) -> ForwardSetupError {
         loop {
             let [user, hangup] = &mut self.asked;
             tokio::select! {
+                failure = self.listeners.failure() => return failure,
                 () = received(user) => {}
                 () = received(hangup) => {}
                 () = pause(self.reload) => {
