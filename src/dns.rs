@@ -225,7 +225,7 @@ fn run_corefile(
         set_log(DEBUG_LOG);
     }
     let readiness = Readiness::default();
-    let (listeners, changes) = Listeners::new(workers, options.take_over);
+    let (listeners, changes) = Listeners::new(workers, options.take_over, metrics.names.clone());
     let ports = Ports::new(readiness.clone(), metrics.clone());
     let corefile = Prepared::bind(source, (Arc::clone(&config), digest), listeners, ports)?;
     let mut binder = Binder::default();
@@ -301,6 +301,7 @@ fn work(reader: sealane_config::Reader, config: Arc<DnsConfig>) -> Work {
         gateway: None,
         dns: Some(Dns {
             config,
+            observe: sealane_dns::Observe::default(),
             connections: sealane_dns::Connections::default(),
             inside: Vec::new(),
             inside_is_optional: false,

@@ -17,7 +17,8 @@ use sealane_config::report::lease::LeaseOptions;
 use sealane_config::report::{self, Publish, ReportOptions};
 use sealane_config::watch::{self, WatchOptions};
 use sealane_config::{Publisher, Reader, Snapshot};
-use sealane_dns::ApiServer;
+use sealane_dns::observe::{LogSink, watch_state};
+use sealane_dns::{ApiServer, Observe};
 use sealane_proxy::intercept;
 use sealane_proxy::node::Capture;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,9 @@ use crate::serve::workers::{self, Sockets, Work, Workers};
 use crate::sidecar::leave;
 use crate::signal;
 use crate::up::settings::Output;
+
+/// How long lines of the query log are still written at the end.
+const LOG_GRACE: Duration = Duration::from_secs(1);
 
 /// Threads for control work: watches, compile, admin.
 const CONTROL_THREADS: usize = 2;
@@ -178,7 +182,20 @@ pub(crate) fn run(mode: Mode) -> Result<(), Failure> {
     outcome
 }
 
-async fn serve(mode: Mode) -> Result<(), Failure> {
+async fn serve(mut mode: Mode) -> Result<(), Failure> {
+    let observe = Observe {
+        metrics: mode.metrics.names.clone(),
+        // Other modes have no Corefile that would ask for lines.
+        log: match &mode.corefile {
+            Some(_) => LogSink::stdout().context("cannot write the log of queries")?,
+            None => LogSink::default(),
+        },
+    };
+    if let Some(dns) = &mut mode.work.dns {
+        dns.observe = observe.clone();
+        let state = watch_state(observe.metrics.clone(), mode.work.reader.clone());
+        tokio::spawn(state);
+    }
     let mut stop = std::pin::pin!(signal::terminated());
     let own_mark = match &mode.work.services {
         Some(Capture::Transparent(options)) => options.own_mark,
@@ -269,6 +286,7 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
         () = stopping => {}
         () = signal::terminated() => tracing::warn!("stopped at once"),
     }
+    observe.log.flush(LOG_GRACE);
     serving.cancel();
     drop(unused);
     if intercepts && let Err(error) = intercept::remove() {

@@ -99,6 +99,7 @@ pub(crate) fn run(options: NodeOptions, metrics: MetricsHandle) -> Result<(), Fa
     let (publisher, reader) = snapshot::channel();
     let dns = names.as_ref().map(|names| Dns {
         config: Arc::new(options.names.config(names.addr)),
+        observe: sealane_dns::Observe::default(),
         connections: sealane_dns::Connections::default(),
         inside: Vec::new(),
         inside_is_optional: false,

@@ -59,7 +59,10 @@ pub(crate) fn run(options: UpOptions, metrics: MetricsHandle) -> Result<(), Fail
 
     let (publisher, reader) = sealane_config::snapshot::channel();
     let (pods, host) = (&network.pods, &network.sockets);
-    let work = plan::work(&reader, pods, host, &settings, gateway.https)?;
+    let mut work = plan::work(&reader, pods, host, &settings, gateway.https)?;
+    if let Some(dns) = &mut work.dns {
+        dns.observe.metrics = metrics.names.clone();
+    }
     let explainer = Explainer::of(&work);
     let sockets = distribute(settings.workers, gateway.sockets, names.sockets);
     let workers = workers::start(sockets, &work)?;

@@ -11,6 +11,10 @@ pub const BATCH_WINDOW: Duration = Duration::from_millis(2);
 /// enough that with [`BATCH_WINDOW`] a real removal still takes effect within 100 ms.
 pub const SLICE_MOVE_GRACE: Duration = Duration::from_millis(50);
 
+/// The same where there is no traffic but only names: clients remember a name for its TTL anyway, so
+/// that one which is answered a little longer does no harm, while NXDOMAIN does.
+pub const NAME_MOVE_GRACE: Duration = Duration::from_secs(1);
+
 /// Objects per page of a list: what client-go asks for, so API servers are tuned to it.
 pub const LIST_PAGE: u32 = 500;
 

@@ -92,9 +92,14 @@ impl Search {
         }
     }
 
+    /// The first name does not exist, and another one is tried.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.first.is_some()
+    }
+
     /// The answer with the alias that leads to it.
     pub(crate) fn finish(&self, mut answer: Answer) -> Answer {
-        if self.first.is_none() || !is_found(&answer) {
+        if !self.has_moved() || !is_found(&answer) {
             return answer;
         }
         let records = answer.answers.iter().chain(&answer.authority);

@@ -88,6 +88,8 @@ pub(crate) async fn serve(
         datagrams,
         waiting: Waiting::default(),
     };
+    // Until the runtime knows that there is room for replies, the first would count as unsendable.
+    worker.datagrams.writable().await?;
     loop {
         tokio::select! {
             biased;
@@ -104,6 +106,7 @@ pub(crate) async fn serve(
         }
     }
     // The socket is read until nothing comes any more; a flood cannot put off the end.
+    worker.datagrams.stop_receiving();
     let end = Instant::now() + GRACE;
     while Instant::now() < end
         && let Ok(Ok(())) = timeout(QUIET, worker.datagrams.readable()).await

@@ -9,7 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use sealane_config::sockets::HostSockets;
 use sealane_dns::config::{Scheme, ServerBlock, ServerTls, Timeouts};
+use sealane_dns::forward::ForwardSetupError;
+use sealane_dns::metrics::Metrics;
 use sealane_dns::{DnsConfig, Listener, TlsIdentity};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +35,15 @@ pub(crate) struct Listeners {
     open: HashMap<Seat, Open>,
     /// Somebody else may have the ports, who is about to leave them.
     may_share: bool,
+    /// Of the upstreams.
+    metrics: Metrics,
+    /// Ends the watch over the upstreams of the configuration in force.
+    watch: CancellationToken,
+    /// Why names cannot be forwarded any more.
+    failures: (
+        mpsc::Sender<ForwardSetupError>,
+        mpsc::Receiver<ForwardSetupError>,
+    ),
 }
 
 #[derive(Debug)]
@@ -60,12 +72,19 @@ impl Bound {
 
 impl Listeners {
     /// None yet, and what tells the workers of them.
-    pub(crate) fn new(workers: usize, may_share: bool) -> (Self, Vec<mpsc::Receiver<DnsChange>>) {
+    pub(crate) fn new(
+        workers: usize,
+        may_share: bool,
+        metrics: Metrics,
+    ) -> (Self, Vec<mpsc::Receiver<DnsChange>>) {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(1)).unzip();
         let listeners = Self {
             workers: senders,
             open: HashMap::new(),
             may_share,
+            metrics,
+            watch: CancellationToken::new(),
+            failures: mpsc::channel(1),
         };
         (listeners, receivers)
     }
@@ -95,6 +114,10 @@ impl Listeners {
                 problems.push(format!("{} - {problem}", block.place));
             }
         }
+        match self.with_forwards(config, wanted.keys()) {
+            Ok(config) => bound.config = config,
+            Err(problem) => problems.push(problem),
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -104,6 +127,20 @@ impl Listeners {
         let close = close.filter(|seat| !wanted.contains_key(seat));
         bound.close = close.copied().collect();
         Ok(bound)
+    }
+
+    /// The configuration with its upstreams, those that are this server left out.
+    fn with_forwards<'a>(
+        &self,
+        config: &DnsConfig,
+        seats: impl Iterator<Item = &'a Seat>,
+    ) -> Result<Arc<DnsConfig>, String> {
+        let plain = seats.filter(|(listener, _)| listener.scheme == Scheme::Dns);
+        let listening: Vec<SocketAddr> = plain.map(|(_, addr)| *addr).collect();
+        let config = config.with_forwards(&listening, &self.metrics);
+        config
+            .map(Arc::new)
+            .map_err(|error| crate::exit::chain(&error.into()))
     }
 
     fn bind_listener(
@@ -191,6 +228,7 @@ impl Listeners {
         }
         drop(done);
         while in_force.recv().await.is_some() {}
+        self.watch(&config);
         for seat in close {
             self.open.remove(&seat).into_iter().for_each(Open::end);
         }
@@ -205,11 +243,39 @@ impl Listeners {
         }
     }
 
+    /// Keeps an eye on the upstreams of the configuration in force.
+    fn watch(&mut self, config: &DnsConfig) {
+        self.watch.cancel();
+        self.watch = CancellationToken::new();
+        let (forwards, stop) = (config.forwards.clone(), self.watch.clone());
+        let failures = self.failures.0.clone();
+        tokio::spawn(async move {
+            if let Err(error) = forwards.watch(HostSockets::here(), stop).await {
+                // Nobody reads on when the process ends.
+                let _ = failures.send(error).await;
+            }
+        });
+    }
+
+    /// Why names cannot be forwarded any more; waits until that is so.
+    pub(crate) async fn failure(&mut self) -> ForwardSetupError {
+        match self.failures.1.recv().await {
+            Some(failure) => failure,
+            None => std::future::pending().await,
+        }
+    }
+
     /// The addresses that are listened on.
     pub(crate) fn seats(&self) -> Vec<Seat> {
         let mut seats: Vec<Seat> = self.open.keys().copied().collect();
         seats.sort_unstable();
         seats
+    }
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        self.watch.cancel();
     }
 }
 

@@ -4,7 +4,7 @@
 //! is read, its new ports are bound, and only then anything changes. If one of these fails, what was
 //! in force stays in force with all its ports, and that is said once for each state of the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,8 +14,11 @@ use sealane_config::Reader;
 use sealane_dns::DnsConfig;
 use sealane_dns::config::{Reload, Scheme};
 use sealane_dns::corefile::Problem;
+use sealane_dns::forward::ForwardSetupError;
 use sealane_dns::metrics::{Gauge, Metrics, names};
+use sealane_dns::observe::{ConfigMetrics, watch_health};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::files::{Loaded, Source};
@@ -140,7 +143,7 @@ impl Prepared {
     /// serve.
     ///
     /// # Errors
-    /// A port of probes cannot be used.
+    /// A port of probes cannot be used, or every upstream leads back here.
     pub(crate) async fn run(
         self,
         mut reader: Reader,
@@ -175,7 +178,7 @@ impl Prepared {
             asked,
             source,
             reload: config.reload,
-            version: Version::of(&metrics, &digest),
+            version: Version::of(&metrics, &config, &digest),
             in_force: digest,
             seen: Seen::default(),
             listeners,
@@ -183,8 +186,10 @@ impl Prepared {
             metrics,
             lameduck,
         };
-        stop.run_until_cancelled(serving.follow()).await;
-        Ok(())
+        match stop.run_until_cancelled(serving.follow()).await {
+            Some(failure) => Err(std::io::Error::other(failure)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -229,25 +234,41 @@ struct Seen {
     complaints: Vec<String>,
 }
 
-/// The digest in force, as a metric.
+/// What metrics say of the configuration in force.
 struct Version {
-    _gauge: Gauge,
+    _digest: Gauge,
+    _plugins: ConfigMetrics,
+    /// They ask for the health pages.
+    _health: JoinSet<()>,
 }
 
 impl Version {
-    fn of(metrics: &Metrics, digest: &str) -> Self {
+    fn of(metrics: &Metrics, config: &DnsConfig, digest: &str) -> Self {
         let gauge = metrics.gauge(&names::RELOAD_VERSION, &["sha512", digest]);
         gauge.set(1.0);
-        Self { _gauge: gauge }
+        // Blocks may share a page.
+        let blocks = config.blocks.iter();
+        let pages: BTreeSet<SocketAddr> = blocks
+            .filter_map(|block| Some(block.plugins.health?.address))
+            .collect();
+        let pages = pages.into_iter();
+        Self {
+            _digest: gauge,
+            _plugins: ConfigMetrics::new(metrics, config),
+            _health: pages
+                .map(|page| watch_health(metrics.clone(), page))
+                .collect(),
+        }
     }
 }
 
 impl Serving {
-    /// Looks at the file again and again.
-    async fn follow(&mut self) {
+    /// Looks at the file again and again, until what is in force cannot go on.
+    async fn follow(&mut self) -> ForwardSetupError {
         loop {
             let [user, hangup] = &mut self.asked;
             tokio::select! {
+                failure = self.listeners.failure() => return failure,
                 () = received(user) => {}
                 () = received(hangup) => {}
                 () = pause(self.reload) => {
@@ -296,7 +317,7 @@ impl Serving {
                     self.listeners.serve(bound).await;
                     self.lameduck.set(&config);
                     self.reload = config.reload;
-                    self.version = Version::of(&self.metrics, &digest);
+                    self.version = Version::of(&self.metrics, &config, &digest);
                     self.in_force.clone_from(&digest);
                     tracing::info!("serves the new {}", self.source.path.display());
                     Vec::new()

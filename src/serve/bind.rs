@@ -239,6 +239,10 @@ fn probe(
         // Old connections in TIME_WAIT do not count as taken.
         socket.set_reuse_address(true)?;
     }
+    if addr.is_ipv6() {
+        // As the listener: the IPv4 wildcard address may be its neighbour's.
+        socket.set_only_v6(true)?;
+    }
     socket.bind(&addr.into())?;
     Ok(Some(socket))
 }

@@ -107,6 +107,8 @@ pub(crate) struct Pod {
 pub(crate) struct Dns {
     /// What is answered.
     pub(crate) config: Arc<DnsConfig>,
+    /// Where it reports to.
+    pub(crate) observe: sealane_dns::Observe,
     /// The connections of clients, counted for all workers together.
     pub(crate) connections: sealane_dns::Connections,
     /// More addresses, in the workers' namespace.
@@ -372,7 +374,7 @@ impl Worker {
         parts: &mut Vec<Part>,
     ) -> anyhow::Result<()> {
         let (reader, host) = (self.work.reader.clone(), self.work.sockets.clone());
-        let server = DnsServer::new(reader, host, &dns.config);
+        let server = DnsServer::observed(reader, host, &dns.config, dns.observe.clone());
         for addr in &dns.inside {
             match dns_pair(*addr) {
                 Ok(pair) => sockets.push(pair),

@@ -82,6 +82,7 @@ pub(super) fn work(
                 },
                 sealane_dns::upstreams_from_resolv_conf(&resolv_conf, &own),
             )),
+            observe: sealane_dns::Observe::default(),
             connections: sealane_dns::Connections::default(),
             inside: inside.map(|ip| SocketAddr::new(ip, DNS_PORT)).to_vec(),
             // Without a namespace of its own port 53 may be somebody else's, or root's.

@@ -19,14 +19,37 @@ pub(crate) struct Case<'a> {
     pub(crate) theirs: &'a Reply,
 }
 
+/// What becomes of a departure under `compat coredns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compat {
+    /// CoreDNS's answer is restored.
+    Restored,
+    /// It stays.
+    Remains,
+    /// Only what one of the servers happens to have in its cache makes a difference.
+    ByChance,
+}
+
+impl Allowed {
+    /// Whether it may be seen.
+    pub(crate) fn may_be(&self, compat: bool) -> bool {
+        !compat || self.compat != Compat::Restored
+    }
+
+    /// Whether it has to be seen.
+    pub(crate) fn must_be(&self, compat: bool) -> bool {
+        !compat || self.compat == Compat::Remains
+    }
+}
+
 /// A departure.
 pub(crate) struct Allowed {
     /// Row of the requirements.
     pub(crate) row: &'static str,
     /// Who is right, and why.
     pub(crate) why: &'static str,
-    /// Whether it stays under `compat coredns`.
-    pub(crate) with_compat: bool,
+    /// What `compat coredns` does to it.
+    pub(crate) compat: Compat,
     /// The parts that it may make different.
     pub(crate) parts: &'static [Part],
     /// Whether it applies.
@@ -37,7 +60,7 @@ pub(crate) struct Allowed {
 pub(crate) fn explain(case: &Case<'_>, parts: &BTreeSet<Part>, compat: bool) -> Option<Vec<usize>> {
     let entries = LIST.iter().enumerate();
     let used: Vec<usize> = entries
-        .filter(|(_, entry)| entry.with_compat || !compat)
+        .filter(|(_, entry)| entry.may_be(compat))
         .filter(|(_, entry)| entry.parts.iter().any(|part| parts.contains(part)))
         .filter(|(_, entry)| (entry.applies)(case))
         .map(|(index, _)| index)
@@ -51,7 +74,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "A7",
         why: "names stand below it, so it exists for every type (RFC 8020)",
-        with_compat: false,
+        compat: Compat::Restored,
         parts: &[Part::Rcode],
         applies: |case| {
             case.theirs.rcode == rcode::NXDOMAIN
@@ -60,9 +83,20 @@ pub(crate) const LIST: &[Allowed] = &[
         },
     },
     Allowed {
+        row: "A7, A12",
+        why: "the zone's name server exists for every type, however it is spelled",
+        compat: Compat::Remains,
+        parts: &[Part::Rcode, Part::Answer, Part::Authority],
+        applies: |case| {
+            case.query.name.eq_ignore_ascii_case("ns.dns.cluster.local")
+                && case.theirs.rcode == rcode::NXDOMAIN
+                && case.ours.rcode == rcode::NOERROR
+        },
+    },
+    Allowed {
         row: "A8",
         why: "a name that does not exist has no SOA record either",
-        with_compat: false,
+        compat: Compat::Remains,
         parts: &[Part::Rcode, Part::Aa, Part::Ra, Part::Authority],
         applies: |case| {
             case.query.kind == kind::SOA
@@ -73,7 +107,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "A7",
         why: "the name of an address that is known exists for every type (RFC 8020)",
-        with_compat: false,
+        compat: Compat::Remains,
         parts: &[Part::Rcode, Part::Aa, Part::Ra, Part::Authority],
         applies: |case| {
             case.query.kind != kind::PTR
@@ -86,7 +120,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "K1",
         why: "what CoreDNS has in its cache is spelled as the first client spelled it",
-        with_compat: true,
+        compat: Compat::Remains,
         parts: &[Part::Answer, Part::Authority],
         applies: |case| {
             let owners_as_typed = |records: &[Record]| {
@@ -104,7 +138,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "TTL side effect",
         why: "CoreDNS gives every record of a reply the lowest TTL, at least 5 s, and those of a zone of ours that went through its cache the rest of their time there",
-        with_compat: true,
+        compat: Compat::Remains,
         parts: &[Part::AnswerTtl, Part::AuthorityTtl],
         applies: |case| {
             let lowest = |reply: &Reply| {
@@ -114,22 +148,22 @@ pub(crate) const LIST: &[Allowed] = &[
             let ours = lowest(case.ours).unwrap_or_default();
             let theirs = lowest(case.theirs).unwrap_or_default();
             let is_local = case.ours.has(flag::AA) && is_reverse(case.query);
-            theirs <= ours || (theirs <= 5 && ours < 5) || (is_local && ours == 30)
+            // Either may have had it in its cache for longer.
+            let is_forwarded = case.ours.has(flag::RA) && case.theirs.has(flag::RA);
+            theirs <= ours || is_forwarded || (is_local && ours == 30)
         },
     },
     Allowed {
         row: "SERVFAIL, flags",
-        why: "an answer from the cache is not authoritative (AA=1 under compat)",
-        with_compat: false,
+        why: "an answer from the cache is not authoritative",
+        compat: Compat::ByChance,
         parts: &[Part::Aa],
-        applies: |case| {
-            case.theirs.has(flag::AA) && !case.ours.has(flag::AA) && case.ours.has(flag::RA)
-        },
+        applies: |case| case.theirs.has(flag::RA) && case.ours.has(flag::RA),
     },
     Allowed {
         row: "A10",
         why: "the TTL of the version record is not the cache's",
-        with_compat: false,
+        compat: Compat::Restored,
         parts: &[Part::AnswerTtl],
         applies: |case| {
             let name = case.query.name.to_lowercase();
@@ -141,7 +175,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "A12",
         why: "case does not matter in a name",
-        with_compat: false,
+        compat: Compat::Restored,
         parts: &[Part::Answer, Part::Authority, Part::Additional],
         applies: |case| {
             let name = &case.query.name;
@@ -155,7 +189,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "V5",
         why: "weights are shares of the targets, each counted once",
-        with_compat: false,
+        compat: Compat::Remains,
         parts: &[Part::Answer],
         applies: |case| {
             case.query.kind == kind::SRV && unweighted(case.ours) == unweighted(case.theirs)
@@ -164,7 +198,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "V8",
         why: "a pod's name has no SRV record",
-        with_compat: false,
+        compat: Compat::Restored,
         parts: &[Part::Answer, Part::Authority, Part::Additional],
         applies: |case| {
             let name = case.query.name.to_lowercase();
@@ -181,7 +215,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "E4",
         why: "an alias to a name of the cluster that does not exist is shown, and ends as that name does (RFC 6604)",
-        with_compat: false,
+        compat: Compat::Restored,
         parts: &[Part::Rcode, Part::Answer, Part::Authority],
         applies: |case| {
             below(case.query, &["ext-missing"])
@@ -193,7 +227,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "E4",
         why: "an alias to a name of the cluster without such records is shown, before the SOA record of that name",
-        with_compat: false,
+        compat: Compat::Restored,
         parts: &[Part::Answer, Part::Authority],
         applies: |case| {
             below(case.query, &["ext-inside", "ext-headless", "ext-chain"])
@@ -207,7 +241,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "E4",
         why: "aliases in a circle are a failure",
-        with_compat: false,
+        compat: Compat::Restored,
         parts: &[
             Part::Rcode,
             Part::Aa,
@@ -224,7 +258,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "E5",
         why: "an alias ends with the code of the last name and its SOA record",
-        with_compat: false,
+        compat: Compat::Remains,
         parts: &[
             Part::Rcode,
             Part::Authority,
@@ -241,7 +275,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "UDP size",
         why: "we announce what we take, not what the client does",
-        with_compat: true,
+        compat: Compat::Remains,
         parts: &[Part::Opt],
         applies: |case| match (&case.ours.opt, &case.theirs.opt, case.query.edns) {
             (Some(ours), Some(theirs), Some((asked, dnssec_ok))) => {
@@ -258,7 +292,7 @@ pub(crate) const LIST: &[Allowed] = &[
     Allowed {
         row: "UDP size",
         why: "no datagram is longer than 1232 bytes, so that none is fragmented",
-        with_compat: true,
+        compat: Compat::Remains,
         parts: &[Part::Tc],
         applies: |case| {
             case.transport == Transport::Udp
@@ -324,7 +358,6 @@ fn is_empty_non_terminal(name: &str) -> bool {
     match labels[..] {
         ["cluster", "local"]
         | ["svc" | "pod" | "dns" | "dns-version", "cluster", "local"]
-        | ["ns", "dns", "cluster", "local"]
         | [_, "svc" | "pod", "cluster", "local"] => true,
         [protocol, ..] => protocol == "_tcp" || protocol == "_udp",
         [] => false,

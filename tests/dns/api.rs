@@ -33,6 +33,13 @@ impl Api {
         self.send("PATCH", &path, Some(&patch)).await;
     }
 
+    /// Replaces an object that was created before.
+    pub(crate) async fn replace(&self, object: &Value) {
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        let path = format!("{}/{name}", collection(object));
+        self.send("PUT", &path, Some(object)).await;
+    }
+
     /// Reads anything.
     pub(crate) async fn get(&self, path: &str) -> Value {
         self.send("GET", path, None).await

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::wire::{Query, Reply};
 
 /// How long a reply may take.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a query travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,21 +15,21 @@ const SOME: usize = 150;
 pub(crate) const LAST: &str = "last.zz-last.svc.cluster.local";
 
 /// A Service in [`NAMESPACE`] with this `spec`.
-fn service(name: &str, spec: Value) -> Value {
+pub(crate) fn service(name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec,
     })
 }
 
-fn external(name: &str, target: &str) -> Value {
+pub(crate) fn external(name: &str, target: &str) -> Value {
     service(
         name,
         json!({"type": "ExternalName", "externalName": target}),
     )
 }
 
-fn headless(name: &str, families: &[&str]) -> Value {
+pub(crate) fn headless(name: &str, families: &[&str]) -> Value {
     let policy = if families.len() > 1 {
         "RequireDualStack"
     } else {
@@ -43,7 +43,13 @@ fn headless(name: &str, families: &[&str]) -> Value {
 }
 
 /// An EndpointSlice of a Service in [`NAMESPACE`].
-fn slice(service: &str, part: &str, family: &str, ports: &Value, endpoints: &[Value]) -> Value {
+pub(crate) fn slice(
+    service: &str,
+    part: &str,
+    family: &str,
+    ports: &Value,
+    endpoints: &[Value],
+) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": format!("{service}-{part}"), "namespace": NAMESPACE,
@@ -52,11 +58,11 @@ fn slice(service: &str, part: &str, family: &str, ports: &Value, endpoints: &[Va
     })
 }
 
-fn ready(address: &str) -> Value {
+pub(crate) fn ready(address: &str) -> Value {
     json!({"addresses": [address], "conditions": {"ready": true}})
 }
 
-fn host(address: &str, hostname: &str) -> Value {
+pub(crate) fn host(address: &str, hostname: &str) -> Value {
     json!({"addresses": [address], "hostname": hostname, "conditions": {"ready": true}})
 }
 

@@ -1,60 +1,95 @@
-//! The two servers as processes.
+//! The two servers as processes, with the same configuration.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 
 use sealane_test_kubernetes::Process;
 
-use crate::client::Client;
+use crate::client::{Client, Transport};
 use crate::support::{free_port, until};
 use crate::wire::{Query, kind, rcode};
 
-/// What a Corefile says where machines differ.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Corefile<'a> {
+/// What a server is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings<'a> {
     /// How the API server is reached.
     pub(crate) kubeconfig: &'a Path,
-    /// Where other names are asked for.
-    pub(crate) upstream: SocketAddr,
-    /// More lines of the `kubernetes` plugin.
-    pub(crate) kubernetes: &'a str,
+    /// Where other names are asked for, in this order; none: nowhere.
+    pub(crate) upstreams: &'a [SocketAddr],
+    /// Port; none: any that is free.
+    pub(crate) port: Option<u16>,
+    /// More flags of ours.
+    pub(crate) flags: &'a [&'a str],
 }
 
-impl Corefile<'_> {
-    /// The file that kubeadm installs, on ports of this machine.
-    fn kubeadm(&self, port: u16) -> String {
-        let [health, ready, metrics] = [free_port(), free_port(), free_port()];
-        let (kubeconfig, upstream) = (self.kubeconfig.display(), self.upstream);
-        let more = self.kubernetes;
-        format!(
-            ".:{port} {{
+impl<'a> Settings<'a> {
+    /// On a free port, without other flags.
+    pub(crate) fn new(kubeconfig: &'a Path, upstreams: &'a [SocketAddr]) -> Self {
+        Self {
+            kubeconfig,
+            upstreams,
+            port: None,
+            flags: &[],
+        }
+    }
+}
+
+/// Where a server is reached.
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    dns: u16,
+    health: u16,
+    ready: u16,
+    metrics: u16,
+}
+
+/// The file that kubeadm installs, with the ports of this machine, the upstreams of a test, and a
+/// lameduck of one second instead of five.
+fn corefile(settings: &Settings<'_>, ports: Ports) -> String {
+    let Ports {
+        dns,
+        health,
+        ready,
+        metrics,
+    } = ports;
+    let kubeconfig = settings.kubeconfig.display();
+    let upstreams = settings.upstreams.iter();
+    let upstreams: String = upstreams.map(|addr| format!(" {addr}")).collect();
+    let forward = match &*upstreams {
+        "" => String::new(),
+        _ => format!(
+            "forward .{upstreams} {{
+        max_concurrent 1000
+        policy sequential
+    }}"
+        ),
+    };
+    format!(
+        ".:{dns} {{
     errors
     health 127.0.0.1:{health} {{
-       lameduck 5s
+        lameduck 1s
     }}
     ready 127.0.0.1:{ready}
     kubernetes cluster.local in-addr.arpa ip6.arpa {{
-       kubeconfig {kubeconfig}
-       pods insecure
-       fallthrough in-addr.arpa ip6.arpa
-       ttl 30
-       {more}
+        kubeconfig {kubeconfig}
+        pods insecure
+        fallthrough in-addr.arpa ip6.arpa
+        ttl 30
     }}
     prometheus 127.0.0.1:{metrics}
-    forward . {upstream} {{
-       max_concurrent 1000
-    }}
+    {forward}
     cache 30 {{
-       disable success cluster.local
-       disable denial cluster.local
+        disable success cluster.local
+        disable denial cluster.local
     }}
     loop
     reload
     loadbalance
 }}
 "
-        )
-    }
+    )
 }
 
 /// A DNS server as a process. Dropping it ends it at once.
@@ -62,53 +97,76 @@ impl Corefile<'_> {
 pub(crate) struct Server {
     process: Option<Process>,
     pub(crate) addr: SocketAddr,
+    ports: Ports,
 }
 
 impl Server {
     /// Starts CoreDNS.
-    pub(crate) fn coredns(program: &Path, directory: &Path, corefile: &Corefile<'_>) -> Self {
-        let port = free_port();
-        let file = directory.join(format!("Corefile-{port}"));
-        std::fs::write(&file, corefile.kubeadm(port)).unwrap();
-        let arguments = ["-conf".to_owned(), file.display().to_string()];
-        Self::start(program, arguments, &file, port)
+    pub(crate) fn coredns(program: &Path, directory: &Path, settings: &Settings<'_>) -> Self {
+        Self::start(program, &[], directory, settings)
     }
 
-    /// Starts ours.
-    pub(crate) fn sealane(directory: &Path, corefile: &Corefile<'_>) -> Self {
-        let port = free_port();
-        let file = directory.join(format!("sealane-{port}"));
-        let arguments = [
-            "dns".to_owned(),
-            format!("--dns=0.0.0.0:{port}"),
-            "--admin=127.0.0.1:0".to_owned(),
-            format!("--upstream={}", corefile.upstream),
-            format!("--kubeconfig={}", corefile.kubeconfig.display()),
-        ];
-        Self::start(
-            Path::new(env!("CARGO_BIN_EXE_sealane")),
-            arguments,
-            &file,
-            port,
-        )
+    /// Starts ours, in the calling thread's network namespace.
+    pub(crate) fn sealane(directory: &Path, settings: &Settings<'_>) -> Self {
+        let binary = Path::new(env!("CARGO_BIN_EXE_sealane"));
+        let arguments = [&["dns", "--admin=127.0.0.1:0"], settings.flags].concat();
+        Self::start(binary, &arguments, directory, settings)
     }
 
-    fn start<const N: usize>(
+    fn start(
         program: &Path,
-        arguments: [String; N],
-        file: &Path,
-        port: u16,
+        arguments: &[&str],
+        directory: &Path,
+        settings: &Settings<'_>,
     ) -> Self {
+        let ports = Ports {
+            dns: settings.port.unwrap_or_else(free_port),
+            health: free_port(),
+            ready: free_port(),
+            metrics: free_port(),
+        };
+        let file = directory.join(format!("Corefile-{}-{}", ports.dns, ports.health));
+        std::fs::write(&file, corefile(settings, ports)).unwrap();
+        let conf = ["-conf".to_owned(), file.display().to_string()];
+        let arguments = arguments.iter().map(|text| (*text).to_owned()).chain(conf);
         let process = Process::start(program, arguments, &file.with_extension("log")).unwrap();
         Self {
             process: Some(process),
-            addr: (Ipv4Addr::LOCALHOST, port).into(),
+            addr: (Ipv4Addr::LOCALHOST, ports.dns).into(),
+            ports,
         }
     }
 
     /// Its process.
     pub(crate) fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("it runs until it is dropped")
+    }
+
+    /// Status of `/ready`.
+    ///
+    /// # Errors
+    /// Nothing listens there.
+    pub(crate) fn ready(&self) -> Result<u16, String> {
+        get(self.ports.ready, "/ready")
+    }
+
+    /// Status of `/health`.
+    ///
+    /// # Errors
+    /// Nothing listens there.
+    pub(crate) fn health(&self) -> Result<u16, String> {
+        get(self.ports.health, "/health")
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn until_ready(&mut self) {
+        until("ready", || {
+            self.process().check().unwrap();
+            match self.ready()? {
+                200 => Ok(()),
+                status => Err(format!("{status}")),
+            }
+        });
     }
 
     /// Waits until this name has an address.
@@ -118,7 +176,7 @@ impl Server {
         let mut client = Client::new(addr);
         until(&format!("{name} at {addr}"), || {
             self.process().check().unwrap();
-            let reply = client.ask(&query, crate::client::Transport::Tcp)?;
+            let reply = client.ask(&query, Transport::Tcp)?;
             if reply.rcode == rcode::NOERROR && !reply.answer.is_empty() {
                 return Ok(());
             }
@@ -136,4 +194,16 @@ impl Drop for Server {
             process.kill();
         }
     }
+}
+
+/// The status of a page.
+fn get(port: u16, path: &str) -> Result<u16, String> {
+    let text = |error: std::io::Error| format!("{port}: {error}");
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(text)?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(text)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(text)?;
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    status.ok_or(answer)
 }

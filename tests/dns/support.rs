@@ -17,6 +17,16 @@ pub(crate) fn skip(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 
+/// Whether a program is there; if not, says why the test is skipped.
+pub(crate) fn program(name: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()));
+    if !found {
+        skip(&format!("{name} is not installed"));
+    }
+    found
+}
+
 /// A real control plane, if this machine can have one.
 pub(crate) async fn control_plane(options: Options) -> Option<ControlPlane> {
     match ControlPlane::start(options).await {

@@ -16,7 +16,7 @@ use super::slice::SliceRecord;
 use super::stats::StatsTable;
 use super::store::{Changed, Delta, ObjectKey, Store};
 use crate::Snapshot;
-use crate::defaults::SLICE_MOVE_GRACE;
+use crate::defaults::{NAME_MOVE_GRACE, SLICE_MOVE_GRACE};
 use crate::model::{
     Problem, ProblemKind, Protocol, Service, ServiceEndpoint, ServiceKey, ServiceKind, ServicePort,
 };
@@ -163,7 +163,11 @@ impl Services {
             if let Some(old) = old {
                 if !is_list && let Some(service) = self.records.get(&old.service) {
                     let holds = self.holds.entry(old.service.clone()).or_default();
-                    let until = now + SLICE_MOVE_GRACE;
+                    let until = now
+                        + match self.has_traffic {
+                            true => SLICE_MOVE_GRACE,
+                            false => NAME_MOVE_GRACE,
+                        };
                     holds.keep_lost(&old, new, service.publish_not_ready, until);
                 }
                 unlink(&mut self.slices_of, &old.service, &key);

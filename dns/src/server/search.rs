@@ -78,10 +78,7 @@ impl Front {
             }
             answer.rcode = ResponseCode::NoError;
         }
-        if !search
-            .name()
-            .eq_ignore_case(&asked.rewritten().question.name)
-        {
+        if answer.rcode == ResponseCode::NoError && search.has_moved() {
             asked.counts.autopath();
         }
         Ok(Reply::Plain(search.finish(answer)))

@@ -5,7 +5,7 @@
 //! IPV6_PKTINFO); a socket on one address needs none of that.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
 use nix::libc::{in_pktinfo, in6_pktinfo};
@@ -13,6 +13,7 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockaddrIn, SockaddrIn6,
     SockaddrStorage, sendmsg, setsockopt, sockopt,
 };
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -20,6 +21,9 @@ mod batch;
 mod losses;
 
 pub(super) use batch::{Received, Replies};
+
+/// The port of a service that never sends (RFC 863).
+const DISCARD: u16 = 9;
 
 /// Whom to reply to, and from where.
 #[derive(Clone, Copy, Debug)]
@@ -120,12 +124,33 @@ impl Datagrams {
         })
     }
 
+    /// Sees to it that the kernel gives new datagrams to other sockets of this address, such as those
+    /// of a process that takes over. What has arrived can still be read, and replies leave as before.
+    ///
+    /// A connected socket only receives from its peer, and the choice among sockets that share an
+    /// address passes it over. The peer is one that sends nothing.
+    pub(super) fn stop_receiving(&self) {
+        let ip = match self.local.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let silent = SocketAddr::new(ip, DISCARD);
+        if let Err(error) = SockRef::from(&self.socket).connect(&silent.into()) {
+            tracing::debug!(%error, "datagrams may be lost at the end");
+        }
+    }
+
     fn is_wildcard(&self) -> bool {
         self.local.ip().is_unspecified()
     }
 
     pub(super) async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await
+    }
+
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        self.socket.writable().await
     }
 
     /// Receives a batch of datagrams. `WouldBlock` if there are none.

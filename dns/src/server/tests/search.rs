@@ -82,7 +82,11 @@ async fn dns_q1_autopath_finds_the_name_with_one_query() {
 async fn dns_q1_autopath_is_not_for_others() {
     Box::pin(local(async {
         let upstream = Upstream::start(web).await;
-        for snapshot in [with_pod(true), World::new().build()] {
+        for is_node in [true, false] {
+            let snapshot = match is_node {
+                true => with_pod(true),
+                false => World::new().build(),
+            };
             let server = Running::start(snapshot, following(&upstream)).await;
             let found = server.ask(ASKED, "A").await;
             assert_eq!(found.metadata.response_code, ResponseCode::NXDomain);
@@ -179,6 +183,33 @@ async fn dns_cache_a_hit_is_answered_at_once() {
         assert_eq!(lines(&again), expected);
         assert!(!again.metadata.authoritative && again.metadata.recursion_available);
         assert_eq!(upstream.seen().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dns_metrics_autopath_successes_are_counted() {
+    local(async {
+        let upstream = Upstream::start(web).await;
+        let (mut publisher, reader) = snapshot::channel();
+        publisher.publish(with_pod(false));
+        let observe = Observe::default();
+        let sockets = HostSockets::here();
+        let config = following(&upstream);
+        let server = DnsServer::observed(reader, sockets, &config, observe.clone());
+        let front = server.front(Listener::CLUSTER);
+        let client = "127.0.0.1:4000".parse().unwrap();
+        for name in [
+            "db.testns.testns.svc.cluster.local.",
+            "db.testns.svc.cluster.local.",
+        ] {
+            let message = query(name, "A").to_vec().unwrap();
+            let step = front.start(&message, client, Transport::Udp, &mut Vec::new());
+            assert!(matches!(step, Step::Replied(..)), "{name}");
+        }
+        let text = observe.metrics.render();
+        let count = r#"coredns_autopath_success_total{server="dns://:53"} 1"#;
+        assert!(text.contains(count), "{text}");
     })
     .await;
 }
