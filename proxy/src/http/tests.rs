@@ -24,8 +24,10 @@ use crate::connect::Connector;
 use crate::testing::{RawClient, World, backend};
 
 /// Runs a test where a worker runs its connections.
-async fn on_worker(test: impl Future<Output = ()>) {
-    LocalSet::new().run_until(test).await;
+fn on_worker(test: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    // Boxed, because tests are large.
+    let test = Box::pin(test);
+    async move { LocalSet::new().run_until(test).await }
 }
 
 /// A listener whose connections all go to Service `api`.
