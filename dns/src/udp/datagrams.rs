@@ -155,6 +155,9 @@ impl Datagrams {
 
     /// Receives a batch of datagrams. `WouldBlock` if there are none.
     pub(super) fn try_receive(&self, received: &mut Received) -> io::Result<()> {
+        // The runtime may say that there is nothing without asking the kernel. What was received
+        // before must not pass for new then.
+        received.clear();
         let fd = self.socket.as_raw_fd();
         let receive = || {
             received.receive(fd)?;

@@ -360,7 +360,7 @@ async fn replies_come_from_the_address_that_was_asked() {
 }
 
 #[tokio::test]
-async fn shutdown_answers_what_has_arrived() {
+async fn dns_f4_shutdown_answers_what_has_arrived_once() {
     local(async {
         let upstream = Upstream::start(|query, tcp| {
             let mut steps = vec![React::After(Duration::from_millis(100))];
@@ -388,6 +388,9 @@ async fn shutdown_answers_what_has_arrived() {
             let reply = Message::from_vec(&receive(&client).await).unwrap();
             assert_eq!(reply.answers.len(), 1, "reply {n}");
         }
+        // A reply too many would take the place of one that a client waits for.
+        let more = client.try_recv(&mut [0; 512]).map_err(|e| e.kind());
+        assert_eq!(more, Err(io::ErrorKind::WouldBlock));
     })
     .await;
 }

@@ -42,8 +42,13 @@ impl Received {
         }
     }
 
-    pub(super) fn receive(&mut self, fd: RawFd) -> io::Result<()> {
+    /// Forgets them.
+    pub(super) fn clear(&mut self) {
         self.datagrams.clear();
+    }
+
+    pub(super) fn receive(&mut self, fd: RawFd) -> io::Result<()> {
+        self.clear();
         let mut rooms = self.buffer.chunks_exact_mut(STRIDE);
         let mut parts: [_; BATCH] = std::array::from_fn(|_| {
             let room = rooms.next().unwrap_or_default();
