@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::encode::Transport;
 use crate::limit::{ConnectionLimits, MAX_IN_FLIGHT};
 use crate::message::{HEADER, flag};
-use crate::server::{Front, Step};
+use crate::server::Front;
 use crate::tcp::{self, GRACE};
 use crate::tls::{self, TlsIdentity};
 use crate::wire::{Cursor, Malformed};
@@ -251,13 +251,11 @@ impl Handler {
             Err(status) => return failure(status),
         };
         let mut reply = Vec::new();
-        match self
+        let answered = self
             .server
-            .start(&message, self.client, Transport::Https, &mut reply)
-        {
-            Step::Silence => return failure(StatusCode::BAD_REQUEST),
-            Step::Replied(_) => {}
-            Step::Later(later) => self.server.finish(later, &mut reply).await,
+            .answer(&message, self.client, Transport::Https, &mut reply);
+        if !answered.await {
+            return failure(StatusCode::BAD_REQUEST);
         }
         success(reply)
     }

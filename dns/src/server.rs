@@ -23,11 +23,11 @@ use crate::cache::Served;
 use crate::chain::{Asked, Chain, Local, Remote, Reply, unpack};
 use crate::config::{DnsConfig, Listener};
 use crate::forward::ForwardError;
-use crate::limit::ConnectionLimits;
+use crate::limit::{ConnectionLimits, OverLimit};
 use crate::lookup::MAX_ALIASES;
-use crate::message::{self, Question};
+use crate::message::{self, Query, Question};
 use crate::name::Name;
-use crate::rcode::{LocalFailure, forward_failure, local_failure};
+use crate::rcode::{LocalFailure, forward_failure, local_failure, over_rate};
 use crate::record::Record;
 use crate::resolver::{Fetch, Line, Resolver};
 use crate::tls::TlsIdentity;
@@ -215,6 +215,21 @@ impl DnsServer {
         &self.inner.dropped
     }
 
+    /// The reply to one message that came in over a transport of the caller's, or `None` for
+    /// silence.
+    pub async fn answer(
+        &self,
+        listener: Listener,
+        message: &[u8],
+        client: SocketAddr,
+        transport: Transport,
+    ) -> Option<Vec<u8>> {
+        let mut reply = Vec::new();
+        let front = self.front(listener);
+        let answered = front.answer(message, client, transport, &mut reply).await;
+        answered.then_some(reply)
+    }
+
     /// The server as it is seen from a listener.
     pub(crate) fn front(&self, listener: Listener) -> Front {
         let mut routes = self.inner.routes.borrow_mut();
@@ -286,6 +301,11 @@ impl Front {
             encode::reply(&query, &refused, transport, out);
             return Step::Replied(Reuse::No);
         };
+        if let Some(rates) = &chain.block().plugins.client_limit
+            && !rates.take(client.ip())
+        {
+            return self.over_limit(rates.limit().over, &query, transport, out);
+        }
         let asked = Asked {
             query,
             client,
@@ -299,6 +319,46 @@ impl Front {
             }
             Err(wait) => Step::Later(Box::new(Later { asked, chain, wait })),
         }
+    }
+
+    /// A query above its client's limit. Over a connection, where the address is no forgery and TC means
+    /// nothing, it is refused.
+    fn over_limit(
+        &self,
+        over: OverLimit,
+        query: &Query,
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        let answer = match (transport, over) {
+            (Transport::Udp, OverLimit::Drop) => {
+                self.dropped.add(&self.dropped.client_rate, 1);
+                return Step::Silence;
+            }
+            (Transport::Udp, OverLimit::Truncate) => Answer {
+                truncated: true,
+                ..Answer::code(ResponseCode::NoError, None)
+            },
+            (Transport::Tcp { .. } | Transport::Https | Transport::Quic, _) => over_rate(),
+        };
+        encode::reply(query, &answer, transport, out);
+        Step::Replied(Reuse::No)
+    }
+
+    /// Appends the reply to `out`, also if that takes a while. `false` for silence.
+    pub(crate) async fn answer(
+        &self,
+        message: &[u8],
+        client: SocketAddr,
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match self.start(message, client, transport, out) {
+            Step::Silence => return false,
+            Step::Replied(_) => {}
+            Step::Later(later) => self.finish(later, out).await,
+        }
+        true
     }
 
     /// Appends the reply to `out` once an upstream has answered or failed.

@@ -3,6 +3,8 @@
 mod answers;
 mod blocks;
 mod connections;
+mod descriptors;
+mod limits;
 mod vectors;
 
 use std::future::Future;

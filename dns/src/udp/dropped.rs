@@ -9,6 +9,8 @@ pub struct Dropped {
     pub(super) reflector: Cell<u64>,
     /// Too many queries waited for an upstream.
     pub(super) overload: Cell<u64>,
+    /// Their client asks more than it may.
+    pub(crate) client_rate: Cell<u64>,
     /// The reply could not be sent.
     pub(super) unsendable: Cell<u64>,
     /// They came faster than they were read, so that the kernel had no room for them.
@@ -17,16 +19,17 @@ pub struct Dropped {
 
 impl Dropped {
     /// The counts, with the words for their reasons in metrics.
-    pub fn counts(&self) -> [(&'static str, u64); 4] {
+    pub fn counts(&self) -> [(&'static str, u64); 5] {
         [
             ("reflector", self.reflector.get()),
             ("overload", self.overload.get()),
+            ("client_rate", self.client_rate.get()),
             ("unsendable", self.unsendable.get()),
             ("receive_buffer", self.receive_buffer.get()),
         ]
     }
 
-    pub(super) fn add(&self, to: &Cell<u64>, count: u64) {
+    pub(crate) fn add(&self, to: &Cell<u64>, count: u64) {
         to.set(to.get() + count);
     }
 }
