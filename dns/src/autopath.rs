@@ -55,7 +55,7 @@ impl Search {
         if !svc.eq_ignore_ascii_case(b"svc") {
             return None;
         }
-        let [pod] = pods.get(&client.to_canonical()) else {
+        let [pod] = &**pods.get(&client.to_canonical())? else {
             return None;
         };
         if pod.host_network || !namespace.eq_ignore_ascii_case(pod.namespace.as_bytes()) {
@@ -109,11 +109,6 @@ impl Search {
         answer.authoritative = true;
         answer.authentic = false;
         answer
-    }
-
-    /// An alias was made.
-    pub(crate) fn has_moved(&self) -> bool {
-        self.first.is_some()
     }
 }
 

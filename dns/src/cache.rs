@@ -214,8 +214,13 @@ impl Cache {
 
     /// Whether anything is kept for a question.
     pub fn knows(&self, slot: &Slot, now: Instant) -> bool {
+        self.has_records(slot, now) || self.known_denial(slot, now).is_some()
+    }
+
+    /// Records are kept for a question.
+    pub fn has_records(&self, slot: &Slot, now: Instant) -> bool {
         let positive = self.positive.get(slot.bytes());
-        positive.is_some_and(|entry| now < entry.until) || self.known_denial(slot, now).is_some()
+        positive.is_some_and(|entry| now < entry.until)
     }
 
     fn known_denial(&self, slot: &Slot, now: Instant) -> Option<&Entry> {

@@ -23,6 +23,7 @@ use sealane_config::sockets::HostSockets;
 use crate::answer::Answer;
 use crate::answer::encode::{self, Transport};
 use crate::answer::packed::{Packed, Serving};
+use crate::autopath::Search;
 use crate::cache::{Cache, Served};
 use crate::config::ServerBlock;
 use crate::forward::{Forward, ForwardError, ForwardPlan, ForwardPlans};
@@ -133,6 +134,18 @@ impl Chain {
         Local::Pass
     }
 
+    /// The search path that a query is the start of, if it is followed here.
+    pub(crate) fn search(&self, snapshot: &Snapshot, asked: &Asked) -> Option<Box<Search>> {
+        let settings = self.block.plugins.autopath.as_ref()?;
+        let (name, client) = (&asked.query.question.name, asked.client.ip());
+        Search::new(settings, &snapshot.pods, name, client).map(Box::new)
+    }
+
+    /// The name is known to have an address of the family that is not asked for.
+    pub(crate) fn has_other_address(&self, asked: &Asked, question: &Question) -> bool {
+        self.resolver.has_other_address(&asked.query, question)
+    }
+
     /// The plugins that ask others.
     pub(crate) fn forward(
         &self,
@@ -147,15 +160,14 @@ impl Chain {
         if self.plans.iter().any(|plan| plan.came_back(question)) {
             return Remote::Failed(ForwardError::Looped);
         }
-        let name = &question.name;
-        if !self.resolver.takes(name) {
+        if !self.resolver.takes(&question.name) {
             return Remote::Failed(ForwardError::NoUpstream);
         }
-        match self.resolver.cached(query, name) {
+        match self.resolver.cached(query, question) {
             Cached::Hit(served) => Remote::Done(served),
             Cached::Miss(stale) => {
                 let stream = transport != Transport::Udp;
-                let fetch = Fetch::new(query, name, stream);
+                let fetch = Fetch::new(query, question, stream);
                 Remote::Ask(self.resolver.clone(), fetch, stale)
             }
         }

@@ -10,6 +10,7 @@
 //! without being understood (RFC 3597).
 
 pub mod answer;
+mod autopath;
 pub mod cache;
 mod chain;
 pub mod config;

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::Shared;
+use hickory_proto::rr::RecordType;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
@@ -28,7 +29,7 @@ use crate::answer::packed::{Packed, Serving};
 use crate::cache::{Cache, Key, Served, Slot, State, is_answer};
 use crate::config::StaleRefresh;
 use crate::forward::ForwardError;
-use crate::message::Query;
+use crate::message::{Query, Question};
 use crate::name::Name;
 use crate::rcode::forward_failure;
 
@@ -57,12 +58,12 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// What has to be asked for a question about `name` on behalf of a query.
-    pub(crate) fn new(query: &Query, name: &Name, stream: bool) -> Self {
+    /// What has to be asked for a question on behalf of a query.
+    pub(crate) fn new(query: &Query, question: &Question, stream: bool) -> Self {
         Self {
             key: Key {
-                name: name.to_lowercase(),
-                record_type: query.question.record_type,
+                name: question.name.to_lowercase(),
+                record_type: question.record_type,
                 dnssec_ok: query.dnssec_ok(),
                 checking_disabled: query.checking_disabled(),
             },
@@ -145,16 +146,17 @@ impl<S: Source> Resolver<S> {
         self.inner.sources.iter().any(|source| source.takes(name))
     }
 
-    /// What there is without asking for a question about `name` on behalf of a query.
-    pub(crate) fn cached(&self, query: &Query, name: &Name) -> Cached {
+    /// What there is without asking for a question on behalf of a query.
+    pub(crate) fn cached(&self, query: &Query, question: &Question) -> Cached {
         let Some(cache) = &self.inner.cache else {
             return Cached::Miss(None);
         };
         let now = Instant::now();
         let cache = cache.borrow();
+        let name = &question.name;
         let slot = Slot::new(
             name,
-            query.question.record_type,
+            question.record_type,
             query.dnssec_ok(),
             query.checking_disabled(),
         );
@@ -167,18 +169,31 @@ impl<S: Source> Resolver<S> {
         match hit.state {
             State::Fresh => {}
             State::Popular => {
-                if self.in_background(Fetch::new(query, name, false)) {
+                if self.in_background(Fetch::new(query, question, false)) {
                     cache.metrics().prefetch.increment();
                 }
             }
             State::StaleThenAsk => {
-                self.in_background(Fetch::new(query, name, false));
+                self.in_background(Fetch::new(query, question, false));
                 cache.metrics().served_stale.increment();
             }
             State::Stale => cache.metrics().served_stale.increment(),
             State::AskThenStale => return Cached::Miss(Some(hit.served)),
         }
         Cached::Hit(hit.served)
+    }
+
+    /// The name is known to have an address of the family that is not asked for.
+    pub(crate) fn has_other_address(&self, query: &Query, question: &Question) -> bool {
+        let other = match question.record_type {
+            RecordType::A => RecordType::AAAA,
+            RecordType::AAAA => RecordType::A,
+            _ => return false,
+        };
+        let (dnssec_ok, checking_disabled) = (query.dnssec_ok(), query.checking_disabled());
+        let slot = Slot::new(&question.name, other, dnssec_ok, checking_disabled);
+        let cache = self.inner.cache.as_ref();
+        cache.is_some_and(|cache| cache.borrow().has_records(&slot, Instant::now()))
     }
 
     /// The answer from a source, or `stale` if there is none in time.
@@ -255,7 +270,7 @@ impl<S: Source> Resolver<S> {
         let cut = self.inner.guard.cut(name)?;
         let key = Key {
             name: cut.to_lowercase(),
-            record_type: hickory_proto::rr::RecordType::A,
+            record_type: RecordType::A,
             dnssec_ok: false,
             checking_disabled: false,
         };

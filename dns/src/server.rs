@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
 use crate::answer::encode::{self, Transport};
+use crate::autopath::Search;
 use crate::cache::Served;
 use crate::chain::{Asked, Chain, Local, Remote, Reply, unpack};
 use crate::config::{DnsConfig, Listener};
@@ -33,6 +34,8 @@ use crate::resolver::{Fetch, Line, Resolver};
 use crate::tls::TlsIdentity;
 use crate::udp::Reuse;
 use crate::{https, quic, tcp, tls, udp};
+
+mod search;
 
 /// Cluster DNS on one worker. Cheap to clone; not to be sent to another thread: each worker makes
 /// its own. Serving needs a current-thread runtime that runs local tasks.
@@ -104,6 +107,8 @@ struct Wait {
     name: Name,
     /// Aliases of ours that lead to that name.
     aliases: Option<Answer>,
+    /// The search path that the name is part of.
+    search: Option<Box<Search>>,
 }
 
 impl DnsServer {
@@ -311,7 +316,7 @@ impl Front {
             client,
             transport,
         };
-        match self.walk(&chain, &asked) {
+        match self.look_up(&chain, &asked) {
             Ok(reply) => {
                 let reuse = chain.reuse(&reply);
                 chain.conclude(&asked, reply, out);
@@ -363,17 +368,29 @@ impl Front {
 
     /// Appends the reply to `out` once an upstream has answered or failed.
     pub(crate) async fn finish(&self, later: Box<Later>, out: &mut Vec<u8>) {
-        let Later { asked, chain, wait } = *later;
-        let Wait {
-            resolver,
-            fetch,
-            stale,
-            name,
-            aliases,
-        } = *wait;
-        let reply = match resolver.resolve(fetch, stale).await {
-            Ok(served) => join(served, &name, aliases),
-            Err(error) => Reply::Plain(forward_failure(error)),
+        let Later {
+            asked,
+            chain,
+            mut wait,
+        } = *later;
+        let reply = loop {
+            let Wait {
+                resolver,
+                fetch,
+                stale,
+                name,
+                aliases,
+                search,
+            } = *wait;
+            let reply = match resolver.resolve(fetch, stale).await {
+                Ok(served) => join(served, &name, aliases),
+                Err(error) => Reply::Plain(forward_failure(error)),
+            };
+            let Some(search) = search else { break reply };
+            match self.go_on(search, reply, &chain, &asked) {
+                Ok(reply) => break reply,
+                Err(next) => wait = next,
+            }
         };
         chain.conclude(&asked, reply, out);
     }
@@ -393,12 +410,16 @@ impl Front {
         Some(Rc::clone(&above.unwrap_or(longest).chain))
     }
 
-    /// The answer, or what has to be waited for. An alias that leads out of a chain is looked up
-    /// from the start, as a question of its own.
-    fn walk(&self, first: &Rc<Chain>, asked: &Asked) -> Result<Reply, Box<Wait>> {
+    /// The answer to the query, or to `target` instead, or what has to be waited for. An alias that
+    /// leads out of a chain is looked up from the start, as a question of its own.
+    fn walk(
+        &self,
+        first: &Rc<Chain>,
+        asked: &Asked,
+        mut target: Option<Question>,
+    ) -> Result<Reply, Box<Wait>> {
         let mut chain = Rc::clone(first);
         let mut aliases: Option<Answer> = None;
-        let mut target: Option<Question> = None;
         loop {
             let question = target.as_ref().unwrap_or(&asked.query.question);
             match chain.local(&self.reader.load(), question) {
@@ -440,6 +461,7 @@ impl Front {
                     stale,
                     name,
                     aliases,
+                    search: None,
                 })),
             };
         }

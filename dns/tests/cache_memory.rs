@@ -1,6 +1,11 @@
 //! What a full cache takes, as the kernel sees it. A process of its own, so that nothing else
 //! allocates meanwhile.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends at the first surprise, and the backtrace names it"
+)]
+
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;

@@ -247,7 +247,6 @@ impl<Read, Wrap> Follower<Read, Wrap> {
             timeout: Some(rand::random_range(WATCH_SECONDS)),
             bookmarks: true,
             send_initial_events: from.is_none(),
-            ..WatchParams::default()
         };
         let version = from.map_or("", |position| &position.version);
         let request = Request::new(&self.source.path).watch(&params, version);

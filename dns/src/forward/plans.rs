@@ -53,8 +53,8 @@ impl ForwardPlans {
     /// [`ForwardSetupError::OnlyOurselves`].
     pub async fn watch(
         &self,
-        sockets: &HostSockets,
-        shutdown: &CancellationToken,
+        sockets: HostSockets,
+        shutdown: CancellationToken,
     ) -> Result<(), ForwardSetupError> {
         let watches = self.0.iter().map(|planned| {
             let (sockets, shutdown) = (sockets.clone(), shutdown.clone());
@@ -94,4 +94,21 @@ fn loop_zone(block: &ServerBlock, settings: &ForwardSettings) -> Option<Name> {
         true => Some(zone.clone()),
         false => settings.from.is_within(zone).then(|| settings.from.clone()),
     })
+}
+
+impl DnsConfig {
+    /// The same configuration, with the plans of its forwards; see [`ForwardPlans::load`].
+    ///
+    /// # Errors
+    /// [`ForwardSetupError`].
+    pub fn with_forwards(
+        &self,
+        listening: &[SocketAddr],
+        metrics: &Metrics,
+    ) -> Result<Self, ForwardSetupError> {
+        Ok(Self {
+            forwards: ForwardPlans::load(self, listening, metrics)?,
+            ..self.clone()
+        })
+    }
 }

@@ -12,7 +12,7 @@ use tokio::time::{advance, sleep};
 
 use super::*;
 use crate::config::{CacheSettings, Prefetch, ServeStale};
-use crate::message::{Question, flag};
+use crate::message::flag;
 use crate::metrics::{CacheMetrics, Metrics};
 use crate::record::{RData, Record, Soa};
 use crate::testing::shown;
@@ -143,10 +143,10 @@ fn query(name: &str) -> Query {
 async fn ask(resolver: &Resolver<Script>, name: &str) -> Result<Vec<String>, ForwardError> {
     let query = query(name);
     let name = &query.question.name;
-    let served = match resolver.cached(&query, name) {
+    let served = match resolver.cached(&query, &query.question) {
         Cached::Hit(served) => served,
         Cached::Miss(stale) => {
-            let fetch = Fetch::new(&query, name, false);
+            let fetch = Fetch::new(&query, &query.question, false);
             resolver.resolve(fetch, stale).await?
         }
     };
@@ -195,7 +195,7 @@ async fn dns_singleflight_what_differs_is_fetched_apart() {
     local(async {
         let script = Script::new([(50 * MS, address(1))]);
         let resolver = resolver(&script, |_| {});
-        let plain = Fetch::new(&query("web.test"), &"web.test".parse().unwrap(), false);
+        let plain = Fetch::new(&query("web.test"), &query("web.test").question, false);
         let mut fetches = vec![plain.clone(); 5];
         fetches[1].stream = true;
         fetches[2].recursion_desired = false;
@@ -318,9 +318,9 @@ async fn dns_cache_answers_without_recursion_are_not_kept() {
         let resolver = resolver(&script, |_| {});
         let mut query = query("web.test");
         query.flags = 0;
-        let fetch = Fetch::new(&query, &query.question.name, false);
+        let fetch = Fetch::new(&query, &query.question, false);
         resolver.resolve(fetch, None).await.unwrap();
-        let found = resolver.cached(&query, &query.question.name);
+        let found = resolver.cached(&query, &query.question);
         assert!(matches!(found, Cached::Miss(None)));
     })
     .await;

@@ -1,6 +1,6 @@
 //! A process that has no descriptors left.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -73,7 +73,7 @@ async fn a_server_for_another_process() {
     local(async {
         let certificate = Certificate::new();
         let server = Secure::start(certificate.files(), None, ConnectionLimits::default());
-        println!("serves at {} {}", server.tcp, server.tls);
+        writeln!(io::stdout(), "serves at {} {}", server.tcp, server.tls).unwrap();
         // Until the parent has seen enough, or is gone.
         tokio::time::sleep(Duration::from_secs(60)).await;
         server.stop().await;
