@@ -140,6 +140,11 @@ impl Publisher {
         generation
     }
 
+    /// The snapshot that was published last.
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
     /// The clock that says how old the state may be.
     pub(crate) fn staleness(&self) -> &Staleness {
         &self.staleness

@@ -164,7 +164,7 @@ pub async fn run(
         publisher,
         give_up_certificates: None,
         has_published: false,
-        progress: Progress::new(jiff::Timestamp::now().as_millisecond()),
+        progress: Progress::new(jiff::Timestamp::now().as_millisecond(), options.namespaces),
     };
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING_PERIOD);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -319,8 +319,9 @@ impl State {
         snapshot.synced = true;
         let generation = self.publisher.publish(snapshot);
         self.has_published = true;
+        let now_millis = jiff::Timestamp::now().as_millisecond();
         self.progress
-            .published(jiff::Timestamp::now().as_millisecond());
+            .published(now_millis, &self.publisher.current());
         metrics::gauge!("sealane_config_generation").set(generation as f64);
         metrics::histogram!("sealane_config_publish_seconds").record(now.elapsed());
         count(work);

@@ -23,6 +23,7 @@ mod names;
 mod observe;
 mod source;
 
+pub use crate::plugin::template::PatternError;
 pub use cache::{CacheSettings, CacheShare, Prefetch, ServeStale, StaleRefresh};
 pub use forward::{
     ForwardSettings, HealthCheck, MAX_UPSTREAMS, Policy, Protocol, Upstream, UpstreamTls,

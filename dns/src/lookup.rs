@@ -93,6 +93,11 @@ pub fn answer_observed(
                 };
             }
             Found::Stop(answer) => return Outcome::Stop(answer),
+            Found::Done(answer)
+                if settings.compat_coredns && !aliases.is_empty() && answer.answers.is_empty() =>
+            {
+                return no_data(snapshot, settings, question);
+            }
             Found::Done(mut answer) => {
                 aliases.append(&mut answer.answers);
                 answer.answers = aliases;
@@ -113,6 +118,9 @@ pub fn answer_observed(
                     answer.answers = aliases;
                     return Outcome::Done(answer);
                 }
+                if settings.compat_coredns && (repeats || aliases.len() > MAX_ALIASES) {
+                    return no_data(snapshot, settings, question);
+                }
                 if repeats {
                     return Outcome::Stop(local_failure(LocalFailure::AliasLoop, None));
                 }
@@ -123,6 +131,18 @@ pub fn answer_observed(
             }
         }
     }
+}
+
+/// What CoreDNS says of an alias that leads to nothing of the cluster: as if there were none.
+fn no_data(snapshot: &Snapshot, settings: &DnsSettings, question: &Question) -> Outcome {
+    let lookup = Lookup {
+        snapshot,
+        settings,
+        name: &question.name,
+        record_type: question.record_type,
+    };
+    let zone = question.name.split_longest_zone(&settings.zones);
+    Outcome::Done(lookup.no_data_of(&zone.map_or_else(Name::root, |(_, zone)| zone)))
 }
 
 fn first_found(lookup: &Lookup<'_>, seen: &mut impl FnMut(Step<'_>)) -> Found {

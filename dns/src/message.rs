@@ -41,6 +41,7 @@ pub(crate) mod flag {
 pub(crate) mod class {
     pub(crate) const NONE: u16 = 0;
     pub(crate) const IN: u16 = 1;
+    pub(crate) const CH: u16 = 3;
     pub(crate) const ANY: u16 = 255;
 }
 

@@ -123,6 +123,11 @@ impl Counter {
     pub fn add(&self, count: u64) {
         self.0.add(0, count);
     }
+
+    /// What this handle has counted.
+    pub fn get(&self) -> u64 {
+        self.0.numbers[0].load(Ordering::Relaxed)
+    }
 }
 
 impl Gauge {
@@ -183,6 +188,11 @@ impl Metrics {
             numbers,
             not_shared: PhantomData,
         }
+    }
+
+    /// Both are clones of one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// All metrics in Prometheus's text format 0.0.4.

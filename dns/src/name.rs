@@ -66,6 +66,34 @@ impl Name {
         Some(Self(Bytes::copy_from_slice(&wire[..end])))
     }
 
+    /// Reads what [`Display`](fmt::Display) writes, escapes included. `None` if that is no name.
+    pub(crate) fn from_escaped(text: &str) -> Option<Self> {
+        if !text.contains('\\') {
+            return text.parse().ok();
+        }
+        let mut wire = Vec::with_capacity(text.len() + 2);
+        let mut label = Vec::new();
+        let mut bytes = text.bytes();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'.' => push_label(&mut wire, &std::mem::take(&mut label)).ok()?,
+                b'\\' => label.push(match bytes.next()? {
+                    hundreds @ b'0'..=b'9' => {
+                        let digits = [hundreds, bytes.next()?, bytes.next()?];
+                        std::str::from_utf8(&digits).ok()?.parse().ok()?
+                    }
+                    byte => byte,
+                }),
+                byte => label.push(byte),
+            }
+        }
+        if !label.is_empty() {
+            push_label(&mut wire, &label).ok()?;
+        }
+        wire.push(0);
+        (wire.len() <= MAX_NAME).then(|| Self(wire.into()))
+    }
+
     /// The wire form, root byte included.
     pub fn wire(&self) -> &[u8] {
         &self.0
@@ -74,6 +102,12 @@ impl Name {
     /// The labels, first one first, without the root.
     pub fn labels(&self) -> Labels<'_> {
         Labels { wire: &self.0 }
+    }
+
+    /// The name without its first label. `None` for the root.
+    pub(crate) fn parent(&self) -> Option<Self> {
+        let first = usize::from(*self.0.first()?);
+        (first > 0).then(|| Self(self.0.slice(first + 1..)))
     }
 
     /// The same name in lower case.
@@ -273,6 +307,17 @@ mod tests {
             ("a\\046b", NameError::Backslash),
         ] {
             assert_eq!(text.parse::<Name>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn escaped_text_is_read_back() {
+        let wire = [5, b'a', b'.', b' ', b'\\', 0xff, 1, b'b', 0];
+        let name = Name::from_checked_wire(&wire);
+        assert_eq!(name.to_string(), "a\\.\\032\\\\\\255.b.");
+        assert_eq!(Name::from_escaped(&name.to_string()), Some(name));
+        for bad in ["\\", "\\1", "\\999.", "a\\..b..c", ".\\065"] {
+            assert_eq!(Name::from_escaped(bad), None, "{bad}");
         }
     }
 

@@ -49,7 +49,10 @@ pub struct DnsSettings {
     pub api: ApiServer,
     /// Answers like CoreDNS where that departs from an RFC: TXT at names without records
     /// and every type at `_tcp.SERVICE` and `dns.ZONE` do not exist; SOA below the apex is never
-    /// NXDOMAIN; NS at the apex is case-sensitive; PTR queries are forwarded before the first sync.
+    /// NXDOMAIN; NS at the apex is case-sensitive; PTR queries are forwarded before the first sync;
+    /// aliases to names of the cluster that are missing or loop have no records, and those to names
+    /// elsewhere are NOERROR whatever becomes of them; pods have SRV records. Weights of SRV records
+    /// are shares of the distinct targets even so: CoreDNS's depend on how an address is listed.
     pub compat_coredns: bool,
 }
 

@@ -150,6 +150,7 @@ impl Worker {
             self.basis = basis;
             self.repeats.clear();
         }
+        let started = Instant::now().into_std();
         let dropped = self.server.udp_dropped();
         for (message, peer) in self.received.iter() {
             let client = match peer.client() {
@@ -161,16 +162,21 @@ impl Worker {
             };
             let reply = self.replies.bytes();
             let place = self.repeats.place(message);
-            if place.is_some_and(|place| self.repeats.append(place, message, reply)) {
+            let start = reply.len();
+            let repeated = place.and_then(|place| self.repeats.append(place, message, reply));
+            if let Some(counted) = repeated {
+                let sizes = (message.len(), reply.len() - start);
+                self.server
+                    .count(counted, (client, Transport::Udp), sizes, started);
                 self.replies.end(&peer);
                 continue;
             }
-            let start = reply.len();
             match self.server.start(message, client, Transport::Udp, reply) {
                 Step::Silence => {}
-                Step::Replied(reuse) => {
-                    if let Some(place) = place {
-                        self.repeats.keep(place, message, &reply[start..], reuse);
+                Step::Replied(reuse, counted) => {
+                    if let (Some(place), Some(counted)) = (place, counted) {
+                        let reply = (&reply[start..], counted);
+                        self.repeats.keep(place, message, reply, reuse);
                     }
                     self.replies.end(&peer);
                 }

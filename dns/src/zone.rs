@@ -13,7 +13,7 @@ use crate::settings::DnsSettings;
 mod cluster;
 mod endpoint;
 mod nameserver;
-mod reverse;
+pub(crate) mod reverse;
 
 /// One step of a lookup.
 #[derive(Clone, Copy)]
@@ -83,9 +83,14 @@ impl Lookup<'_> {
 
     /// The name exists, without records of this type.
     fn no_data(&self, zone: &Name) -> Found {
+        Found::Done(self.no_data_of(zone))
+    }
+
+    /// The same as an answer.
+    pub(crate) fn no_data_of(&self, zone: &Name) -> Answer {
         let mut answer = Answer::local(ResponseCode::NoError);
         answer.authority.push(self.soa(zone));
-        Found::Done(answer)
+        answer
     }
 
     /// The name is not known: it goes on to the next plugin, or does not exist. As long as not

@@ -40,6 +40,11 @@ impl PartialEq for Trigger {
 }
 
 impl SliceRecord {
+    /// The Service that it belongs to.
+    pub(crate) fn service(&self) -> &ObjectKey {
+        &self.service
+    }
+
     /// Reads a slice; `None` if it belongs to no Service or holds names instead of addresses.
     pub fn read(key: &ObjectKey, slice: v1::EndpointSlice, names: &mut Names) -> Option<Self> {
         if slice.address_type == "FQDN" {

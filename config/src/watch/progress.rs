@@ -3,8 +3,15 @@
 //!
 //! A change of endpoints is in force when it is published: nothing is written to the kernel for it.
 
-use super::{Change, Delta};
+use std::sync::Arc;
 
+use super::{Change, Delta};
+use crate::compile::ObjectKey;
+use crate::model::{ServiceKey, ServiceKind};
+use crate::snapshot::Snapshot;
+
+/// CoreDNS's, of endpoints whose names DNS answers.
+const NAMES_LATENCY: &str = "coredns_kubernetes_dns_programming_duration_seconds";
 const LATENCY: &str = "kubeproxy_network_programming_duration_seconds";
 const QUEUED: &str = "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds";
 
@@ -29,6 +36,11 @@ pub(super) fn describe() {
         Unit::Seconds,
         "Time from a change in the cluster to its effect on new connections"
     );
+    describe_histogram!(
+        NAMES_LATENCY,
+        Unit::Seconds,
+        "Time from a change of endpoints to its effect on answers"
+    );
     describe_gauge!(
         QUEUED,
         Unit::Seconds,
@@ -48,17 +60,20 @@ pub(super) fn describe() {
 pub(super) struct Progress {
     /// Changes from before, milliseconds since the Unix epoch, say nothing about us.
     started: i64,
-    /// When the changes of endpoints happened.
-    triggered: Vec<i64>,
+    /// When the changes of endpoints happened, and to whose.
+    triggered: Vec<(i64, ObjectKey)>,
+    /// Names of Services are answered from the state.
+    has_dns: bool,
     services: u32,
     endpoints: u32,
 }
 
 impl Progress {
-    pub(super) fn new(started: i64) -> Self {
+    pub(super) fn new(started: i64, has_dns: bool) -> Self {
         Self {
             started,
             triggered: Vec::new(),
+            has_dns,
             services: 0,
             endpoints: 0,
         }
@@ -78,7 +93,7 @@ impl Progress {
                     && at >= self.started
                     && self.triggered.len() < TIMED
                 {
-                    self.triggered.push(at);
+                    self.triggered.push((at, slice.service().clone()));
                 }
             }
             _ => {}
@@ -86,10 +101,13 @@ impl Progress {
     }
 
     /// What was taken in is in force.
-    pub(super) fn published(&mut self, now: i64) {
-        for at in self.triggered.drain(..) {
-            let millis = now.saturating_sub(at).max(0);
-            metrics::histogram!(LATENCY).record(millis as f64 / 1000.0);
+    pub(super) fn published(&mut self, now: i64, snapshot: &Snapshot) {
+        for (at, service) in self.triggered.drain(..) {
+            let seconds = now.saturating_sub(at).max(0) as f64 / 1000.0;
+            metrics::histogram!(LATENCY).record(seconds);
+            if let Some(kind) = kind(snapshot, &service).filter(|_| self.has_dns) {
+                metrics::histogram!(NAMES_LATENCY, "service_kind" => kind).record(seconds);
+            }
         }
         metrics::gauge!(QUEUED).set(now as f64 / 1000.0);
         self.nothing_changed();
@@ -106,6 +124,20 @@ impl Progress {
                 metrics::gauge!(pending).set(0.0);
             }
         }
+    }
+}
+
+/// The kind of a Service in CoreDNS's words. Slices that say when they were triggered are written by
+/// the controller for Services with a selector.
+fn kind(snapshot: &Snapshot, service: &ObjectKey) -> Option<&'static str> {
+    let key = ServiceKey {
+        namespace: Arc::clone(&service.namespace),
+        name: Arc::clone(&service.name),
+    };
+    match snapshot.services.get(&key)?.kind {
+        ServiceKind::ClusterIp => Some("cluster_ip"),
+        ServiceKind::Headless => Some("headless_with_selector"),
+        ServiceKind::ExternalName(_) => None,
     }
 }
 

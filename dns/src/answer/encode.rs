@@ -43,6 +43,13 @@ pub enum Transport {
     Quic,
 }
 
+impl Transport {
+    /// Queries come in datagrams, not over TCP.
+    pub(crate) fn is_udp(self) -> bool {
+        matches!(self, Self::Udp | Self::Quic)
+    }
+}
+
 /// Appends the reply to `query` to `out`.
 pub fn reply(query: &Query, answer: &Answer, transport: Transport, out: &mut Vec<u8>) {
     let flags = Flags::of(answer);
@@ -135,6 +142,10 @@ fn begin<'a>(
         .map(|edns| opt_record(edns, flags.rcode, error, transport));
     let mut writer = Writer::new(out, limit - opt.as_ref().map_or(0, Vec::len));
     let question = &query.question;
+    // Records are of the class that was asked for; ANY means IN here.
+    if question.class == class::CH {
+        writer.class = class::CH;
+    }
     writer.bytes(&[0; HEADER]);
     writer.name(&question.name, true);
     writer.u16(question.record_type.into());
@@ -236,6 +247,8 @@ struct Writer<'a> {
     /// Offsets of name suffixes in the message.
     suffixes: [u16; SUFFIXES],
     known: usize,
+    /// Class of records.
+    class: u16,
 }
 
 impl<'a> Writer<'a> {
@@ -246,6 +259,7 @@ impl<'a> Writer<'a> {
             limit,
             suffixes: [0; SUFFIXES],
             known: 0,
+            class: class::IN,
         }
     }
 
@@ -307,7 +321,7 @@ impl<'a> Writer<'a> {
     fn record(&mut self, record: &Record) {
         self.name(&record.name, true);
         self.u16(record.record_type().into());
-        self.u16(class::IN);
+        self.u16(self.class);
         self.u32(record.ttl);
         let length_at = self.out.len();
         self.u16(0);

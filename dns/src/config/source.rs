@@ -114,7 +114,10 @@ mod tests {
             source.map(|source| (source.watch.pods, source.startup_timeout.as_secs()))
         };
         assert_eq!(pods(config(&[])), None);
-        assert_eq!(pods(config(&[insecure.clone()])), Some((false, 5)));
+        assert_eq!(
+            pods(config(std::slice::from_ref(&insecure))),
+            Some((false, 5))
+        );
         assert_eq!(pods(config(&[insecure, verified])), Some((true, 9)));
     }
 
@@ -141,7 +144,10 @@ mod tests {
             (namespaces, "namespace_labels"),
             (api, "API"),
         ] {
-            let alone = config(&[other.clone()]).cluster_source().unwrap().unwrap();
+            let alone = config(std::slice::from_ref(&other))
+                .cluster_source()
+                .unwrap()
+                .unwrap();
             assert_eq!(alone.watch.labels, other.labels);
             assert_eq!(alone.watch.namespace_labels, other.namespace_labels);
             assert_eq!(alone.api, other.api);

@@ -53,7 +53,8 @@ impl Loops {
     }
 }
 
-/// Asks an upstream until it replies or [`PATIENCE`] is over.
+/// Asks an upstream until it replies or [`PATIENCE`] is over. Each time the name is another one: behind
+/// a Service a question may go round among other servers, which join those that are equal.
 pub(super) async fn probe(
     loops: &Loops,
     sockets: &HostSockets,
@@ -61,24 +62,29 @@ pub(super) async fn probe(
     source: Option<IpAddr>,
     zone: &Name,
 ) {
-    let labels = [rand::random::<u64>(), rand::random()].map(|random| random.to_string());
-    let labels = labels.iter().map(String::as_str);
-    // A zone without room for two labels of twenty digits cannot be probed.
-    let Some(name) = Name::prepend(labels, &zone.to_lowercase()) else {
-        return;
-    };
-    loops.add(name.clone(), upstream);
-    let question = Question::new(name.clone(), RecordType::HINFO);
+    let zone = zone.to_lowercase();
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
+        // A zone without room for two labels of twenty digits cannot be probed.
+        let Some(name) = random_name(&zone) else {
+            return;
+        };
+        loops.add(name.clone(), upstream);
+        let question = Question::new(name.clone(), RecordType::HINFO);
         let asked = timeout(REPLY, ask(sockets, upstream, source, &question)).await;
+        loops.remove(&name);
         match asked {
-            Ok(Ok(())) => break,
+            Ok(Ok(())) => return,
             Ok(Err(_unreachable)) => sleep(PAUSE).await,
             Err(_silent) => {}
         }
     }
-    loops.remove(&name);
+}
+
+/// A name that nobody else asks for.
+fn random_name(zone: &Name) -> Option<Name> {
+    let labels = [rand::random::<u64>(), rand::random()].map(|random| random.to_string());
+    Name::prepend(labels.iter().map(String::as_str), zone)
 }
 
 /// Sends the question and waits for a reply with its id.

@@ -66,12 +66,16 @@ impl ForwardPlans {
 
     /// The plan for a line. One that was not loaded with the configuration is loaded now, for this
     /// worker alone; if that fails, its names cannot be forwarded.
-    pub(crate) fn of(&self, settings: &Arc<ForwardSettings>) -> Arc<ForwardPlan> {
+    pub(crate) fn of(
+        &self,
+        settings: &Arc<ForwardSettings>,
+        metrics: &Metrics,
+    ) -> Arc<ForwardPlan> {
         let mut planned = self.0.iter().map(|planned| &planned.plan);
         if let Some(plan) = planned.find(|plan| Arc::ptr_eq(plan.settings(), settings)) {
             return Arc::clone(plan);
         }
-        let load = |settings| ForwardPlan::load(settings, &[], Metrics::default());
+        let load = |settings| ForwardPlan::load(settings, &[], metrics.clone());
         load(Arc::clone(settings)).unwrap_or_else(|error| {
             tracing::error!(%error, zone = %settings.from, "names cannot be forwarded");
             let nobody = ForwardSettings {

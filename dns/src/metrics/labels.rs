@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
-use crate::config::{Scheme, ServerKey};
+use crate::config::Scheme;
 
 /// `view`: views are not supported, so there is none.
 pub const NO_VIEW: &str = "";
@@ -104,15 +104,14 @@ pub fn class_label(class: u16) -> &'static str {
     }
 }
 
-/// `server` of a block's key: `dns://:53`, or `dns://10.0.0.1:53` for one of its addresses.
-pub fn server_label(key: &ServerKey, bind: Option<IpAddr>) -> String {
-    let scheme = match key.scheme {
+/// `server`: `dns://:53`, or `dns://10.0.0.1:53` for one of its addresses.
+pub fn server_label(scheme: Scheme, bind: Option<IpAddr>, port: u16) -> String {
+    let scheme = match scheme {
         Scheme::Dns => "dns",
         Scheme::Tls => "tls",
         Scheme::Https => "https",
         Scheme::Quic => "quic",
     };
-    let port = key.port;
     match bind {
         Some(IpAddr::V6(ip)) => format!("{scheme}://[{ip}]:{port}"),
         Some(ip) => format!("{scheme}://{ip}:{port}"),

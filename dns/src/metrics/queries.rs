@@ -1,7 +1,8 @@
 //! What is counted of every query.
 
 use std::array;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,9 +10,11 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
 use super::labels::{
-    NO_VIEW, RCODE_COUNT, TYPE_COUNT, rcode_index, rcode_label, type_index, type_label,
+    NO_VIEW, RCODE_COUNT, TYPE_COUNT, class_label, rcode_index, rcode_label, type_index, type_label,
 };
 use super::{Counter, Family, Histogram, Metrics, names};
+use crate::config::AclAction;
+use crate::message::Question;
 
 /// The plugin that a reply is put down to: the last one that it went through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +114,11 @@ pub struct QueryMetrics {
     duration: OnceCell<Histogram>,
     /// By protocol.
     sizes: [OnceCell<(Histogram, Histogram)>; 2],
+    truncated: OnceCell<Counter>,
+    autopath: OnceCell<Counter>,
+    acl: Slots<Counter, 4>,
+    /// By the labels `class` and `type`.
+    templates: RefCell<BTreeMap<(&'static str, &'static str), Counter>>,
 }
 
 fn slots<T, const N: usize>() -> Slots<T, N> {
@@ -129,6 +137,10 @@ impl QueryMetrics {
             do_requests: OnceCell::new(),
             duration: OnceCell::new(),
             sizes: slots(),
+            truncated: OnceCell::new(),
+            autopath: OnceCell::new(),
+            acl: slots(),
+            templates: RefCell::default(),
         }
     }
 
@@ -167,6 +179,51 @@ impl QueryMetrics {
         });
         request.observe(observed.request_size as u64);
         response.observe(observed.response_size as u64);
+    }
+
+    /// Counts a reply that was too long for TCP.
+    pub(crate) fn truncated_over_tcp(&self) {
+        let count = self
+            .truncated
+            .get_or_init(|| self.counter(&names::TCP_TRUNCATED, &[]));
+        count.increment();
+    }
+
+    /// Counts a query that was answered by following the search path.
+    pub(crate) fn autopath(&self) {
+        let new = || {
+            self.metrics
+                .counter(&names::AUTOPATH_SUCCESS, &[&self.server])
+        };
+        self.autopath.get_or_init(new).increment();
+    }
+
+    /// Counts what `acl` did with a query.
+    pub(crate) fn acl(&self, action: AclAction) {
+        let (family, slot) = match action {
+            AclAction::Allow => (&names::ACL_ALLOWED, 0),
+            AclAction::Block => (&names::ACL_BLOCKED, 1),
+            AclAction::Filter => (&names::ACL_FILTERED, 2),
+            AclAction::Drop => (&names::ACL_DROPPED, 3),
+        };
+        let count = self.acl[slot].get_or_init(|| match action {
+            AclAction::Allow => self.metrics.counter(family, &[&self.server, NO_VIEW]),
+            _ => self.counter(family, &[]),
+        });
+        count.increment();
+    }
+
+    /// Counts a query that a template matched.
+    pub(crate) fn template(&self, question: &Question) {
+        let labels = (
+            class_label(question.class),
+            type_label(question.record_type),
+        );
+        let mut counts = self.templates.borrow_mut();
+        let count = counts
+            .entry(labels)
+            .or_insert_with(|| self.counter(&names::TEMPLATE_MATCHES, &[labels.0, labels.1]));
+        count.increment();
     }
 
     fn labels<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {

@@ -41,7 +41,7 @@ impl Front {
     ) -> Result<Reply, Box<Wait>> {
         loop {
             let question = current(&search, asked);
-            let other = self.chain_of(&question);
+            let other = self.way_of(&question).map(|way| way.chain);
             let chain = other.as_ref().unwrap_or(chain);
             match self.walk(chain, asked, Some(question)) {
                 Ok(reply) => match self.step(search, reply, asked) {
@@ -69,14 +69,20 @@ impl Front {
         };
         if answer.rcode == ResponseCode::NXDomain {
             let question = current(&search, asked);
-            let chain = self.chain_of(&question);
-            if !chain.is_some_and(|chain| chain.has_other_address(asked, &question)) {
+            let way = self.way_of(&question);
+            if !way.is_some_and(|way| way.chain.has_other_address(asked, &question)) {
                 return match search.next(answer) {
                     Some(first) => Ok(Reply::Plain(first)),
                     None => Err(search),
                 };
             }
             answer.rcode = ResponseCode::NoError;
+        }
+        if !search
+            .name()
+            .eq_ignore_case(&asked.rewritten().question.name)
+        {
+            asked.counts.autopath();
         }
         Ok(Reply::Plain(search.finish(answer)))
     }
@@ -86,6 +92,6 @@ impl Front {
 fn current(search: &Search, asked: &Asked) -> Question {
     Question {
         name: search.name().clone(),
-        ..asked.query.question.clone()
+        ..asked.rewritten().question.clone()
     }
 }

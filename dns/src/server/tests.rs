@@ -6,6 +6,7 @@ mod connections;
 mod descriptors;
 mod forwarding;
 mod limits;
+mod plugins;
 mod search;
 mod vectors;
 

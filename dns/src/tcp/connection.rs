@@ -73,7 +73,7 @@ pub(crate) async fn serve<R, W>(
                     replies.truncate(start);
                     reading = false;
                 }
-                Step::Replied(_) => set_length(&mut replies[start..]),
+                Step::Replied(..) => set_length(&mut replies[start..]),
                 Step::Later(later) => {
                     replies.truncate(start);
                     in_flight.push(async move {

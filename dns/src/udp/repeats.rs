@@ -20,6 +20,7 @@ use std::hash::{BuildHasher, RandomState};
 use rand::Rng;
 
 use crate::message::HEADER;
+use crate::server::Counted;
 use crate::wire::Cursor;
 
 /// Sets of slots; a power of two.
@@ -64,6 +65,7 @@ struct Head {
     query: u16,
     reply: u16,
     addresses: Addresses,
+    counted: Option<Counted>,
 }
 
 /// Records of a reply that are shuffled.
@@ -106,8 +108,9 @@ impl Repeats {
         })
     }
 
-    /// Appends the reply to a query that was kept. False if there is none.
-    pub(super) fn append(&self, place: Place, query: &[u8], out: &mut Vec<u8>) -> bool {
+    /// Appends the reply to a query that was kept, and says what it is counted as. `None` if there is
+    /// none.
+    pub(super) fn append(&self, place: Place, query: &[u8], out: &mut Vec<u8>) -> Option<Counted> {
         let set = place.set..place.set + WAYS;
         for (slot, head) in set.clone().zip(&self.heads[set]) {
             if head.epoch != self.epoch || head.tag != place.tag {
@@ -122,13 +125,19 @@ impl Repeats {
             out.extend_from_slice(&rest[..head.reply.into()]);
             out[start..start + 2].copy_from_slice(&query[..2]);
             head.addresses.shuffle(&mut out[start..]);
-            return true;
+            return head.counted;
         }
-        false
+        None
     }
 
     /// Keeps a reply if the rules allow it.
-    pub(super) fn keep(&mut self, place: Place, query: &[u8], reply: &[u8], reuse: Reuse) {
+    pub(super) fn keep(
+        &mut self,
+        place: Place,
+        query: &[u8],
+        (reply, counted): (&[u8], Counted),
+        reuse: Reuse,
+    ) {
         if reuse == Reuse::No || query.len() + reply.len() > ROOM {
             return;
         }
@@ -152,6 +161,7 @@ impl Repeats {
             query: query.len() as u16,
             reply: reply.len() as u16,
             addresses,
+            counted: Some(counted),
         };
     }
 }

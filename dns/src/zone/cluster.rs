@@ -168,9 +168,29 @@ fn pod(lookup: &Lookup<'_>, zone: &Name, namespace: &str, label: &str) -> Found 
         }
     };
     match addr.filter(is_there) {
+        Some(addr) if lookup.settings.compat_coredns && lookup.record_type == RecordType::SRV => {
+            pod_location(lookup, zone, [label, namespace, "pod"], addr)
+        }
         Some(addr) => addresses(lookup, zone, std::iter::once(addr)),
         None => absent(lookup, zone),
     }
+}
+
+/// CoreDNS's SRV record of a pod, which has no port.
+fn pod_location(lookup: &Lookup<'_>, zone: &Name, labels: [&str; 3], addr: IpAddr) -> Found {
+    let Some(target) = Name::prepend(labels, zone) else {
+        return lookup.no_data(zone);
+    };
+    let mut answer = Answer::local(ResponseCode::NoError);
+    answer.answers.push(lookup.record(RData::Srv(Srv {
+        priority: 0,
+        weight: 100,
+        port: 0,
+        target: target.clone(),
+    })));
+    let glue = Record::address(target, lookup.settings.ttl, addr);
+    answer.additional.push(glue);
+    Found::Done(answer)
 }
 
 /// A host of a Service: the Service itself by its cluster IPs, or one of its endpoints.

@@ -79,7 +79,7 @@ fn names(lookup: &Lookup<'_>, addr: IpAddr) -> Vec<Record> {
 
 /// The address that a name below `in-addr.arpa` or `ip6.arpa` stands for. Compared as an address,
 /// so the case of nibbles does not matter.
-fn address(name: &Name) -> Option<IpAddr> {
+pub(crate) fn address(name: &Name) -> Option<IpAddr> {
     let mut labels = name.labels();
     let ends_with = |labels: &mut Labels<'_>, domain: &str| {
         let rest = [labels.next(), labels.next(), labels.next()];

@@ -107,6 +107,26 @@ fn dns_e4_aliases_to_nowhere() {
 }
 
 #[test]
+fn dns_e4_compatible_aliases_to_nowhere_have_no_records() {
+    let compat = DnsSettings {
+        compat_coredns: true,
+        ..DnsSettings::default()
+    };
+    let cases: &[Case] = &[
+        ("gone.S", "A", &["NODATA"]),
+        (
+            "gone.S",
+            "CNAME",
+            &["NOERROR", "$N 30 IN CNAME nope.testns.svc.cluster.local."],
+        ),
+        ("self.S", "A", &["NODATA"]),
+        ("a.S", "AAAA", &["NODATA"]),
+        ("inner.S", "AAAA", &["NODATA"]),
+    ];
+    check(&world().build(), &compat, cases);
+}
+
+#[test]
 fn dns_e7_addresses_are_no_aliases() {
     for record_type in ["A", "AAAA", "CNAME", "TXT"] {
         run(&[

@@ -150,3 +150,20 @@ fn dns_n1_nothing_falls_through_before_sync() {
         );
     }
 }
+
+#[test]
+fn dns_v8_compatible_pods_have_srv_records() {
+    let world = World::new().build();
+    let compat = DnsSettings {
+        compat_coredns: true,
+        ..DnsSettings::default()
+    };
+    let srv: &[&str] = &["NOERROR", "$N 30 IN SRV 0 100 0 $N", "+$N 30 IN A 1.2.3.4"];
+    check(&world, &compat, &[("1-2-3-4.testns.pod.Z", "SRV", srv)]);
+    let none: &[&str] = &["NODATA"];
+    check(
+        &world,
+        &DnsSettings::default(),
+        &[("1-2-3-4.testns.pod.Z", "SRV", none)],
+    );
+}

@@ -243,7 +243,7 @@ async fn reliability_b28_strangers_get_no_recursion() {
             let client = SocketAddr::new(client.parse().unwrap(), 4321);
             let step = front.start(&message, client, Transport::Udp, &mut out);
             match step {
-                Step::Replied(_) => Some(Message::from_vec(&out).unwrap().metadata.response_code),
+                Step::Replied(..) => Some(Message::from_vec(&out).unwrap().metadata.response_code),
                 Step::Later(_) => None,
                 Step::Silence => panic!("silence"),
             }

@@ -5,7 +5,7 @@ use hickory_proto::op::ResponseCode;
 use super::*;
 use crate::config::{ForwardSettings, Plugins, Scheme, ServerBlock, ServerKey, Upstream as To};
 use crate::testing::World;
-use crate::testing::upstream::{React, address};
+use crate::testing::upstream::{React, address, negative};
 
 /// An upstream that answers every name with 10.1.2.LAST.
 async fn upstream(last: u8) -> Upstream {
@@ -178,6 +178,51 @@ async fn dns_e1_an_alias_is_looked_up_in_the_block_that_has_its_target() {
             );
         }
         server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dns_e5_compatible_aliases_out_of_the_cluster_are_noerror() {
+    local(async {
+        let missing =
+            Upstream::start(|query, _| vec![React::Reply(negative(query, ResponseCode::NXDomain))])
+                .await;
+        let world = || {
+            World::new()
+                .external("gone", "gone.example.org")
+                .external("nowhere", "a.nowhere.test")
+                .build()
+        };
+        for (compat_coredns, codes) in [
+            (true, [ResponseCode::NoError, ResponseCode::NoError]),
+            (false, [ResponseCode::NXDomain, ResponseCode::ServFail]),
+        ] {
+            let plugins = Plugins {
+                compat_coredns,
+                ..kubernetes(DnsSettings {
+                    compat_coredns,
+                    ..DnsSettings::default()
+                })
+            };
+            let config = config(vec![
+                block(&["dns://cluster.local:53"], plugins),
+                block(&["dns://example.org:53"], forward(&missing)),
+            ]);
+            let server = Running::start(world(), config).await;
+            for (name, code) in ["gone", "nowhere"].into_iter().zip(codes) {
+                let name = format!("{name}.testns.svc.cluster.local.");
+                let found = server.ask(&name, "A").await;
+                assert_eq!(
+                    found.metadata.response_code, code,
+                    "{name} {compat_coredns}"
+                );
+                if compat_coredns {
+                    assert_eq!((found.answers.len(), found.authorities.len()), (1, 0));
+                }
+            }
+            server.stop().await;
+        }
     })
     .await;
 }

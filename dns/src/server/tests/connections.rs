@@ -265,7 +265,7 @@ async fn dns_tcp_timeouts_and_queries_of_a_connection_are_settings() {
         edns.options_mut().insert(keepalive);
         asking.edns = Some(edns);
         let mut stream = TcpStream::connect(server.tcp).await.unwrap();
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         stream
             .write_all(&framed(&asking.to_vec().unwrap()))
             .await

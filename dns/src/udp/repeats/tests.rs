@@ -54,7 +54,9 @@ fn reply(query: &[u8], addresses: u32) -> Vec<u8> {
 
 fn keep(repeats: &mut Repeats, query: &[u8], reply: &[u8], reuse: Reuse) {
     let place = repeats.place(query).unwrap();
-    repeats.keep(place, query, reply, reuse);
+    let asked = message::parse(query).unwrap();
+    let counted = Counted::elsewhere(&asked, ResponseCode::NoError);
+    repeats.keep(place, query, (reply, counted), reuse);
 }
 
 fn found(repeats: &Repeats, query: &[u8]) -> Option<Vec<u8>> {
@@ -62,7 +64,7 @@ fn found(repeats: &Repeats, query: &[u8]) -> Option<Vec<u8>> {
     let place = repeats.place(query)?;
     repeats
         .append(place, query, &mut out)
-        .then(|| out.split_off(1))
+        .map(|_| out.split_off(1))
 }
 
 #[test]
