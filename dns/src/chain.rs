@@ -352,7 +352,8 @@ impl Chain {
         };
         let plugins = &self.block.plugins;
         let is_sure = matches!(answer.rcode, ResponseCode::NoError | ResponseCode::NXDomain);
-        let has_others = plugins.whoami
+        let has_others = plugins.client_limit.is_some()
+            || plugins.whoami
             || plugins.autopath.is_some()
             || plugins.hosts.is_some()
             || !plugins.acl.is_empty()

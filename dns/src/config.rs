@@ -12,6 +12,7 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 
 use crate::forward::ForwardPlans;
+use crate::limit::ClientRates;
 use crate::name::Name;
 use crate::settings::{DnsSettings, RecursionClients};
 
@@ -125,6 +126,8 @@ pub struct Plugins {
     pub any: bool,
     /// `whoami`: answers with the client's address.
     pub whoami: bool,
+    /// `ratelimit`: how many queries a client may ask.
+    pub client_limit: Option<Arc<ClientRates>>,
     /// `acl` rules, first match decides.
     pub acl: Vec<AclRule>,
     /// `rewrite` rules in order.

@@ -44,7 +44,7 @@ use crate::answer::encode::Transport;
 use crate::limit::{ConnectionLimits, MAX_IN_FLIGHT};
 use crate::message::{HEADER, flag};
 use crate::metrics::names;
-use crate::server::{Front, Step};
+use crate::server::Front;
 use crate::tcp::{self, GRACE};
 use crate::tls::{self, TlsIdentity};
 use crate::wire::{Cursor, Malformed};
@@ -261,13 +261,11 @@ impl Handler {
             Err(status) => return failure(status),
         };
         let mut reply = Vec::new();
-        match self
+        let answered = self
             .server
-            .start(&message, self.client, Transport::Https, &mut reply)
-        {
-            Step::Silence => return failure(StatusCode::BAD_REQUEST),
-            Step::Replied(..) => {}
-            Step::Later(later) => self.server.finish(later, &mut reply).await,
+            .answer(&message, self.client, Transport::Https, &mut reply);
+        if !answered.await {
+            return failure(StatusCode::BAD_REQUEST);
         }
         success(reply)
     }

@@ -34,7 +34,7 @@ use crate::answer::encode::Transport;
 use crate::limit::{ConnectionLimits, HANDSHAKE, MAX_IN_FLIGHT, Place};
 use crate::message;
 use crate::metrics::names;
-use crate::server::{Front, Step};
+use crate::server::Front;
 use crate::tcp::GRACE;
 use crate::tls::{Current, TlsIdentity};
 
@@ -270,13 +270,11 @@ impl Connection {
         };
         let query = message_of(&bytes)?;
         let mut reply = vec![0; PREFIX];
-        match self
+        let answered = self
             .server
-            .start(query, self.client, Transport::Quic, &mut reply)
-        {
-            Step::Silence => return Err(ProtocolError),
-            Step::Replied(..) => {}
-            Step::Later(later) => self.server.finish(later, &mut reply).await,
+            .answer(query, self.client, Transport::Quic, &mut reply);
+        if !answered.await {
+            return Err(ProtocolError);
         }
         let length = (reply.len() - PREFIX) as u16;
         reply[..PREFIX].copy_from_slice(&length.to_be_bytes());

@@ -63,3 +63,12 @@ pub(crate) fn forward_failure(error: ForwardError) -> Answer {
         ..Answer::code(rcode, error)
     }
 }
+
+/// The answer to a client that asks more than it may.
+pub(crate) fn over_rate() -> Answer {
+    let error = ExtendedError {
+        code: 0,
+        text: "too many queries a second".into(),
+    };
+    Answer::code(ResponseCode::Refused, Some(error))
+}

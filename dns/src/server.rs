@@ -26,14 +26,14 @@ use crate::chain::{Asked, Before, Chain, Local, Remote, Reply, unpack};
 use crate::config::{DnsConfig, Listener};
 use crate::cookie::CookieSecret;
 use crate::forward::ForwardError;
-use crate::limit::ConnectionLimits;
+use crate::limit::{ConnectionLimits, OverLimit};
 use crate::lookup::MAX_ALIASES;
 use crate::message::{self, Query, Question, Rejected, class};
 use crate::metrics::labels::NO_ZONE;
 use crate::metrics::{Observed, QueryMetrics, StatusMetrics, Writer};
 use crate::name::Name;
 use crate::observe::{Observe, server_of};
-use crate::rcode::{LocalFailure, forward_failure, local_failure};
+use crate::rcode::{LocalFailure, forward_failure, local_failure, over_rate};
 use crate::record::Record;
 use crate::resolver::{Fetch, Line, Resolver};
 use crate::tls::TlsIdentity;
@@ -284,6 +284,21 @@ impl DnsServer {
         &self.inner.dropped
     }
 
+    /// The reply to one message that came in over a transport of the caller's, or `None` for
+    /// silence.
+    pub async fn answer(
+        &self,
+        listener: Listener,
+        message: &[u8],
+        client: SocketAddr,
+        transport: Transport,
+    ) -> Option<Vec<u8>> {
+        let mut reply = Vec::new();
+        let front = self.front(listener);
+        let answered = front.answer(message, client, transport, &mut reply).await;
+        answered.then_some(reply)
+    }
+
     /// The server as it is seen from a listener.
     pub(crate) fn front(&self, listener: Listener) -> Front {
         let mut routes = self.inner.routes.borrow_mut();
@@ -408,6 +423,21 @@ impl Front {
             counts,
             index,
         } = way;
+        if let Some(rates) = &chain.block().plugins.client_limit
+            && !rates.take(client.ip())
+        {
+            let start = out.len();
+            let Some(rcode) = self.over_limit(rates.limit().over, &query, transport, out) else {
+                return Step::Silence;
+            };
+            let counted = Counted {
+                index,
+                ..Counted::elsewhere(&query, rcode)
+            };
+            let sizes = (message.len(), out.len() - start);
+            self.count(counted, (client, transport), sizes, started);
+            return Step::Replied(Reuse::No, None);
+        }
         let mut asked = Asked {
             query,
             client,
@@ -436,6 +466,46 @@ impl Front {
             }
             Err(wait) => Step::Later(Box::new(Later { asked, chain, wait })),
         }
+    }
+
+    /// A query above its client's limit. Over a connection, where the address is no forgery and TC means
+    /// nothing, it is refused. The code of the reply, if there is one.
+    fn over_limit(
+        &self,
+        over: OverLimit,
+        query: &Query,
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Option<ResponseCode> {
+        let answer = match (transport, over) {
+            (Transport::Udp, OverLimit::Drop) => {
+                self.dropped.add(&self.dropped.client_rate, 1);
+                return None;
+            }
+            (Transport::Udp, OverLimit::Truncate) => Answer {
+                truncated: true,
+                ..Answer::code(ResponseCode::NoError, None)
+            },
+            (Transport::Tcp { .. } | Transport::Https | Transport::Quic, _) => over_rate(),
+        };
+        encode::reply(query, &answer, transport, out);
+        Some(answer.rcode)
+    }
+
+    /// Appends the reply to `out`, also if that takes a while. `false` for silence.
+    pub(crate) async fn answer(
+        &self,
+        message: &[u8],
+        client: SocketAddr,
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match self.start(message, client, transport, out) {
+            Step::Silence => return false,
+            Step::Replied(..) => {}
+            Step::Later(later) => self.finish(later, out).await,
+        }
+        true
     }
 
     /// Counts a reply, by the sizes of query and reply and the time when the query came.

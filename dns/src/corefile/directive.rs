@@ -17,6 +17,7 @@ pub(super) mod forward;
 pub(super) mod hosts;
 pub(super) mod kubernetes;
 pub(super) mod observe;
+pub(super) mod ratelimit;
 pub(super) mod rewrite;
 pub(super) mod template;
 

@@ -13,6 +13,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::time::Instant;
@@ -52,7 +53,6 @@ pub enum OverLimit {
 }
 
 /// The buckets of a [`ClientLimit`].
-#[derive(Debug)]
 pub struct ClientRates {
     limit: ClientLimit,
     /// Time for one query, microseconds.
@@ -61,7 +61,14 @@ pub struct ClientRates {
     ahead: u64,
     start: Instant,
     hash_key: RandomState,
-    places: Box<[AtomicU64]>,
+    /// Made for the first query.
+    places: OnceLock<Box<[AtomicU64]>>,
+}
+
+impl std::fmt::Debug for ClientRates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&self.limit, f)
+    }
 }
 
 impl ClientRates {
@@ -74,13 +81,13 @@ impl ClientRates {
             limit,
             start: Instant::now(),
             hash_key: RandomState::new(),
-            places: (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect(),
+            places: OnceLock::new(),
         }
     }
 
-    /// What happens to datagrams over the limit.
-    pub fn over(&self) -> OverLimit {
-        self.limit.over
+    /// What is limited, and how.
+    pub fn limit(&self) -> &ClientLimit {
+        &self.limit
     }
 
     /// Takes a query out of the client's bucket. `false` if there is none left.
@@ -97,7 +104,10 @@ impl ClientRates {
         };
         let tag = hash & !TIME;
         let set = (hash as usize % SETS) * WAYS;
-        let places = &self.places[set..set + WAYS];
+        let places = self
+            .places
+            .get_or_init(|| (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect());
+        let places = &places[set..set + WAYS];
         for _ in 0..TRIES {
             let Some((place, seen)) = find(places, tag) else {
                 return true;
@@ -202,7 +212,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn dns_limit_the_table_is_bounded_and_forgets_the_idle_first() {
         let rates = rates(1, 3, &[]);
-        assert_eq!(rates.places.len() * size_of::<AtomicU64>(), 512 * 1024);
+
         // Clients that used one query each take what is there; they never push out one that is
         // over its limit and keeps asking.
         assert_eq!(taken(&rates, "10.0.0.1", 9), 3);
@@ -211,6 +221,8 @@ mod tests {
             assert!(rates.take(client), "{client}");
         }
         assert_eq!(taken(&rates, "10.0.0.1", 9), 0);
+        let places = rates.places.get().unwrap();
+        assert_eq!(places.len() * size_of::<AtomicU64>(), 512 * 1024);
     }
 
     #[tokio::test]

@@ -3,13 +3,14 @@
 mod answers;
 mod blocks;
 mod connections;
+mod descriptors;
 mod edns;
 mod forwarding;
+mod limits;
 mod plugins;
 mod search;
 mod vectors;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,23 +18,18 @@ use hickory_proto::op::{Message, Query as TheirQuery};
 use hickory_proto::rr::Name as TheirName;
 use sealane_config::{Publisher, Snapshot, snapshot};
 use tokio::net::UdpSocket;
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 
 use super::*;
 use crate::config::ForwardSettings;
 use crate::settings::DnsSettings;
+use crate::testing::secure::local;
 use crate::testing::upstream::Upstream;
 use crate::udp::bind_udp;
 
 /// How long a test waits for what has to come.
 const DEADLINE: Duration = Duration::from_secs(10);
-
-fn local<F: Future>(test: F) -> impl Future<Output = F::Output> {
-    // Tests are large futures.
-    let test = Box::pin(test);
-    async move { LocalSet::new().run_until(test).await }
-}
 
 /// A server on UDP and TCP.
 struct Running {

@@ -253,3 +253,33 @@ async fn dns_dot_dig_is_answered() {
     })
     .await;
 }
+
+/// The kubelet writes a folder for each version of a Secret, and swaps a link to it.
+#[tokio::test]
+async fn dns_tls_a_secret_that_is_mounted_is_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let write = |version: &str| {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::create_dir(path(version)).unwrap();
+        let key = made.signing_key.serialize_pem();
+        std::fs::write(path(version).join("tls.crt"), made.cert.pem()).unwrap();
+        std::fs::write(path(version).join("tls.key"), key).unwrap();
+        std::os::unix::fs::symlink(version, path("..data_tmp")).unwrap();
+        std::fs::rename(path("..data_tmp"), path("..data")).unwrap();
+    };
+    write("..1");
+    for file in ["tls.crt", "tls.key"] {
+        std::os::unix::fs::symlink(format!("..data/{file}"), path(file)).unwrap();
+    }
+    let identity = TlsIdentity::load(ServerTls {
+        certificate: path("tls.crt"),
+        key: path("tls.key"),
+        client_ca: None,
+    })
+    .unwrap();
+    assert!(!identity.reload().unwrap());
+    write("..2");
+    assert!(identity.reload().unwrap());
+    assert!(!identity.reload().unwrap());
+}

@@ -9,6 +9,8 @@ pub struct Dropped {
     pub(super) reflector: Counter,
     /// Too many queries waited for an upstream.
     pub(super) overload: Counter,
+    /// Their client asks more than it may.
+    pub(crate) client_rate: Counter,
     /// The reply could not be sent.
     pub(super) unsendable: Counter,
     /// They came faster than they were read, so that the kernel had no room for them.
@@ -21,22 +23,24 @@ impl Dropped {
         Self {
             reflector: counter("reflector"),
             overload: counter("overload"),
+            client_rate: counter("client_rate"),
             unsendable: counter("unsendable"),
             receive_buffer: counter("receive_buffer"),
         }
     }
 
     /// The counts, with the words for their reasons in metrics.
-    pub fn counts(&self) -> [(&'static str, u64); 4] {
+    pub fn counts(&self) -> [(&'static str, u64); 5] {
         [
             ("reflector", self.reflector.get()),
             ("overload", self.overload.get()),
+            ("client_rate", self.client_rate.get()),
             ("unsendable", self.unsendable.get()),
             ("receive_buffer", self.receive_buffer.get()),
         ]
     }
 
-    pub(super) fn add(&self, to: &Counter, count: u64) {
+    pub(crate) fn add(&self, to: &Counter, count: u64) {
         to.add(count);
     }
 }

@@ -74,7 +74,7 @@ fn clients(words: &mut Words<'_>) -> Result<Vec<(IpAddr, u8)>> {
 }
 
 /// A CIDR, or an address for itself alone.
-fn network(token: &Token) -> Result<(IpAddr, u8)> {
+pub(super) fn network(token: &Token) -> Result<(IpAddr, u8)> {
     let (addr, prefix) = match token.text.split_once('/') {
         Some((addr, prefix)) => (addr, Some(prefix)),
         None => (&*token.text, None),

@@ -1,6 +1,7 @@
 //! Every option of every directive.
 
 use super::*;
+use crate::limit::OverLimit;
 
 #[test]
 fn dns_corefile_every_option_of_kubernetes() {
@@ -235,4 +236,27 @@ fn dns_corefile_every_option_of_cache() {
         (seconds(3600), seconds(1800))
     );
     assert_eq!((cache.servfail, cache.success.capacity), (seconds(5), 9984));
+}
+
+#[test]
+fn dns_corefile_every_option_of_ratelimit() {
+    let plugins = plugins_of(
+        "ratelimit 100 500 {
+            exempt 10.0.0.0/8 fd00::1
+            over drop
+        }",
+    );
+    let rates = plugins.client_limit.unwrap();
+    let limit = rates.limit();
+    assert_eq!((limit.per_second, limit.burst), (100, 500));
+    assert_eq!(limit.over, OverLimit::Drop);
+    let exempt = [("10.0.0.0", 8), ("fd00::1", 128)];
+    let exempt = exempt.map(|(net, prefix)| (net.parse().unwrap(), prefix));
+    assert_eq!(limit.exempt, exempt);
+
+    let plugins = plugins_of("ratelimit 100");
+    let rates = plugins.client_limit.unwrap();
+    assert_eq!(rates.limit().burst, 100);
+    assert_eq!(rates.limit().over, OverLimit::Truncate);
+    assert!(plugins_of("errors").client_limit.is_none(), "off");
 }

@@ -427,6 +427,16 @@ fn dns_corefile_lines_that_are_refused() {
         ("timeouts {\n read 500ms\n}", "timeouts are from 1s to 24h"),
         ("timeouts", "'timeouts' needs braces"),
         ("multisocket 0", "'0' is not a whole number from 1 to 1024"),
+        ("ratelimit", "'ratelimit' needs queries a second"),
+        ("ratelimit 0", "'0' is not a whole number from 1 to 1000000"),
+        (
+            "ratelimit 5 {\n exempt 10.0.0.0/33\n}",
+            "'10.0.0.0/33' is no network such as 10.0.0.0/8",
+        ),
+        (
+            "ratelimit 5 {\n over refuse\n}",
+            "'refuse' is neither 'truncate' nor 'drop'",
+        ),
         ("compat bind", "unknown server 'bind'; known is: coredns"),
     ] {
         let problems = problems(&format!(".:53 {{\n{line}\n}}\n"), &[]);

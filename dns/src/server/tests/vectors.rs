@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::testing::World;
+use crate::testing::secure::{self, Certificate, Secure};
 use crate::testing::upstream::{Upstream, web};
 
 /// After each message the server has to answer a good query within this time; generous, because
@@ -151,6 +152,111 @@ async fn reliability_b26_vectors() {
                 "after {id}"
             );
             assert!(start.elapsed() < ALIVE, "after {id}");
+        }
+        assert!(failed.is_empty(), "{}", failed.join("\n"));
+        server.stop().await;
+    })
+    .await;
+}
+
+/// The replies to what arrives over TLS, over HTTPS and over QUIC.
+async fn encrypted(
+    server: &Secure,
+    certificate: &Certificate,
+    query: &[u8],
+) -> [(&'static str, Vec<Vec<u8>>); 3] {
+    let mut tls = secure::connect(server.tls, certificate.client("dot"))
+        .await
+        .unwrap();
+    tls.write_all(&secure::framed(query)).await.unwrap();
+    tls.shutdown().await.unwrap();
+    let mut by_tls = Vec::new();
+    timeout(DEADLINE, tls.read_to_end(&mut by_tls))
+        .await
+        .unwrap()
+        .unwrap();
+    let by_tls = by_tls.get(2..).map(<[u8]>::to_vec);
+
+    let mut https = secure::connect(server.https, certificate.client("http/1.1"))
+        .await
+        .unwrap();
+    let head = format!(
+        "POST /dns-query HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-type: application/dns-message\r\ncontent-length: {}\r\n\r\n",
+        query.len()
+    );
+    https.write_all(head.as_bytes()).await.unwrap();
+    https.write_all(query).await.unwrap();
+    let mut by_https = Vec::new();
+    timeout(DEADLINE, https.read_to_end(&mut by_https))
+        .await
+        .unwrap()
+        .unwrap();
+    let body = by_https.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    let by_https = by_https
+        .starts_with(b"HTTP/1.1 200")
+        .then(|| by_https.split_off(body.unwrap() + 4));
+
+    // Over QUIC the id is 0.
+    let mut without_id = query.to_vec();
+    without_id.iter_mut().take(2).for_each(|byte| *byte = 0);
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let config = quinn::crypto::rustls::QuicClientConfig::try_from(certificate.client("doq"));
+    let config = quinn::ClientConfig::new(Arc::new(config.unwrap()));
+    let connecting = endpoint.connect_with(config, server.quic, "localhost");
+    let connection = timeout(DEADLINE, connecting.unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(&secure::framed(&without_id)).await.unwrap();
+    // The server may have closed the connection.
+    let _ = send.finish();
+    let by_quic = timeout(DEADLINE, receive.read_to_end(70_000))
+        .await
+        .unwrap();
+    let by_quic = by_quic.ok().and_then(|reply| {
+        let message = reply.get(2..)?;
+        Some([&query[..2], &message[2..]].concat())
+    });
+    [("TLS", by_tls), ("HTTPS", by_https), ("QUIC", by_quic)]
+        .map(|(transport, reply)| (transport, reply.into_iter().collect()))
+}
+
+/// What carries a message changes nothing in how it is checked.
+#[tokio::test]
+async fn reliability_b31_vectors_over_encrypted_transports() {
+    let text = include_str!("../../../tests/data/dns-vectors.json");
+    let data: Value = serde_json::from_str(text).unwrap();
+    local(async {
+        let upstream = Upstream::start(web).await;
+        let certificate = Certificate::new();
+        let limits = ConnectionLimits::default();
+        let server = Secure::start(certificate.files(), Some(upstream.addr), limits);
+        let mut failed = Vec::new();
+        for vector in data["vectors"].as_array().unwrap() {
+            let (id, ours) = (&vector["id"], vector["ours"].as_str().unwrap());
+            let query = bytes(vector);
+            // The rest are about frames of TCP.
+            if vector["transport"] != "udp" || query.is_empty() {
+                continue;
+            }
+            for (transport, replies) in encrypted(&server, &certificate, &query).await {
+                // There edns-tcp-keepalive ends the connection (RFC 9250 section 5.5.2).
+                if transport == "QUIC" && id == "keepalive-udp" {
+                    assert!(replies.is_empty(), "{replies:02x?}");
+                    continue;
+                }
+                let outcomes = vector["acceptable"].as_array().unwrap();
+                let acceptable = outcomes
+                    .iter()
+                    .any(|outcome| is_acceptable(outcome, &query, &replies));
+                if !acceptable || !is_as_chosen(ours, &replies) {
+                    failed.push(format!(
+                        "{id} over {transport}: wanted {ours}, got {replies:02x?}"
+                    ));
+                }
+            }
         }
         assert!(failed.is_empty(), "{}", failed.join("\n"));
         server.stop().await;
