@@ -23,8 +23,9 @@ use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use listener::{Answer, accept, answer};
-pub(crate) use metrics::{Exposition, answer as metrics_answer, install as install_metrics};
-pub(crate) use metrics_exporter_prometheus::PrometheusHandle;
+pub(crate) use metrics::{
+    Exposition, MetricsHandle, answer as metrics_answer, install as install_metrics,
+};
 pub(crate) use pages::{Pages, Scope};
 pub(crate) use readiness::{Pending, Readiness};
 

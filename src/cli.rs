@@ -79,6 +79,8 @@ Examples:
       All namespaces of the cluster of your kubeconfig.
   sealane check -f k8s/ --strict -o json
       For a pipeline.
+  sealane check --corefile Corefile
+      What of CoreDNS's configuration is not served as it is written.
   sealane explain SL0301
       What a code means.
 
@@ -135,6 +137,8 @@ const DNS_EXAMPLES: &str = "\
 Examples:
   sealane dns --kubeconfig ~/.kube/config --dns 127.0.0.1:1053
   dig @127.0.0.1 -p 1053 kubernetes.default.svc.cluster.local
+  sealane dns -conf Corefile
+      What a Corefile says, on its ports. The arguments of CoreDNS do the same.
   kubectl apply -f deploy/dns.yaml
       On a cluster, with the role that it needs.";
 

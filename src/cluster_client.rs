@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use kube::{Client, Config};
-use sealane_config::client::{self, ClientError, ClusterAddress};
+use sealane_config::client::{self, ClientError, ClusterAddress, ServerAddress, ServerTls};
+use sealane_dns::ApiServer;
 
 use crate::exit::Failure;
 
@@ -17,14 +18,40 @@ pub(crate) struct ClusterOptions {
     /// The context of the kubeconfig [default: its current one]
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
+    /// An API server that was named in another way.
+    #[arg(skip)]
+    server: Option<ServerAddress>,
 }
 
 impl ClusterOptions {
+    /// The same, or where these say nothing, what a Corefile says.
+    pub(crate) fn or(mut self, api: &ApiServer) -> Self {
+        if self.kubeconfig.is_some() || self.context.is_some() {
+            return self;
+        }
+        if let Some((file, context)) = &api.kubeconfig {
+            self.kubeconfig = Some(file.clone());
+            self.context.clone_from(context);
+        } else if let Some(url) = &api.endpoint {
+            let tls = api.tls.as_ref().map(|tls| ServerTls {
+                certificate: tls.certificate.clone(),
+                key: tls.key.clone(),
+                ca: tls.ca.clone(),
+            });
+            self.server = Some(ServerAddress {
+                url: url.clone(),
+                tls,
+            });
+        }
+        self
+    }
+
     /// The cluster of a kubeconfig's current context.
     pub(crate) fn of_file(kubeconfig: &Path) -> Self {
         Self {
             kubeconfig: Some(kubeconfig.to_owned()),
             context: None,
+            server: None,
         }
     }
 
@@ -36,6 +63,7 @@ impl ClusterOptions {
         let address = ClusterAddress {
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
+            server: self.server.clone(),
         };
         // Boxed, because configurations are large and are moved from state to state.
         let found = Box::pin(client::configuration(&address)).await;

@@ -20,7 +20,7 @@ use sealane_proxy::intercept::NodeAddresses;
 
 use tokio::sync::watch;
 
-use crate::admin::PrometheusHandle;
+use crate::admin::{MetricsHandle, Readiness};
 use crate::exit::Failure;
 use crate::mode::{self, Mode, ModeOptions, Report};
 use crate::serve::bind::Binder;
@@ -77,7 +77,7 @@ pub(crate) struct GatewayOptions {
 ///
 /// # Errors
 /// Options that cannot be used, no cluster, or a part that failed.
-pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<(), Failure> {
+pub(crate) fn run(options: GatewayOptions, metrics: MetricsHandle) -> Result<(), Failure> {
     let workers = options.mode.workers()?;
     let publish = options.publish();
     let mut binder = Binder::default();
@@ -126,10 +126,12 @@ pub(crate) fn run(options: GatewayOptions, metrics: PrometheusHandle) -> Result<
         options: options.mode,
         admin,
         metrics,
-        watch: WatchOptions {
+        readiness: Readiness::default(),
+        corefile: None,
+        watch: Some(WatchOptions {
             ingress: Some(ingress),
             ..WatchOptions::services_only()
-        },
+        }),
         health: None,
         publisher,
         work,

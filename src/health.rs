@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Answer, Exposition, PrometheusHandle, answer};
+use crate::admin::{self, Answer, Exposition, MetricsHandle, answer};
 
 /// A change that is not in force after this makes the node unhealthy: kube-proxy's two periods of 30 s.
 const OVERDUE: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ impl FromStr for Bind {
 pub(crate) async fn run(
     options: HealthOptions,
     (reader, applied): (Reader, watch::Receiver<u64>),
-    metrics: PrometheusHandle,
+    metrics: MetricsHandle,
     client: Client,
     stop: CancellationToken,
 ) {
@@ -143,7 +143,7 @@ async fn listen(addr: SocketAddr) -> TcpListener {
     }
 }
 
-fn collect(request: &Request<Incoming>, health: &Health, metrics: &PrometheusHandle) -> Answer {
+fn collect(request: &Request<Incoming>, health: &Health, metrics: &MetricsHandle) -> Answer {
     match request.uri().path() {
         "/metrics" => {
             for (policy, count) in without_local_endpoints(&health.0.reader.load()) {

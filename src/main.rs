@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     // Half-used huge pages cost about a tenth more memory with the state of a large cluster. A kernel
     // that does not know the switch works without it.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(dns::args::translate(std::env::args_os()));
     let log = match cli.command {
         Command::Check(_) | Command::Explain(_) => QUIET_LOG,
         Command::Up(_)

@@ -17,12 +17,14 @@ use sealane_config::report::lease::LeaseOptions;
 use sealane_config::report::{self, Publish, ReportOptions};
 use sealane_config::watch::{self, WatchOptions};
 use sealane_config::{Publisher, Reader, Snapshot};
+use sealane_dns::ApiServer;
 use sealane_proxy::intercept;
 use sealane_proxy::node::Capture;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Pages, Pending, PrometheusHandle, Readiness, Scope};
+use crate::admin::{self, MetricsHandle, Pages, Pending, Readiness, Scope};
 use crate::cluster_client::ClusterOptions;
+use crate::dns::serving::Prepared;
 use crate::exit::Failure;
 use crate::explain::Explainer;
 use crate::health::{self, HealthOptions};
@@ -34,6 +36,15 @@ use crate::up::settings::Output;
 
 /// Threads for control work: watches, compile, admin.
 const CONTROL_THREADS: usize = 2;
+
+/// How long is accepted at the end: kubeadm's `lameduck`.
+const DRAIN_DELAY: Duration = Duration::from_secs(5);
+
+/// How long what is in flight may take at the end.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// The same of a DNS server with a Corefile: CoreDNS's.
+const COREFILE_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a default certificate may keep us from being ready once everything else is there: one
 /// that was deleted must not keep a whole gateway from coming back.
@@ -53,12 +64,13 @@ pub(crate) struct ModeOptions {
     /// One more address, for probes and metrics only, that others can reach
     #[arg(long, value_name = "ADDR")]
     probes: Option<SocketAddr>,
-    /// Seconds to go on accepting after SIGTERM, until the cluster knows
-    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
-    drain_delay: u64,
-    /// Seconds for what is in flight after that
-    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
-    grace: u64,
+    /// Seconds to go on accepting after SIGTERM, until the cluster knows [default: 5, or what a
+    /// Corefile's `lameduck` says]
+    #[arg(long, value_name = "SECONDS")]
+    drain_delay: Option<u64>,
+    /// Seconds for what is in flight after that [default: 20, with a Corefile 5]
+    #[arg(long, value_name = "SECONDS")]
+    grace: Option<u64>,
     /// Worker threads of the data plane [default: one a core]
     #[arg(long, value_name = "COUNT")]
     workers: Option<usize>,
@@ -77,6 +89,25 @@ impl ModeOptions {
     /// A number that cannot be.
     pub(crate) fn workers(&self) -> Result<usize, Failure> {
         workers::count(self.workers).map_err(|problem| Failure::Input(vec![problem]))
+    }
+
+    /// The same, for the API server of a Corefile where no flag names one.
+    pub(crate) fn or_cluster_of(mut self, api: &ApiServer) -> Self {
+        self.cluster = self.cluster.or(api);
+        self
+    }
+
+    /// How long is accepted once the process is to end, and how long what is in flight may take then;
+    /// with a Corefile as this one has it, and CoreDNS.
+    fn ending(&self, lameduck: Option<Duration>) -> (Duration, Duration) {
+        let seconds = |given: Option<u64>, otherwise| given.map_or(otherwise, Duration::from_secs);
+        let grace = if lameduck.is_some() {
+            COREFILE_GRACE
+        } else {
+            GRACE
+        };
+        let delay = seconds(self.drain_delay, lameduck.unwrap_or(DRAIN_DELAY));
+        (delay, seconds(self.grace, grace))
     }
 
     /// Binds the admin listeners.
@@ -99,9 +130,13 @@ pub(crate) struct Mode {
     /// The admin listeners, from [`ModeOptions::bind`].
     pub(crate) admin: Vec<(TcpListener, Scope)>,
     /// The metrics.
-    pub(crate) metrics: PrometheusHandle,
-    /// What is watched.
-    pub(crate) watch: WatchOptions,
+    pub(crate) metrics: MetricsHandle,
+    /// What keeps the process from being ready.
+    pub(crate) readiness: Readiness,
+    /// What is watched; nothing without an API server.
+    pub(crate) watch: Option<WatchOptions>,
+    /// The Corefile that names are answered by, if there is one.
+    pub(crate) corefile: Option<Prepared>,
     /// Ports on which load balancers ask for the node's health.
     pub(crate) health: Option<HealthOptions>,
     /// Where snapshots go.
@@ -149,8 +184,11 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
         Some(Capture::Transparent(options)) => options.own_mark,
         _ => None,
     };
-    let client = mode.options.cluster.client(mode.name, own_mark).await?;
-    let readiness = Readiness::default();
+    let client = match &mode.watch {
+        Some(_) => Some(mode.options.cluster.client(mode.name, own_mark).await?),
+        None => None,
+    };
+    let readiness = mode.readiness.clone();
     let bound = readiness.wait_for("listeners bound");
     wait_for_state(&readiness, &mode);
     let serving = CancellationToken::new();
@@ -163,10 +201,16 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
         metrics: mode.metrics.clone(),
         connections: mode.work.connections.clone(),
     };
-    if let Some(options) = mode.health {
+    if let (Some(options), Some(client)) = (mode.health, &client) {
         let state = (reader.clone(), mode.work.applied.subscribe());
         let (client, stop) = (client.clone(), serving.clone());
-        tokio::spawn(health::run(options, state, mode.metrics, client, stop));
+        tokio::spawn(health::run(
+            options,
+            state,
+            mode.metrics.clone(),
+            client,
+            stop,
+        ));
     }
     let admin = tokio::spawn(admin::serve(mode.admin, pages, serving.clone()));
     let intercepts = matches!(mode.work.services, Some(Capture::Transparent(_)));
@@ -177,21 +221,41 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
     }
     let mut workers = workers::start(mode.sockets, &mode.work)?;
     workers.fails_when_stuck = mode.options.exit_when_stuck;
-    drop(bound);
-    announce(mode.name, mode.options.output, &addresses);
     let watching = serving.child_token();
-    let watch = watch::run(client.clone(), mode.publisher, mode.watch, watching.clone());
-    tokio::spawn(watch);
+    // Without an API server nothing is ever published.
+    let unused = match (&client, mode.watch) {
+        (Some(client), Some(options)) => {
+            let watch = watch::run(client.clone(), mode.publisher, options, watching.clone());
+            tokio::spawn(watch);
+            None
+        }
+        _ => Some(mode.publisher),
+    };
+    let lameduck = mode.corefile.as_ref().map(Prepared::lameduck);
+    let names = match (mode.corefile, &lameduck) {
+        (Some(corefile), Some(lameduck)) => {
+            let names = mode.metrics.names.clone();
+            let (reader, stop) = (reader.clone(), serving.clone());
+            let running = corefile.run(reader, names, lameduck.clone(), bound, stop);
+            futures_util::future::Either::Left(running)
+        }
+        _ => {
+            drop(bound);
+            futures_util::future::Either::Right(std::future::pending())
+        }
+    };
+    announce(mode.name, mode.options.output, &addresses);
     let reporting = Reporting::start(client, reader, mode.report);
 
+    let names = tokio::spawn(names);
     let failure = tokio::select! {
         () = &mut stop => None,
         failure = workers.failure() => Some(failure),
+        ended = names => Some(format!("the Corefile's ports failed: {ended:?}")),
         ended = admin => Some(format!("the admin listener failed: {ended:?}")),
     };
     readiness.drain();
-    let delay = Duration::from_secs(mode.options.drain_delay);
-    let grace = Duration::from_secs(mode.options.grace);
+    let (delay, grace) = mode.options.ending(lameduck.map(|lameduck| lameduck.get()));
     let leaving = async {
         match &mode.work.pod {
             Some(pod) => leave(workers, pod.waits_for_app, (delay, grace), watching).await,
@@ -206,6 +270,7 @@ async fn serve(mode: Mode) -> Result<(), Failure> {
         () = signal::terminated() => tracing::warn!("stopped at once"),
     }
     serving.cancel();
+    drop(unused);
     if intercepts && let Err(error) = intercept::remove() {
         tracing::warn!("the rules that intercept connections are left: {error}");
     }
@@ -223,8 +288,13 @@ async fn drain(workers: Workers, delay: Duration, grace: Duration) {
 
 /// Readiness waits for the first snapshot and, if one is named, for the default certificate.
 fn wait_for_state(readiness: &Readiness, mode: &Mode) {
-    let synced = readiness.wait_for("state synced");
-    let ingress = mode.watch.ingress.as_ref();
+    let Some(watch) = &mode.watch else { return };
+    // A Corefile's `ready` names the plugins that it waits for.
+    let synced = readiness.wait_for(match mode.corefile {
+        Some(_) => "kubernetes",
+        None => "state synced",
+    });
+    let ingress = watch.ingress.as_ref();
     let certificate = ingress
         .and_then(|ingress| ingress.default_certificate.clone())
         .map(|name| (readiness.wait_for("certificate loaded"), name));
@@ -291,8 +361,8 @@ fn announce(mode: &str, output: Output, addresses: &BTreeMap<&'static str, Socke
 struct Reporting(Option<(CancellationToken, tokio::task::JoinHandle<()>)>);
 
 impl Reporting {
-    fn start(client: Client, reader: Reader, report: Option<Report>) -> Self {
-        Self(report.map(|report| {
+    fn start(client: Option<Client>, reader: Reader, report: Option<Report>) -> Self {
+        Self(report.zip(client).map(|(report, client)| {
             let namespace = report.namespace;
             let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
             let options = ReportOptions {

@@ -21,7 +21,7 @@ use sealane_proxy::node::Capture;
 
 use tokio::sync::watch;
 
-use crate::admin::PrometheusHandle;
+use crate::admin::{MetricsHandle, Readiness};
 use crate::dns::NameOptions;
 use crate::exit::Failure;
 use crate::health::HealthOptions;
@@ -86,7 +86,7 @@ pub(crate) struct NodeOptions {
 ///
 /// # Errors
 /// Options that cannot be used, missing privileges, no cluster, or a part that failed.
-pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(), Failure> {
+pub(crate) fn run(options: NodeOptions, metrics: MetricsHandle) -> Result<(), Failure> {
     let workers = options.mode.workers()?;
     may_intercept()?;
     let mut binder = Binder::default();
@@ -127,7 +127,9 @@ pub(crate) fn run(options: NodeOptions, metrics: PrometheusHandle) -> Result<(),
         options: options.mode,
         admin,
         metrics,
-        watch,
+        readiness: Readiness::default(),
+        corefile: None,
+        watch: Some(watch),
         health: Some(options.health),
         publisher,
         work,

@@ -2,5 +2,6 @@
 //! starts, and the data plane's threads behind them.
 
 pub(crate) mod bind;
+pub(crate) mod names;
 mod watchdog;
 pub(crate) mod workers;

@@ -24,7 +24,7 @@ use sealane_proxy::sidecar::{OPAQUE_PORTS, PodOptions};
 use tokio::sync::watch;
 
 pub(crate) use self::app::leave;
-use crate::admin::PrometheusHandle;
+use crate::admin::{MetricsHandle, Readiness};
 use crate::exit::Failure;
 use crate::init::{MARK, PortOptions};
 use crate::mode::{self, Mode, ModeOptions};
@@ -64,7 +64,7 @@ pub(crate) struct SidecarOptions {
 ///
 /// # Errors
 /// Options that cannot be used, connections that would come back, no cluster, or a part that failed.
-pub(crate) fn run(options: SidecarOptions, metrics: PrometheusHandle) -> Result<(), Failure> {
+pub(crate) fn run(options: SidecarOptions, metrics: MetricsHandle) -> Result<(), Failure> {
     options.ports.check()?;
     let workers = options.mode.workers()?;
     let mut binder = Binder::default();
@@ -101,10 +101,12 @@ pub(crate) fn run(options: SidecarOptions, metrics: PrometheusHandle) -> Result<
         options: options.mode,
         admin,
         metrics,
-        watch: WatchOptions {
+        readiness: Readiness::default(),
+        corefile: None,
+        watch: Some(WatchOptions {
             node: options.node_name,
             ..WatchOptions::services_only()
-        },
+        }),
         health: None,
         publisher,
         work,

@@ -29,7 +29,7 @@ use sealane_config::sockets::HostSockets;
 use self::console::Console;
 use self::data_dir::DataDir;
 use self::settings::{PodNetworkMode, Settings, UpOptions};
-use crate::admin::PrometheusHandle;
+use crate::admin::MetricsHandle;
 use crate::exit::{self, Failure};
 use crate::explain::Explainer;
 use crate::serve::bind::Binder;
@@ -42,7 +42,7 @@ const CONTROL_THREADS: usize = 2;
 ///
 /// # Errors
 /// Input that cannot be used, a machine that cannot run it, or a part that failed.
-pub(crate) fn run(options: UpOptions, metrics: PrometheusHandle) -> Result<(), Failure> {
+pub(crate) fn run(options: UpOptions, metrics: MetricsHandle) -> Result<(), Failure> {
     let started = Instant::now();
     let settings = options.check()?;
     let mut console = Console::new(settings.quiet, settings.output, started);

@@ -23,7 +23,10 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::USER_AGENT;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{
+    AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster,
+    NamedContext,
+};
 use kube::{Client, Config};
 
 use crate::defaults::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
@@ -37,6 +40,28 @@ pub struct ClusterAddress {
     pub kubeconfig: Option<PathBuf>,
     /// The context in it; without one the current one.
     pub context: Option<String>,
+    /// The server itself, if it is not to be looked up in a kubeconfig.
+    pub server: Option<ServerAddress>,
+}
+
+/// An API server that is named by its URL.
+#[derive(Clone, Debug)]
+pub struct ServerAddress {
+    /// URL.
+    pub url: String,
+    /// How both sides know each other.
+    pub tls: Option<ServerTls>,
+}
+
+/// Files for the connection to an API server, PEM.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// The client's certificate chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Authority of the server's certificate.
+    pub ca: PathBuf,
 }
 
 /// Why there is no client.
@@ -97,6 +122,13 @@ pub async fn configuration(address: &ClusterAddress) -> Result<Config, ClientErr
         context: address.context.clone(),
         ..KubeConfigOptions::default()
     };
+    if let Some(server) = &address.server {
+        let made = Config::from_custom_kubeconfig(server.kubeconfig(), &options).await;
+        return made.map_err(|error| ClientError::Unusable {
+            url: server.url.clone(),
+            reason: error.to_string(),
+        });
+    }
     if let Some(file) = &address.kubeconfig {
         let kubeconfig = Kubeconfig::read_from(file).map_err(|error| unusable(file, &error))?;
         return Config::from_custom_kubeconfig(kubeconfig, &options)
@@ -109,6 +141,44 @@ pub async fn configuration(address: &ClusterAddress) -> Result<Config, ClientErr
         return config.map_err(|error| no_cluster(&error));
     }
     Config::infer().await.map_err(|error| no_cluster(&error))
+}
+
+impl ServerAddress {
+    /// A kubeconfig that says the same.
+    fn kubeconfig(&self) -> Kubeconfig {
+        let name = || "server".to_owned();
+        let text = |path: &Path| Some(path.to_string_lossy().into_owned());
+        let (mut cluster, mut user) = (Cluster::default(), AuthInfo::default());
+        cluster.server = Some(self.url.clone());
+        if let Some(tls) = &self.tls {
+            cluster.certificate_authority = text(&tls.ca);
+            user.client_certificate = text(&tls.certificate);
+            user.client_key = text(&tls.key);
+        }
+        Kubeconfig {
+            clusters: vec![NamedCluster {
+                name: name(),
+                cluster: Some(cluster),
+                ..NamedCluster::default()
+            }],
+            auth_infos: vec![NamedAuthInfo {
+                name: name(),
+                auth_info: Some(user),
+                ..NamedAuthInfo::default()
+            }],
+            contexts: vec![NamedContext {
+                name: name(),
+                context: Some(Context {
+                    cluster: name(),
+                    user: Some(name()),
+                    ..Context::default()
+                }),
+                ..NamedContext::default()
+            }],
+            current_context: Some(name()),
+            ..Kubeconfig::default()
+        }
+    }
 }
 
 fn unusable(file: &Path, error: &dyn std::error::Error) -> ClientError {

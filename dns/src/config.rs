@@ -21,7 +21,6 @@ mod forward;
 mod listener;
 mod names;
 mod observe;
-mod source;
 
 pub use crate::plugin::template::PatternError;
 pub use cache::{CacheSettings, CacheShare, Prefetch, ServeStale, StaleRefresh};
@@ -37,7 +36,6 @@ pub use observe::{
     COMBINED_LOG_FORMAT, COMMON_LOG_FORMAT, Consolidate, ErrorsSettings, HealthSettings, LogClass,
     LogSettings, ReadyMonitor, ReadySettings,
 };
-pub use source::{ClusterSource, TwoViews};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default)]

@@ -24,6 +24,7 @@ mod token;
 mod tree;
 mod words;
 
+pub use block::KNOWN as DIRECTIVES;
 use block::{Reading, Scope};
 pub use problem::{Problem, ProblemKind};
 pub use token::Place;
@@ -33,11 +34,20 @@ use crate::name::Name;
 
 /// Where a Corefile's surroundings come from.
 pub trait Loader {
-    /// The text of a file that is imported or referred to.
+    /// The text of a file that is part of the configuration: a change of it is one of the
+    /// configuration.
     ///
     /// # Errors
     /// It cannot be read.
     fn read(&self, path: &Path) -> io::Result<String>;
+
+    /// Whether a file that is read later on can be read.
+    ///
+    /// # Errors
+    /// It cannot.
+    fn probe(&self, path: &Path) -> io::Result<()> {
+        self.read(path).map(drop)
+    }
 
     /// The files whose path matches a pattern with one `*` or `?`, in order.
     ///

@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::encode::Transport;
 use crate::limit::{ConnectionLimits, MAX_IN_FLIGHT};
 use crate::message::{HEADER, flag};
+use crate::metrics::names;
 use crate::server::Front;
 use crate::tcp::{self, GRACE};
 use crate::tls::{self, TlsIdentity};
@@ -246,6 +247,15 @@ impl Handler {
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         self.in_flight.update(|count| count + 1);
         let _busy = Busy(self);
+        let response = self.response(request).await;
+        let status = response.status().as_u16();
+        self.server
+            .statuses()
+            .count(&names::HTTPS_RESPONSES, status);
+        response
+    }
+
+    async fn response(&self, request: Request<Incoming>) -> Response<Body> {
         let message = match self.message(request).await {
             Ok(message) => message,
             Err(status) => return failure(status),

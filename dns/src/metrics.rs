@@ -25,6 +25,7 @@ mod queries;
 mod upstream;
 
 pub use process::process;
+pub(crate) use queries::StatusMetrics;
 pub use queries::{Observed, QueryMetrics, Writer};
 pub use upstream::{CacheMetrics, ForwardMetrics, Part, UpstreamMetrics};
 

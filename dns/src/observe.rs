@@ -13,10 +13,12 @@ use crate::metrics::{Gauge, Metrics, names};
 mod errors;
 mod format;
 mod sink;
+mod upkeep;
 
 pub(crate) use format::{Entry, Format, class_of};
 pub use sink::LogSink;
 pub(crate) use sink::{Failure, Line};
+pub use upkeep::{watch_health, watch_state};
 
 /// Where a server reports to. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -35,9 +37,13 @@ pub struct ConfigMetrics {
 }
 
 impl ConfigMetrics {
-    /// Says which plugins the blocks have.
+    /// Says which plugins the blocks have, and which version this is.
     pub fn new(metrics: &Metrics, config: &DnsConfig) -> Self {
-        let mut gauges = Vec::new();
+        // What made it stands where the version of Go does.
+        let labels = [env!("CARGO_PKG_VERSION"), "", "rust"];
+        let build = metrics.gauge(&names::BUILD_INFO, &labels);
+        build.set(1.0);
+        let mut gauges = vec![build];
         for block in &config.blocks {
             for key in &block.keys {
                 let binds: Vec<Option<IpAddr>> = match block.bind[..] {

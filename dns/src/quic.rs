@@ -33,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::answer::encode::Transport;
 use crate::limit::{ConnectionLimits, HANDSHAKE, MAX_IN_FLIGHT, Place};
 use crate::message;
+use crate::metrics::names;
 use crate::server::Front;
 use crate::tcp::GRACE;
 use crate::tls::{Current, TlsIdentity};
@@ -226,7 +227,13 @@ impl Connection {
             tokio::select! {
                 biased;
                 Some(ended) = streams.next(), if !streams.is_empty() => {
-                    if let Err(ProtocolError) = ended {
+                    let code = match ended {
+                        Ok(code) => code,
+                        Err(ProtocolError) => PROTOCOL_ERROR,
+                    };
+                    let status = u16::try_from(code.into_inner()).unwrap_or(u16::MAX);
+                    self.server.statuses().count(&names::QUIC_RESPONSES, status);
+                    if code == PROTOCOL_ERROR {
                         break PROTOCOL_ERROR;
                     }
                 }
@@ -242,23 +249,23 @@ impl Connection {
         connection.close(code, b"");
     }
 
-    /// Answers the query of a stream.
+    /// Answers the query of a stream. The code says how that ended.
     async fn stream(
         &self,
         mut send: SendStream,
         mut receive: RecvStream,
-    ) -> Result<(), ProtocolError> {
+    ) -> Result<VarInt, ProtocolError> {
         let read = timeout(self.limits.read, receive.read_to_end(MAX_STREAM));
         let bytes = match read.await {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(ReadToEndError::TooLong)) => return Err(ProtocolError),
             // The client changed its mind, or is gone.
-            Ok(Err(ReadToEndError::Read(_))) => return Ok(()),
+            Ok(Err(ReadToEndError::Read(_))) => return Ok(NO_ERROR),
             Err(_late) => {
                 // Both say that the stream is gone already, which is as well.
                 let _ = receive.stop(UNSPECIFIED_ERROR);
                 let _ = send.reset(UNSPECIFIED_ERROR);
-                return Ok(());
+                return Ok(UNSPECIFIED_ERROR);
             }
         };
         let query = message_of(&bytes)?;
@@ -279,7 +286,7 @@ impl Connection {
         };
         // Whether the client takes the reply is its own business.
         let _ = timeout(self.limits.write, sent).await;
-        Ok(())
+        Ok(NO_ERROR)
     }
 }
 

@@ -29,7 +29,7 @@ use crate::limit::{ConnectionLimits, OverLimit};
 use crate::lookup::MAX_ALIASES;
 use crate::message::{self, Query, Question, Rejected, class};
 use crate::metrics::labels::NO_ZONE;
-use crate::metrics::{Observed, QueryMetrics, Writer};
+use crate::metrics::{Observed, QueryMetrics, StatusMetrics, Writer};
 use crate::name::Name;
 use crate::observe::{Observe, server_of};
 use crate::rcode::{LocalFailure, forward_failure, local_failure, over_rate};
@@ -306,6 +306,10 @@ impl DnsServer {
             reader: self.inner.reader.clone(),
             routes: Rc::clone(routes),
             dropped: Rc::clone(&self.inner.dropped),
+            statuses: Rc::new(StatusMetrics::new(
+                &self.inner.observe.metrics,
+                server_of(&listener),
+            )),
         }
     }
 
@@ -342,9 +346,15 @@ pub(crate) struct Front {
     reader: Reader,
     routes: Rc<RefCell<Routes>>,
     dropped: Rc<udp::Dropped>,
+    statuses: Rc<StatusMetrics>,
 }
 
 impl Front {
+    /// Counts of what became of requests, for transports that have a status.
+    pub(crate) fn statuses(&self) -> &StatusMetrics {
+        &self.statuses
+    }
+
     pub(crate) fn udp_dropped(&self) -> &udp::Dropped {
         &self.dropped
     }

@@ -25,6 +25,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Histograms that have kube-proxy's bounds.
 const NETWORK_PROGRAMMING: &str = "kubeproxy_network_programming_duration_seconds";
 const RULES: &str = "kubeproxy_sync_";
+/// A histogram that has CoreDNS's bounds.
+const NAMES_PROGRAMMING: &str = "coredns_kubernetes_dns_programming_duration_seconds";
 
 /// Upper bounds of histograms of seconds: from a fast answer on the same machine to the longest
 /// time-outs.
@@ -44,15 +46,34 @@ const IDLE: Duration = Duration::from_secs(600);
 /// How often what was recorded is taken in, so that it does not pile up between scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// All metrics of the process; clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct MetricsHandle {
+    recorded: PrometheusHandle,
+    /// Those of DNS, which have names and buckets of their own.
+    pub(crate) names: sealane_dns::metrics::Metrics,
+}
+
+impl From<PrometheusHandle> for MetricsHandle {
+    /// With none of DNS yet.
+    fn from(recorded: PrometheusHandle) -> Self {
+        Self {
+            recorded,
+            names: sealane_dns::metrics::Metrics::default(),
+        }
+    }
+}
+
 /// Installs the recorder. Metrics that were resolved before are lost, so this comes first.
 ///
 /// # Errors
 /// There is one already.
-pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
+pub(crate) fn install() -> anyhow::Result<MetricsHandle> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(|it| it.set_buckets_for_metric(full(NETWORK_PROGRAMMING), &programming()))
         .and_then(|it| it.set_buckets_for_metric(Matcher::Prefix(RULES.to_owned()), &SYNC))
+        .and_then(|it| it.set_buckets_for_metric(full(NAMES_PROGRAMMING), &names_programming()))
         .context("the histograms' buckets")?
         .idle_timeout(
             MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM,
@@ -61,7 +82,7 @@ pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).context("metrics are recorded already")?;
-    Ok(handle)
+    Ok(handle.into())
 }
 
 /// Upper bounds of kube-proxy's histogram of the time until a change takes effect, seconds: by the
@@ -74,6 +95,11 @@ fn programming() -> Vec<f64> {
         .into_iter()
         .chain(whole.map(f64::from))
         .collect()
+}
+
+/// Upper bounds of CoreDNS's histogram of the same: doubled from 1 ms.
+fn names_programming() -> Vec<f64> {
+    (0..20).map(|power| 0.001 * f64::from(1 << power)).collect()
 }
 
 fn full(name: &str) -> Matcher {
@@ -128,7 +154,7 @@ fn weight(list: Option<&HeaderValue>, name: &str) -> u32 {
 }
 
 /// All metrics.
-pub(crate) fn answer(handle: &PrometheusHandle, exposition: Exposition) -> Answer {
+pub(crate) fn answer(handle: &MetricsHandle, exposition: Exposition) -> Answer {
     let mut text = render(handle);
     let media_type = if exposition.is_open_metrics {
         text = open_metrics(&text);
@@ -187,7 +213,15 @@ fn open_metrics(text: &str) -> String {
 }
 
 /// All metrics as text.
-pub(super) fn render(handle: &PrometheusHandle) -> String {
+pub(super) fn render(handle: &MetricsHandle) -> String {
+    let names = handle.names.render();
+    if !names.is_empty() {
+        let tasks = tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks();
+        let process = sealane_dns::metrics::process(tasks);
+        return format!("{}{names}{process}", handle.recorded.render());
+    }
     if let Some(bytes) = resident_bytes() {
         metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
     }
@@ -195,7 +229,7 @@ pub(super) fn render(handle: &PrometheusHandle) -> String {
         // One is the directory's own.
         metrics::gauge!("process_open_fds").set(entries.count().saturating_sub(1) as f64);
     }
-    handle.render()
+    handle.recorded.render()
 }
 
 /// `VmRSS` of proc_pid_status(5), which is in KiB.
@@ -207,10 +241,10 @@ fn resident_bytes() -> Option<u64> {
 }
 
 /// Keeps histograms small; never ends.
-pub(super) async fn upkeep(handle: PrometheusHandle) {
+pub(super) async fn upkeep(handle: MetricsHandle) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
         ticks.tick().await;
-        handle.run_upkeep();
+        handle.recorded.run_upkeep();
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::metrics::MetricsHandle;
 use http::StatusCode;
-use metrics_exporter_prometheus::PrometheusHandle;
 use sealane_config::model::Service;
 use sealane_proxy::admission::Connections;
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ pub(crate) struct Pages {
     /// Explains the state of the world.
     pub(crate) explainer: Explainer,
     /// The metrics.
-    pub(crate) metrics: PrometheusHandle,
+    pub(crate) metrics: MetricsHandle,
     /// The data plane's connections.
     pub(crate) connections: Connections,
 }

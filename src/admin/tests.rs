@@ -38,7 +38,7 @@ impl Admin {
                 dns: None,
                 https_port: Some(443),
             },
-            metrics: recorder.handle(),
+            metrics: recorder.handle().into(),
             connections: Connections::new(Limits::public()),
         };
         let listen = || {
@@ -266,7 +266,7 @@ async fn proxy_o4_metrics_are_compressed_and_in_open_metrics_on_request() {
     let answer = |accept: &'static str, encoding: &'static str| {
         let value = |text| Some(HeaderValue::from_static(text));
         let wanted = Exposition::wanted(value(accept).as_ref(), value(encoding).as_ref());
-        metrics::answer(&handle, wanted)
+        metrics::answer(&handle.clone().into(), wanted)
     };
     const PROMETHEUS: &str =
         "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3,*/*;q=0.1";

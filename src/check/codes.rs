@@ -2,6 +2,7 @@
 //! again; `docs/check.md` has a section for each.
 
 use sealane_config::model::{Problem, ProblemKind};
+use sealane_dns::corefile;
 use serde::Serialize;
 
 use crate::manifests::Fault;
@@ -31,16 +32,19 @@ pub(crate) enum Group {
     Certificates,
     /// Annotations.
     Annotations,
+    /// Corefiles.
+    Corefile,
 }
 
 impl Group {
     /// Every group, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Files,
         Self::Services,
         Self::Routes,
         Self::Certificates,
         Self::Annotations,
+        Self::Corefile,
     ];
 
     /// For people.
@@ -51,6 +55,7 @@ impl Group {
             Self::Routes => "routes",
             Self::Certificates => "certificates",
             Self::Annotations => "annotations",
+            Self::Corefile => "Corefile",
         }
     }
 }
@@ -76,6 +81,7 @@ impl Code {
             Some("SL02") => Group::Services,
             Some("SL03") => Group::Routes,
             Some("SL04") => Group::Certificates,
+            Some("SL06") => Group::Corefile,
             _ => Group::Annotations,
         }
     }
@@ -184,6 +190,21 @@ codes! {
         "remove it: its routes answer 503 rather than open what it was meant to close";
     UNKNOWN_SETTING = "SL0504", Warning, "annotation is no setting of a Service",
         "correct its name: docs/services.md has them all";
+
+    COREFILE_STRUCTURE = "SL0601", Error, "Corefile is not in order",
+        "correct the braces, names or imports of the line";
+    COREFILE_UNKNOWN = "SL0602", Error, "unknown directive or property",
+        "correct its spelling, or remove it";
+    COREFILE_UNSUPPORTED = "SL0603", Error, "directive or property is not supported",
+        "do without it as the message says";
+    COREFILE_VALUE = "SL0604", Error, "argument cannot be used",
+        "use an argument that the message allows";
+    COREFILE_OVERLAP = "SL0605", Error, "another server block has these names",
+        "give one of the blocks another zone, port or address";
+    COREFILE_UNREACHABLE = "SL0606", Warning, "no query gets there",
+        "correct the zone, or remove the line";
+    COREFILE_NO_EFFECT = "SL0607", Warning, "line has no effect",
+        "remove the line, or add what it needs";
 }
 
 /// The code with this name, in upper or lower case.
@@ -191,6 +212,19 @@ pub(crate) fn find(id: &str) -> Option<&'static Code> {
     ALL.iter()
         .copied()
         .find(|code| code.id.eq_ignore_ascii_case(id))
+}
+
+/// The code for what is wrong with a Corefile.
+pub(crate) fn of_corefile(kind: corefile::ProblemKind) -> &'static Code {
+    match kind {
+        corefile::ProblemKind::Syntax => COREFILE_STRUCTURE,
+        corefile::ProblemKind::Unknown => COREFILE_UNKNOWN,
+        corefile::ProblemKind::Unsupported => COREFILE_UNSUPPORTED,
+        corefile::ProblemKind::Value => COREFILE_VALUE,
+        corefile::ProblemKind::Overlap => COREFILE_OVERLAP,
+        corefile::ProblemKind::Unreachable => COREFILE_UNREACHABLE,
+        corefile::ProblemKind::NoEffect => COREFILE_NO_EFFECT,
+    }
 }
 
 /// The code for a manifest that cannot be used.

@@ -6,6 +6,7 @@ use sealane_config::model::{ObjectRef, Problem};
 
 use super::codes::{self, Code, Severity};
 use super::{objects, routes};
+use crate::dns::files::Loaded;
 use crate::manifests::{ManifestError, Named};
 use crate::state::{Origin, State};
 
@@ -58,6 +59,29 @@ impl Findings {
         };
         findings.sort_by_cached_key(order);
         findings.dedup_by_key(|finding| order(finding));
+        Self(findings)
+    }
+
+    /// What is wrong with a Corefile, in the order of its lines.
+    pub(crate) fn of_corefile(loaded: &Loaded) -> Self {
+        let (problems, severity) = match &loaded.outcome {
+            Ok((_, warnings)) => (warnings, Some(Severity::Warning)),
+            Err(problems) => (problems, None),
+        };
+        let findings = problems.iter().map(|problem| {
+            let code = codes::of_corefile(problem.kind);
+            let place = &problem.place;
+            Finding {
+                code,
+                severity: severity.unwrap_or(code.severity),
+                object: None,
+                field: String::new(),
+                place: Some((PathBuf::from(&*place.file), Some(place.line.into()))),
+                message: problem.message.clone(),
+            }
+        });
+        let mut findings: Vec<Finding> = findings.collect();
+        findings.sort_by(|one, other| one.place.cmp(&other.place));
         Self(findings)
     }
 

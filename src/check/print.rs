@@ -40,6 +40,28 @@ pub(super) fn table(state: &State, findings: &Findings) -> String {
     out
 }
 
+/// The same of a Corefile.
+pub(super) fn corefile_table(file: &Path, findings: &Findings) -> String {
+    let mut out = String::new();
+    let (color, mark) = mark(findings.worst());
+    let name = file.display();
+    line(
+        &mut out,
+        &format!("{color}{mark}{RESET} {BOLD}{name}{RESET}"),
+    );
+    for finding in findings.iter() {
+        one(&mut out, finding);
+    }
+    line(&mut out, "");
+    line(&mut out, &format!("{} in the Corefile", counted(findings)));
+    let next = match findings.iter().max_by_key(|finding| finding.severity) {
+        Some(finding) => format!("sealane explain {}", finding.code.id),
+        None => format!("sealane dns -conf {name}"),
+    };
+    line(&mut out, &format!("next: {next}"));
+    out
+}
+
 fn line(out: &mut String, text: &str) {
     out.push_str(text);
     out.push('\n');
@@ -64,7 +86,7 @@ fn size(state: &State, group: Group, has_findings: bool) -> Option<String> {
         }
         Group::Routes => (objects.ingresses.len(), "Ingress", "Ingresses"),
         Group::Certificates => (tls, "entry of spec.tls", "entries of spec.tls"),
-        Group::Annotations => return has_findings.then(String::new),
+        Group::Annotations | Group::Corefile => return has_findings.then(String::new),
     };
     let noun = if count == 1 { one } else { several };
     (count > 0 || has_findings).then(|| format!("  {DIM}{count} {noun}{RESET}"))
@@ -135,7 +157,8 @@ fn place(finding: &Finding) -> String {
     }
 }
 
-fn summary(state: &State, findings: &Findings) -> String {
+/// How many errors and warnings there are.
+fn counted(findings: &Findings) -> String {
     let count = |severity, noun: &str| {
         let count = findings.count(severity);
         let plural = if count == 1 { "" } else { "s" };
@@ -147,6 +170,11 @@ fn summary(state: &State, findings: &Findings) -> String {
         count(Severity::Warning, "warning")
     );
     let (color, _) = mark(findings.worst());
+    format!("{color}{found}{RESET}")
+}
+
+fn summary(state: &State, findings: &Findings) -> String {
+    let found = counted(findings);
     let source = match &state.origin {
         Origin::Files { .. } => "the files".to_owned(),
         Origin::Cluster {
@@ -158,7 +186,7 @@ fn summary(state: &State, findings: &Findings) -> String {
             namespace: Some(namespace),
         } => format!("namespace {namespace} of the cluster at {url} (-A: all namespaces)"),
     };
-    format!("{color}{found}{RESET} in {source}")
+    format!("{found} in {source}")
 }
 
 fn next(state: &State, findings: &Findings) -> String {
@@ -178,9 +206,8 @@ fn next(state: &State, findings: &Findings) -> String {
 
 /// The JSON; `docs/check.md` describes it.
 pub(super) fn json(state: &State, findings: &Findings) -> String {
-    let report = Report {
-        version: SCHEMA,
-        source: match &state.origin {
+    report(
+        match &state.origin {
             Origin::Files { .. } => Source::Files {
                 objects: state.places.manifests().len(),
             },
@@ -189,6 +216,19 @@ pub(super) fn json(state: &State, findings: &Findings) -> String {
                 namespace: namespace.as_deref(),
             },
         },
+        findings,
+    )
+}
+
+/// The same of a Corefile.
+pub(super) fn corefile_json(file: &Path, findings: &Findings) -> String {
+    report(Source::Corefile { file }, findings)
+}
+
+fn report(source: Source<'_>, findings: &Findings) -> String {
+    let report = Report {
+        version: SCHEMA,
+        source,
         summary: Summary {
             errors: findings.count(Severity::Error),
             warnings: findings.count(Severity::Warning),
@@ -212,6 +252,9 @@ struct Report<'a> {
 enum Source<'a> {
     Files {
         objects: usize,
+    },
+    Corefile {
+        file: &'a Path,
     },
     Cluster {
         url: &'a str,

@@ -5,6 +5,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use sealane_config::sockets::tcp_listener;
+use sealane_dns::config::{Scheme, Timeouts};
+use sealane_dns::{Listener, TlsIdentity};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::exit::Failure;
@@ -21,13 +23,21 @@ pub(crate) struct GatewaySockets {
     pub(crate) https: TcpListener,
 }
 
-/// What one worker's DNS listens on.
+/// What one worker's DNS listens on at one address.
 #[derive(Debug)]
 pub(crate) struct DnsSockets {
-    /// Datagrams.
-    pub(crate) udp: UdpSocket,
-    /// Connections.
-    pub(crate) tcp: TcpListener,
+    /// Which server blocks answer.
+    pub(crate) listener: Listener,
+    /// The address.
+    pub(crate) addr: SocketAddr,
+    /// Datagrams, if the listener takes such.
+    pub(crate) udp: Option<UdpSocket>,
+    /// Connections, if the listener takes such.
+    pub(crate) tcp: Option<TcpListener>,
+    /// How long clients' connections are waited for.
+    pub(crate) timeouts: Option<Timeouts>,
+    /// The certificate, of listeners that need one.
+    pub(crate) identity: Option<TlsIdentity>,
 }
 
 /// The gateway's listeners, a pair for each worker that share the ports by `SO_REUSEPORT`. The
@@ -86,8 +96,12 @@ impl Binder {
     pub(crate) fn dns(&mut self, addr: SocketAddr, workers: usize) -> Option<DnsListeners> {
         let (addr, sockets) = self.keep(dns(addr, workers), "--dns", addr)?;
         let sockets = sockets.into_iter().map(|(udp, tcp)| DnsSockets {
-            udp: udp.into(),
-            tcp: tcp.into(),
+            listener: Listener::CLUSTER,
+            addr,
+            udp: Some(udp.into()),
+            tcp: Some(tcp.into()),
+            timeouts: None,
+            identity: None,
         });
         Some(DnsListeners {
             addr,
@@ -121,17 +135,22 @@ impl Binder {
             Ok(bound) => return Some(bound),
             Err(error) => error,
         };
-        self.problems.push(match error.kind() {
-            io::ErrorKind::AddrInUse => format!(
-                "{addr} is taken by another program: stop it, or give another address with {flag}"
-            ),
-            io::ErrorKind::PermissionDenied => format!(
-                "cannot listen on {addr}: {error}; ports below 1024 take CAP_NET_BIND_SERVICE, \
-                 or give another address with {flag}"
-            ),
-            _ => format!("cannot listen on {addr}: {error}; change it with {flag}"),
-        });
+        self.problems.push(problem(addr, &error, flag));
         None
+    }
+}
+
+/// Why there is no listener, and which flag or line changes that.
+pub(crate) fn problem(addr: SocketAddr, error: &io::Error, changed_by: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "{addr} is taken by another program: stop it, or give another address with {changed_by}"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "cannot listen on {addr}: {error}; ports below 1024 take CAP_NET_BIND_SERVICE, \
+             or give another address with {changed_by}"
+        ),
+        _ => format!("cannot listen on {addr}: {error}; change it with {changed_by}"),
     }
 }
 
@@ -153,6 +172,37 @@ fn dns(wanted: SocketAddr, workers: usize) -> io::Result<Bound<(Socket, Socket)>
             Err(error) => return Err(error),
         }
     }
+}
+
+/// What a listener has at an address on one worker: for datagrams, for connections.
+pub(crate) type NameSockets = (Option<UdpSocket>, Option<TcpListener>);
+
+/// The sockets of a listener at an address, for each worker. Unless it `may_share` the port, nobody
+/// else may have it.
+///
+/// # Errors
+/// The system call's error.
+pub(crate) fn name_sockets(
+    scheme: Scheme,
+    addr: SocketAddr,
+    workers: usize,
+    may_share: bool,
+) -> io::Result<Vec<NameSockets>> {
+    let many = |make: fn(SocketAddr) -> io::Result<Socket>| match may_share {
+        true => (0..workers).map(|_| make(addr)).collect(),
+        false => shared(addr, workers, make).map(|(_, sockets)| sockets),
+    };
+    let udp = match scheme {
+        Scheme::Dns | Scheme::Quic => many(udp_socket)?,
+        Scheme::Tls | Scheme::Https => Vec::new(),
+    };
+    let tcp = match scheme {
+        Scheme::Dns | Scheme::Tls | Scheme::Https => many(tcp_listener)?,
+        Scheme::Quic => Vec::new(),
+    };
+    let (mut udp, mut tcp) = (udp.into_iter(), tcp.into_iter());
+    let pairs = (0..workers).map(|_| (udp.next().map(Into::into), tcp.next().map(Into::into)));
+    Ok(pairs.collect())
 }
 
 /// One socket a worker on the same port. The first one decides the port, and it must be free: with
@@ -193,7 +243,11 @@ fn probe(
     Ok(Some(socket))
 }
 
-fn unshared(addr: SocketAddr) -> io::Result<Socket> {
+/// A listener for control work. The IPv6 wildcard address takes IPv4, too, as Go's listeners do.
+///
+/// # Errors
+/// The system call's error.
+pub(crate) fn unshared(addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;

@@ -1,6 +1,6 @@
 //! The data plane's threads: one worker a core, each with its own runtime, listeners and pools.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use futures_util::future::{LocalBoxFuture, join_all};
 use sealane_cluster::network::PodNetwork;
 use sealane_config::Reader;
 use sealane_config::sockets::{HostSockets, tcp_listener};
-use sealane_dns::{ConnectionLimits, DnsConfig, DnsServer, Listener};
+use sealane_dns::{DnsConfig, DnsServer, Listener};
 use sealane_ingress::{Gateway, GatewayOptions};
 use sealane_proxy::FlowBudget;
 use sealane_proxy::access::AccessLog;
@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::bind::{DnsSockets, GatewaySockets};
+use super::names::{DnsChange, Names};
 use super::watchdog::{Beat, Watchdog};
 use crate::exit::Failure;
 
@@ -120,7 +121,9 @@ pub(crate) struct Sockets {
     /// Of the gateway.
     pub(crate) gateway: Option<GatewaySockets>,
     /// Of DNS.
-    pub(crate) dns: Option<DnsSockets>,
+    pub(crate) dns: Vec<DnsSockets>,
+    /// Other listeners and another configuration of DNS, as they come.
+    pub(crate) dns_changes: Option<mpsc::Receiver<DnsChange>>,
 }
 
 /// Sockets for `workers`, from listeners that have as many or that there are none of.
@@ -132,7 +135,8 @@ pub(crate) fn distribute(
     let (mut gateway, mut dns) = (gateway.into_iter(), dns.into_iter());
     let sets = (0..workers).map(|_| Sockets {
         gateway: gateway.next(),
-        dns: dns.next(),
+        dns: dns.next().into_iter().collect(),
+        dns_changes: None,
     });
     sets.collect()
 }
@@ -349,7 +353,7 @@ impl Worker {
             parts.push(tls.boxed_local());
         }
         if let Some(dns) = &self.work.dns {
-            self.names(dns, set.dns, &mut parts)?;
+            self.names(dns, set.dns, set.dns_changes, &mut parts)?;
         }
         if let Some(capture) = &self.work.services {
             self.services(capture, engine, &mut parts)?;
@@ -363,37 +367,23 @@ impl Worker {
     fn names(
         &self,
         dns: &Dns,
-        sockets: Option<DnsSockets>,
+        mut sockets: Vec<DnsSockets>,
+        changes: Option<mpsc::Receiver<DnsChange>>,
         parts: &mut Vec<Part>,
     ) -> anyhow::Result<()> {
         let (reader, host) = (self.work.reader.clone(), self.work.sockets.clone());
         let server = DnsServer::new(reader, host, &dns.config);
-        let mut pairs: Vec<(UdpSocket, TcpListener)> = Vec::new();
-        pairs.extend(sockets.map(|sockets| (sockets.udp, sockets.tcp)));
         for addr in &dns.inside {
             match dns_pair(*addr) {
-                Ok(pair) => pairs.push(pair),
+                Ok(pair) => sockets.push(pair),
                 Err(error) if dns.inside_is_optional => {
                     tracing::warn!("no DNS on {addr}: {error:#}");
                 }
                 Err(error) => return Err(error),
             }
         }
-        for (udp, tcp) in pairs {
-            let (datagrams, drain) = (server.clone(), self.drain.clone());
-            let datagrams = async move { datagrams.serve_udp(Listener::CLUSTER, udp, drain).await };
-            let (connections, drain) = (server.clone(), self.drain.clone());
-            let limits = ConnectionLimits::new(dns.connections.clone(), None);
-            let connections = async move {
-                let served = connections.serve_tcp(Listener::CLUSTER, tcp, limits, drain);
-                served.await
-            };
-            let both = async move {
-                tokio::try_join!(datagrams, connections).context("cannot serve DNS")?;
-                Ok(())
-            };
-            parts.push(both.boxed_local());
-        }
+        let names = Names::new(server, dns.connections.clone(), self.drain.clone());
+        parts.push(names.run(sockets, changes).boxed_local());
         Ok(())
     }
 
@@ -461,9 +451,16 @@ impl Worker {
 }
 
 /// Sockets of DNS, made in the namespace of the calling thread.
-fn dns_pair(addr: SocketAddr) -> anyhow::Result<(UdpSocket, TcpListener)> {
+fn dns_pair(addr: SocketAddr) -> anyhow::Result<DnsSockets> {
     let failed = || format!("cannot listen on the cluster's DNS address {addr}");
     let udp = sealane_dns::bind_udp(addr).with_context(failed)?;
     let tcp = tcp_listener(addr).with_context(failed)?;
-    Ok((udp, tcp.into()))
+    Ok(DnsSockets {
+        listener: Listener::CLUSTER,
+        addr,
+        udp: Some(udp),
+        tcp: Some(tcp.into()),
+        timeouts: None,
+        identity: None,
+    })
 }

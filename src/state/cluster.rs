@@ -50,6 +50,7 @@ async fn config(options: &SourceOptions) -> Result<Config, Failure> {
     let address = ClusterAddress {
         kubeconfig: options.kubeconfig.clone(),
         context: options.context.clone(),
+        server: None,
     };
     let read = client::configuration(&address).await;
     let mut config = read.map_err(|error| match (&error, &options.context) {

@@ -19,7 +19,7 @@ use super::data_dir::DataDir;
 use super::plane::Plane;
 use super::settings::Settings;
 use super::{preflight, report, served, status, system};
-use crate::admin::{self, Pages, PrometheusHandle, Readiness, Scope};
+use crate::admin::{self, MetricsHandle, Pages, Readiness, Scope};
 use crate::exit::Failure;
 use crate::explain::Explainer;
 use crate::serve::workers::Workers;
@@ -59,7 +59,7 @@ pub(crate) struct Parts {
     /// The admin listener.
     pub(crate) admin: TcpListener,
     /// The metrics.
-    pub(crate) metrics: PrometheusHandle,
+    pub(crate) metrics: MetricsHandle,
     /// Addresses that the host sees.
     pub(crate) addresses: HostAddresses,
     /// The pods' network.

@@ -8,6 +8,7 @@
 mod support;
 
 mod check;
+mod corefile;
 mod dns;
 mod explain;
 mod gateway;

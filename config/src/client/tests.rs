@@ -93,6 +93,7 @@ impl World {
         let address = ClusterAddress {
             kubeconfig: Some(self.file("config", &kubeconfig.to_string())),
             context: Some("x".into()),
+            server: None,
         };
         let config = configuration(&address).await.unwrap();
         connect_with(config, QUICK).await.unwrap()
@@ -343,6 +344,7 @@ async fn a_kubeconfig_that_cannot_be_used_is_named() {
         let address = ClusterAddress {
             kubeconfig: Some(file.clone()),
             context: context.map(str::to_owned),
+            server: None,
         };
         let error = configuration(&address).await.unwrap_err().to_string();
         assert!(error.starts_with("kubeconfig "), "{error}");

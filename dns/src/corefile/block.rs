@@ -13,8 +13,8 @@ use super::{Loader, Warnings, directive};
 use crate::config::{Plugins, Reload};
 use crate::name::Name;
 
-/// Directives that are understood, for messages.
-const KNOWN: &[&str] = &[
+/// Directives that are understood.
+pub const KNOWN: &[&str] = &[
     "acl",
     "any",
     "autopath",

@@ -13,28 +13,6 @@ const SLIM_TIME: Buckets = Buckets {
     bounds: &[250_000, 2_500_000, 25_000_000, 250_000_000, 2_500_000_000],
     unit: 1e9,
 };
-/// Buckets of the time until a change of endpoints is in force, 1 ms doubled up to 524.288 s.
-const PROGRAMMING: Buckets = Buckets {
-    bounds: &doubled::<20>(1_000_000),
-    unit: 1e9,
-};
-/// Buckets of the API client, as in the Prometheus client library.
-const API: Buckets = Buckets {
-    bounds: &[
-        5_000_000,
-        10_000_000,
-        25_000_000,
-        50_000_000,
-        100_000_000,
-        250_000_000,
-        500_000_000,
-        1_000_000_000,
-        2_500_000_000,
-        5_000_000_000,
-        10_000_000_000,
-    ],
-    unit: 1e9,
-};
 /// Buckets of sizes, bytes.
 const SIZE: Buckets = Buckets {
     bounds: &[
@@ -109,8 +87,6 @@ families! {
         "A metric with a constant '1' value labeled by version, revision, and goversion from which CoreDNS was built.",
         &["version", "revision", "goversion"],
     );
-    /// Tasks and threads that failed inside.
-    PANICS = counter("coredns_panics_total", "A metrics that counts the number of panics.", &[]);
     /// 1 for each plugin of each server block.
     PLUGIN_ENABLED = gauge(
         "coredns_plugin_enabled",
@@ -165,12 +141,6 @@ families! {
     HTTPS_RESPONSES = counter(
         "coredns_dns_https_responses_total",
         "Counter of DoH responses per server and http status code.",
-        &["server", "status"],
-    );
-    /// HTTP/3 answers.
-    HTTPS3_RESPONSES = counter(
-        "coredns_dns_https3_responses_total",
-        "Counter of DoH3 responses per server and http status code.",
         &["server", "status"],
     );
     /// Ends of QUIC streams.
@@ -262,27 +232,6 @@ families! {
         &["to"],
     );
 
-    /// Time from a change of endpoints until it is in force.
-    PROGRAMMING_DURATION = histogram(
-        "coredns_kubernetes_dns_programming_duration_seconds",
-        "Histogram of the time (in seconds) it took to program a dns instance.",
-        PROGRAMMING,
-        &["service_kind"],
-    );
-    /// Time that requests to the API server took.
-    API_DURATION = histogram(
-        "coredns_kubernetes_rest_client_request_duration_seconds",
-        "Request latency in seconds. Broken down by verb and host.",
-        API,
-        &["verb", "host"],
-    );
-    /// Requests to the API server.
-    API_REQUESTS = counter(
-        "coredns_kubernetes_rest_client_requests_total",
-        "Number of HTTP requests, partitioned by status code, method, and host.",
-        &["code", "method", "host"],
-    );
-
     /// Time that the health page took.
     HEALTH_DURATION = histogram(
         "coredns_health_request_duration_seconds",
@@ -303,12 +252,6 @@ families! {
         "coredns_template_matches_total",
         "Counter of template regex matches.",
         &["server", "zone", "view", "class", "type"],
-    );
-    /// Templates that gave no record.
-    TEMPLATE_RR_FAILURES = counter(
-        "coredns_template_rr_failures_total",
-        "Counter of mis-templated RRs.",
-        &["server", "zone", "view", "class", "type", "section", "template"],
     );
     /// Queries refused by a rule.
     ACL_BLOCKED = counter("coredns_acl_blocked_requests_total", "Counter of DNS requests being blocked.", BLOCK);

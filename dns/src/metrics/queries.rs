@@ -239,3 +239,32 @@ impl QueryMetrics {
         self.metrics.histogram(family, &self.labels(more))
     }
 }
+
+/// Counts ends of requests by a status, for one listener of a worker.
+#[derive(Debug)]
+pub(crate) struct StatusMetrics {
+    metrics: Metrics,
+    server: String,
+    counts: RefCell<BTreeMap<(&'static str, u16), Counter>>,
+}
+
+impl StatusMetrics {
+    /// The label is `server`, see [`super::labels::server_label`].
+    pub(crate) fn new(metrics: &Metrics, server: String) -> Self {
+        Self {
+            metrics: metrics.clone(),
+            server,
+            counts: RefCell::default(),
+        }
+    }
+
+    /// Counts one; a family has the statuses that we give.
+    pub(crate) fn count(&self, family: &'static Family, status: u16) {
+        let mut counts = self.counts.borrow_mut();
+        let count = counts.entry((family.name, status)).or_insert_with(|| {
+            let labels = [&*self.server, &*status.to_string()];
+            self.metrics.counter(family, &labels)
+        });
+        count.increment();
+    }
+}

@@ -177,6 +177,24 @@ fn dns_metrics_of_upstreams_and_caches() {
 }
 
 #[test]
+fn dns_metrics_of_https_and_quic_have_the_status() {
+    let metrics = Metrics::default();
+    let statuses = StatusMetrics::new(&metrics, "https://:443".to_owned());
+    for status in [200, 200, 415] {
+        statuses.count(&names::HTTPS_RESPONSES, status);
+    }
+    statuses.count(&names::QUIC_RESPONSES, 2);
+    let text = metrics.render();
+    for line in [
+        r#"coredns_dns_https_responses_total{server="https://:443",status="200"} 2"#,
+        r#"coredns_dns_https_responses_total{server="https://:443",status="415"} 1"#,
+        r#"coredns_dns_quic_responses_total{server="https://:443",status="2"} 1"#,
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+}
+
+#[test]
 fn dns_metrics_of_the_process_are_there() {
     let text = process(7);
     for name in [

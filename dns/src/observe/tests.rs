@@ -236,6 +236,29 @@ fn dns_errors_are_told_when_their_time_is_over() {
 }
 
 #[test]
+fn dns_metrics_say_what_is_configured() {
+    use crate::config::Upstream;
+    let metrics = Metrics::default();
+    let config = DnsConfig::cluster(Default::default(), vec!["10.0.0.1:53".parse().unwrap()]);
+    let upstreams = &config.blocks[0].plugins.forward[0].upstreams;
+    assert!(matches!(upstreams[..], [Upstream::Plain(_)]));
+    let told = ConfigMetrics::new(&metrics, &config);
+    let text = metrics.render();
+    for plugin in ["kubernetes", "forward", "cache", "loadbalance"] {
+        let line = format!(
+            "coredns_plugin_enabled{{server=\"dns://:53\",zone=\".\",view=\"\",name=\"{plugin}\"}} 1"
+        );
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+    assert!(text.contains("coredns_build_info{version=\""), "{text}");
+    drop(told);
+    assert!(
+        !metrics.render().contains("coredns_plugin_enabled{"),
+        "gone with it"
+    );
+}
+
+#[test]
 fn dns_log_a_writer_that_hangs_costs_lines_and_not_queries() {
     let (sender, gate) = channel::<()>();
     struct Stuck(Receiver<()>);

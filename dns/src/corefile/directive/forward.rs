@@ -307,8 +307,8 @@ fn plain_address(text: &str, default_port: u16) -> Option<SocketAddr> {
 
 fn file(scope: &Scope<'_, '_>, token: &Token, text: &str) -> Result<PathBuf> {
     let path = scope.path(text);
-    match scope.reading.loader.read(&path) {
-        Ok(_) => Ok(path),
+    match scope.reading.loader.probe(&path) {
+        Ok(()) => Ok(path),
         Err(error) if text.contains('/') => {
             Err(token.bad(format!("cannot read {}: {error}", path.display())))
         }

@@ -25,7 +25,7 @@ pub(in crate::corefile) fn read(scope: &mut Scope<'_, '_>, directive: &Directive
     let named = words.next();
     let file = scope.path(named.map_or(FILE, |token| &token.text));
     if let Some(token) = named
-        && let Err(error) = scope.reading.loader.read(&file)
+        && let Err(error) = scope.reading.loader.probe(&file)
     {
         let message = format!("cannot read {} now: {error}", file.display());
         scope.warn(token, message);

@@ -64,8 +64,11 @@ pub(in crate::corefile) fn read(scope: &mut Scope<'_, '_>, directive: &Directive
 }
 
 fn records(words: &mut Words<'_>) -> Result<Vec<TemplateRecord>> {
-    let records = words.some("a record in quotes")?;
-    Ok(records
-        .map(|token| TemplateRecord(token.text.clone()))
-        .collect())
+    let records = words.some("a record in quotes")?.map(|token| {
+        let record = TemplateRecord(token.text.clone());
+        let checked = record.check();
+        checked.map_err(|error| token.bad(error.to_string()))?;
+        Ok(record)
+    });
+    records.collect()
 }

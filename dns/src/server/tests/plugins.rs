@@ -237,6 +237,17 @@ async fn dns_plugins_answer_in_their_order() {
     .await;
 }
 
+#[test]
+fn dns_template_that_is_not_supported_is_refused_with_its_place() {
+    let corefile =
+        ".:53 {\n template IN A {\n answer \"{{ .Meta \\\"x\\\" }} IN A 10.0.0.1\"\n }\n}\n";
+    let options = corefile::Options::default();
+    let problems = corefile::parse(corefile, "Corefile", &NoFiles, options).unwrap_err();
+    let text = problems[0].to_string();
+    assert!(text.starts_with("Corefile:3"), "{text}");
+    assert!(text.contains("is not supported; known are .Name"), "{text}");
+}
+
 #[tokio::test]
 async fn dns_chaos_over_the_wire_is_of_its_class() {
     local(async {

@@ -39,6 +39,7 @@ pub(crate) async fn run(kubeconfig: &Path, size: Size) -> anyhow::Result<()> {
     let address = ClusterAddress {
         kubeconfig: Some(kubeconfig.to_owned()),
         context: None,
+        server: None,
     };
     let config = client::configuration(&address).await?;
     let client = client::connect(config, "scale").await?;

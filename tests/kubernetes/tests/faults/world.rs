@@ -53,6 +53,7 @@ impl World {
         let address = ClusterAddress {
             kubeconfig: Some(kubeconfig),
             context: None,
+            server: None,
         };
         let config = client::configuration(&address).await.expect("a kubeconfig");
         let client = Box::pin(client::connect(config, "test"));
