@@ -10,8 +10,8 @@ use crate::process::Program;
 const NAMESPACES: usize = 10;
 /// Services of one file, which has a limit.
 const FILE: usize = 1000;
-/// The first cluster IP.
-const FIRST: Ipv4Addr = Ipv4Addr::new(10, 96, 1, 0);
+/// The first cluster IP, in the range of an API server whose pods have loopback addresses.
+const FIRST: Ipv4Addr = Ipv4Addr::new(127, 96, 1, 0);
 /// Between one question and the next: prime to the number of questions, so that all are asked, kinds
 /// mixed and no name twice in a row.
 const STEP: usize = 7919;
