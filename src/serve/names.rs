@@ -106,7 +106,11 @@ impl Names {
             timeouts,
             identity,
         } = set;
-        self.serving.insert((listener, addr), shutdown.clone());
+        let replaced = self.serving.insert((listener, addr), shutdown.clone());
+        // One that is served in another way from now on: its sockets have received their last query.
+        if let Some(replaced) = replaced {
+            replaced.cancel();
+        }
         let limits = ConnectionLimits::new(self.connections.clone(), timeouts.as_ref());
         let server = self.server.clone();
         let task: LocalBoxFuture<'static, io::Result<()>> =

@@ -201,6 +201,30 @@ async fn dns_corefile_is_served_and_reloaded_without_losing_a_listener() {
     assert_ne!(version(&after), version(&before));
     assert!(!after.contains("coredns_reload_failed_total 1"));
 
+    // A listener that is served in another way has new sockets, and the old ones are closed.
+    let sockets = || {
+        let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+        let ours = format!(" 0100007F:{other:04X} ");
+        table.lines().filter(|line| line.contains(&ours)).count()
+    };
+    let before = sockets();
+    let more = more.replace("whoami", "whoami\n  timeouts {\n    idle 7s\n  }");
+    std::fs::write(&server.file, corefile(&more)).unwrap();
+    let old = version(&get(metrics, "/metrics").unwrap().1);
+    server.signal("USR1");
+    eventually("the change is in force", async || {
+        let text = get(metrics, "/metrics")?.1;
+        if version(&text) == old {
+            return Err(text);
+        }
+        match sockets() {
+            open if open == before => Ok(()),
+            open => Err(format!("{open} sockets, not {before}")),
+        }
+    })
+    .await;
+    assert!(before > 0 && is_served(rcode(other, "a.example")));
+
     // A bad one changes nothing but a counter.
     std::fs::write(&server.file, corefile("example {\n  whomai\n}\n")).unwrap();
     server.signal("USR1");
