@@ -3,7 +3,7 @@
 //! - A [`ForwardPlan`] holds what a `forward` line says, for all workers; each worker has a
 //!   [`Forward`] for it, with connections and what it has learned about the upstreams.
 //! - Upstreams are ordered by the policy, those that failed lately last; how several are asked for
-//!   one answer is in [`race`](self::race), health checks in [`health`](self::health).
+//!   one answer is in [`race`], health checks in [`health`].
 //! - One try takes `read_timeout` at most, TCP after truncation included; all of it [`TOTAL`].
 //! - At most `max_concurrent` queries wait, over all workers; above that they are refused.
 //!

@@ -12,7 +12,7 @@ mod search;
 mod vectors;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, Query as TheirQuery};
 use hickory_proto::rr::Name as TheirName;
@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::config::ForwardSettings;
+use crate::limit::OverLimit;
 use crate::settings::DnsSettings;
 use crate::testing::secure::local;
 use crate::testing::upstream::Upstream;
