@@ -12,6 +12,7 @@ pub mod report;
 pub mod snapshot;
 pub mod sockets;
 pub mod staleness;
+pub mod units;
 pub mod watch;
 
 pub use snapshot::{Publisher, Reader, Snapshot};

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::Api;
+use crate::support::build_programs;
 
 /// A running API server. Dropping it ends it.
 pub(crate) struct Embedded {
@@ -24,6 +25,7 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// Starts one on a listener, in whatever network namespace that was made.
     pub(crate) async fn start(listener: TcpListener) -> Self {
+        build_programs();
         let directory = tempfile::tempdir().unwrap();
         let credentials = Credentials::load_or_create(directory.path(), &[]).unwrap();
         let options = ApiOptions {

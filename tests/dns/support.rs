@@ -1,9 +1,10 @@
 //! Whether a test can run here, and waiting for a state with a deadline.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use sealane_test_kubernetes::{ControlPlane, Options, Unavailable};
+use sealane_test_kubernetes::{ControlPlane, Options, Program, Unavailable, coredns, path};
 
 /// Longest wait for any state: generous, because these machines are shared.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -27,8 +28,19 @@ pub(crate) fn program(name: &str) -> bool {
     found
 }
 
+/// Builds the programs that ours is compared with, once; the tests of this process wait meanwhile.
+/// That takes the whole machine for minutes, and what runs beside it has deadlines. A machine that
+/// cannot build them says so where they are needed.
+pub(crate) fn build_programs() {
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| {
+        let _ = (path(Program::KubeApiserver), coredns());
+    });
+}
+
 /// A real control plane, if this machine can have one.
 pub(crate) async fn control_plane(options: Options) -> Option<ControlPlane> {
+    build_programs();
     match ControlPlane::start(options).await {
         Ok(Ok(plane)) => Some(plane),
         Ok(Err(Unavailable(reason))) => {

@@ -37,8 +37,9 @@ const ACCESS: [&str; 6] = [
     "enable-modsecurity",
 ];
 
-/// Annotations about buffers that do not exist here: bodies are passed on as they come.
-const WITHOUT_EFFECT: [&str; 10] = [
+/// Annotations about buffers and versions of nginx: bodies are passed on as they come, and what a
+/// connection speaks is agreed on with each side.
+const WITHOUT_EFFECT: [&str; 9] = [
     "client-body-buffer-size",
     "connection-proxy-header",
     "http2-push-preload",
@@ -48,7 +49,6 @@ const WITHOUT_EFFECT: [&str; 10] = [
     "proxy-http-version",
     "proxy-max-temp-file-size",
     "proxy-request-buffering",
-    "proxy-send-timeout",
 ];
 
 /// What the annotations of an Ingress say, for all of its paths.
@@ -111,7 +111,7 @@ impl Policy {
         let unknown = std::mem::take(&mut reader.unknown);
         reader.report("not supported and without effect", &unknown);
         let without_effect = std::mem::take(&mut reader.without_effect);
-        let why = "without effect, because bodies are passed on as they come";
+        let why = "without effect, because there is nothing of that kind here";
         reader.report(why, &without_effect);
         reader.finish()
     }

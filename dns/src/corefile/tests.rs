@@ -21,6 +21,7 @@ mod clusters;
 mod options;
 mod refused;
 mod small;
+mod structure;
 
 /// Files and variables that are there.
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use regex::Regex;
+use sealane_config::units;
 
 use super::key;
 use super::problem::{Problem, ProblemKind, Result};
@@ -149,34 +150,7 @@ pub(super) fn duration(token: &Token) -> Result<Duration> {
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
-    if rest == "0" {
-        return Some(Duration::ZERO);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut sum = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, unit) = rest.split_at(digits);
-        let end = unit.find(|c: char| c.is_ascii_digit() || c == '.');
-        let (unit, behind) = unit.split_at(end.unwrap_or(unit.len()));
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" | "μs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        let number: f64 = number.parse().ok()?;
-        sum = sum.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
-        rest = behind;
-    }
-    // Go's are 64 bits of nanoseconds.
-    (sum <= Duration::from_nanos(i64::MAX as u64)).then_some(sum)
+    units::duration(text.strip_prefix('+').unwrap_or(text))
 }
 
 /// A regular expression.

@@ -8,7 +8,7 @@ use crate::limit::{ConnectionCaps, Connections};
 use crate::testing::secure::{
     Certificate, DEADLINE, NAME, Secure, connect, local, output_of, query,
 };
-use crate::testing::upstream::{React, Upstream, web};
+use crate::testing::upstream::{Upstream, slow_web};
 
 /// What one HTTP/1.1 connection brings until the server closes it: status, head, body.
 async fn http1_exchange(
@@ -152,12 +152,7 @@ async fn reliability_b31_requests_that_are_too_long_are_not_kept() {
 #[tokio::test]
 async fn dns_doh_streams_of_http2_are_answered_as_answers_come_and_bounded() {
     local(async {
-        let upstream = Upstream::start(|query, tcp| {
-            let mut steps = vec![React::After(Duration::from_millis(200))];
-            steps.extend(web(query, tcp));
-            steps
-        })
-        .await;
+        let upstream = Upstream::start(slow_web(200)).await;
         let certificate = Certificate::new();
         let limits = ConnectionLimits::default();
         let server = Secure::start(certificate.files(), Some(upstream.addr), limits);
@@ -273,12 +268,7 @@ async fn reliability_b31_a_client_has_one_share_of_connections_whatever_they_car
 #[tokio::test]
 async fn dns_doh_shutdown_answers_what_was_asked() {
     local(async {
-        let upstream = Upstream::start(|query, tcp| {
-            let mut steps = vec![React::After(Duration::from_millis(300))];
-            steps.extend(web(query, tcp));
-            steps
-        })
-        .await;
+        let upstream = Upstream::start(slow_web(300)).await;
         let certificate = Certificate::new();
         let limits = ConnectionLimits::default();
         let server = Secure::start(certificate.files(), Some(upstream.addr), limits);

@@ -7,7 +7,7 @@ use quinn::{ClientConfig, ConnectionError, WriteError};
 use super::*;
 use crate::limit::{ConnectionCaps, Connections};
 use crate::testing::secure::{Certificate, DEADLINE, NAME, Secure, framed, local, query};
-use crate::testing::upstream::{React, Upstream, web};
+use crate::testing::upstream::{Upstream, slow_web};
 
 fn client(certificate: &Certificate, protocol: &str) -> Endpoint {
     let mut endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
@@ -43,12 +43,7 @@ fn parsed(reply: &[u8]) -> Message {
 #[tokio::test]
 async fn dns_doq_answers_a_query_a_stream() {
     local(async {
-        let upstream = Upstream::start(|query, tcp| {
-            let mut steps = vec![React::After(Duration::from_millis(200))];
-            steps.extend(web(query, tcp));
-            steps
-        })
-        .await;
+        let upstream = Upstream::start(slow_web(200)).await;
         let certificate = Certificate::new();
         let limits = ConnectionLimits::default();
         let server = Secure::start(certificate.files(), Some(upstream.addr), limits);

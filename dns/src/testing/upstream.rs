@@ -164,6 +164,14 @@ pub(crate) fn negative(query: &Message, rcode: ResponseCode) -> Message {
     message
 }
 
+/// As [`web`], after some time.
+pub(crate) fn slow_web(millis: u64) -> impl Fn(&Message, bool) -> Vec<React> {
+    move |query, tcp| {
+        let wait = React::After(Duration::from_millis(millis));
+        std::iter::once(wait).chain(web(query, tcp)).collect()
+    }
+}
+
 /// `web.test` is 10.1.2.3, and there is nothing else.
 pub(crate) fn web(query: &Message, _tcp: bool) -> Vec<React> {
     let asked = &query.queries[0];

@@ -6,7 +6,7 @@ use super::*;
 use crate::testing::secure::{
     Certificate, DEADLINE, NAME, Secure, connect, framed, local, output_of, query,
 };
-use crate::testing::upstream::{React, Upstream, web};
+use crate::testing::upstream::{Upstream, slow_web};
 
 type Session = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
 
@@ -56,12 +56,7 @@ async fn dns_dot_answers_over_each_version_of_tls() {
 #[tokio::test]
 async fn dns_dot_answers_as_answers_come() {
     local(async {
-        let upstream = Upstream::start(|query, tcp| {
-            let mut steps = vec![React::After(Duration::from_millis(200))];
-            steps.extend(web(query, tcp));
-            steps
-        })
-        .await;
+        let upstream = Upstream::start(slow_web(200)).await;
         let certificate = Certificate::new();
         let limits = ConnectionLimits::default();
         let server = Secure::start(certificate.files(), Some(upstream.addr), limits);

@@ -2,14 +2,12 @@
 //!
 //! An annotation that cannot be used changes nothing: the default stays in force.
 
-mod units;
-
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Algorithm, HttpPolicy, RetryOn};
-use units::{byte_count, bytes_text, duration, duration_text, no_duration};
+use crate::units::{byte_count, bytes_text, duration, duration_text, no_duration};
 
 /// What the names of our annotations begin with.
 pub const PREFIX: &str = "sealane.dev/";

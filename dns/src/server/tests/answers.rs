@@ -5,7 +5,7 @@ use hickory_proto::rr::{RData, Record, RecordType, rdata};
 
 use super::*;
 use crate::testing::World;
-use crate::testing::upstream::{React, Upstream, reply, web};
+use crate::testing::upstream::{React, Upstream, reply, slow_web, web};
 
 fn services(names: &[&str]) -> Snapshot {
     let mut world = World::new();
@@ -362,12 +362,7 @@ async fn replies_come_from_the_address_that_was_asked() {
 #[tokio::test]
 async fn dns_f4_shutdown_answers_what_has_arrived_once() {
     local(async {
-        let upstream = Upstream::start(|query, tcp| {
-            let mut steps = vec![React::After(Duration::from_millis(100))];
-            steps.extend(web(query, tcp));
-            steps
-        })
-        .await;
+        let upstream = Upstream::start(slow_web(100)).await;
         let (_publisher, server) = server(services(&["svc1"]), forwarding_to(&upstream));
         let socket = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = client(socket.local_addr().unwrap()).await;

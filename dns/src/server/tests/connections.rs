@@ -5,7 +5,7 @@ use super::*;
 use crate::limit::Connections;
 use crate::testing::World;
 use crate::testing::secure::{self, Certificate, Secure};
-use crate::testing::upstream::{React, Upstream, web};
+use crate::testing::upstream::{Upstream, slow_web};
 
 fn framed(message: &[u8]) -> Vec<u8> {
     let length = (message.len() as u16).to_be_bytes();
@@ -35,12 +35,7 @@ fn cluster() -> Snapshot {
 #[tokio::test]
 async fn queries_of_a_connection_do_not_wait_for_each_other() {
     local(async {
-        let upstream = Upstream::start(|query, tcp| {
-            let mut steps = vec![React::After(Duration::from_millis(200))];
-            steps.extend(web(query, tcp));
-            steps
-        })
-        .await;
+        let upstream = Upstream::start(slow_web(200)).await;
         let settings = forwarding_to(&upstream);
         let server = Running::start(cluster(), settings).await;
         let mut stream = TcpStream::connect(server.tcp).await.unwrap();
@@ -63,12 +58,7 @@ async fn queries_of_a_connection_do_not_wait_for_each_other() {
 async fn reliability_b31_queries_in_flight_of_a_connection_are_bounded() {
     const SENT: usize = 40;
     local(async {
-        let upstream = Upstream::start(|query, tcp| {
-            let mut steps = vec![React::After(Duration::from_millis(100))];
-            steps.extend(web(query, tcp));
-            steps
-        })
-        .await;
+        let upstream = Upstream::start(slow_web(100)).await;
         let settings = forwarding_to(&upstream);
         let server = Running::start(cluster(), settings).await;
         let mut stream = TcpStream::connect(server.tcp).await.unwrap();

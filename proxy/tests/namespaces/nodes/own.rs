@@ -7,7 +7,7 @@ use super::*;
 use crate::world::{TIMEOUT, eventually, read_line, snapshot_of};
 
 #[test]
-fn proxy_i5_i6_the_nodes_own_connections_are_led_to_the_proxy_whose_own_are_not() {
+fn proxy_i5_the_nodes_own_connections_are_led_to_the_proxy_whose_own_are_not() {
     let Some(nodes) = Nodes::new() else { return };
     let there = nodes.two.pod(3);
     there.serve_lines("there", 8000);

@@ -2,23 +2,24 @@
 
 use std::time::Duration;
 
-pub(super) fn no_duration(text: &str) -> String {
+pub(crate) fn no_duration(text: &str) -> String {
     format!("`{text}` is not a duration such as 500ms, 5s or 1m30s")
 }
 
 /// Units of a duration, nanoseconds, longest first.
-const UNITS: [(&str, u64); 7] = [
+const UNITS: [(&str, u64); 8] = [
     ("h", 3_600_000_000_000),
     ("m", 60_000_000_000),
     ("s", 1_000_000_000),
     ("ms", 1_000_000),
     ("us", 1_000),
     ("µs", 1_000),
+    ("μs", 1_000),
     ("ns", 1),
 ];
 
 /// A duration as Go's `time.ParseDuration` reads it, without a sign: numbers with a unit each, `0`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -51,7 +52,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// In the largest units that leave no fraction.
-pub(super) fn duration_text(duration: Duration) -> String {
+pub(crate) fn duration_text(duration: Duration) -> String {
     let mut nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     if nanos == 0 {
         return "0s".to_owned();
@@ -73,7 +74,7 @@ const BYTE_UNITS: [(&str, u64); 4] = [
     ("Ki", 1 << 10),
 ];
 
-pub(super) fn byte_count(text: &str) -> Option<u64> {
+pub(crate) fn byte_count(text: &str) -> Option<u64> {
     let unit = BYTE_UNITS.iter().find(|(unit, _)| text.ends_with(unit));
     let (digits, size) = unit.map_or((text, 1), |(unit, size)| {
         (text.strip_suffix(unit).unwrap_or(text), *size)
@@ -81,7 +82,7 @@ pub(super) fn byte_count(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(size)
 }
 
-pub(super) fn bytes_text(count: u64) -> String {
+pub(crate) fn bytes_text(count: u64) -> String {
     let mut units = BYTE_UNITS.iter();
     let unit = units.find(|(_, size)| count >= *size && count.is_multiple_of(*size));
     unit.map_or_else(
