@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::host_routes::{HostCompiler, Source};
 use super::ingress::{IngressRecord, TlsRecord};
 use super::rank::SourceKey;
+use super::secrets::SecretState;
 use super::store::ObjectKey;
 use crate::model::{Certificate, HostMatch, ObjectRef, Problem, ProblemKind};
 
@@ -33,7 +34,9 @@ impl HostCompiler<'_> {
         };
         let good = state.good.as_ref();
         let invalid = good.and_then(|loaded| loaded.invalid_at(self.epoch_seconds));
-        let found = state.problem.as_ref().map(|p| (p.kind, p.message.clone()));
+        let found = state
+            .certificate_problem()
+            .map(|p| (p.kind, p.message.clone()));
         let found = found.or_else(|| Some((ProblemKind::CertificateTime, invalid?.into())));
         let problem = found.map(|(kind, message)| Problem {
             object: secret.of_kind("Secret"),
@@ -73,7 +76,7 @@ impl HostCompiler<'_> {
             });
         };
         let state = self.secrets.get(&secret);
-        if let Some(bad) = state.and_then(|state| state.problem.as_ref()) {
+        if let Some(bad) = state.and_then(SecretState::certificate_problem) {
             problem(bad.kind, bad.message.clone());
         }
         let keep = CertificateChoice::KeepFrom(secret.of_kind("Secret"));

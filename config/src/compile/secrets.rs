@@ -19,13 +19,10 @@ pub(super) struct Secrets {
 #[derive(Debug)]
 pub(super) struct SecretState {
     reference: u64,
-    /// The API server has said something about it, if only that it does not exist.
-    pub(super) is_known: bool,
+    /// What the API server said last, if only that there is none.
+    current: Option<Result<SecretRecord, SecretProblem>>,
     /// The last good certificate.
     pub(super) good: Option<Loaded>,
-    /// Why the current version is not usable.
-    pub(super) problem: Option<SecretProblem>,
-    record: Option<SecretRecord>,
     /// What a list that is not complete says.
     listed: Decoded<SecretRecord>,
 }
@@ -70,7 +67,7 @@ impl Secrets {
 
     /// Whether the API server has spoken about each of them.
     pub(super) fn all_known(&self) -> bool {
-        self.states.values().all(|state| state.is_known)
+        self.states.values().all(|state| state.current.is_some())
     }
 
     /// The Secrets whose certificate began or ceased to be valid between two times, in seconds since
@@ -113,50 +110,47 @@ impl SecretState {
     fn new(reference: u64) -> Self {
         Self {
             reference,
-            is_known: false,
+            current: None,
             good: None,
-            problem: None,
-            record: None,
             listed: Ok(None),
         }
     }
 
-    fn apply(&mut self, key: &ObjectKey, decoded: Decoded<SecretRecord>) -> bool {
-        let was_known = std::mem::replace(&mut self.is_known, true);
-        let problem = |kind, what: &str| SecretProblem {
-            kind,
-            message: format!("Secret {key} {what}"),
-        };
-        let before = self.problem.take();
-        match decoded {
-            Ok(Some(record)) => {
-                if self.record.as_ref() == Some(&record) {
-                    self.problem = before;
-                    return !was_known;
-                }
-                match &record.content {
-                    Ok(loaded) => {
-                        report_expiry(key, loaded.certificate.not_after);
-                        self.good = Some(loaded.clone());
-                    }
-                    Err(problem) => self.problem = Some(problem.clone()),
-                }
-                self.record = Some(record);
-                true
-            }
-            Ok(None) => {
-                self.record = None;
-                let missing = problem(ProblemKind::MissingSecret, "does not exist");
-                self.problem = Some(missing);
-                before != self.problem
-            }
-            Err(_may_quote_the_data) => {
-                self.record = None;
-                let bad = problem(ProblemKind::BadCertificate, "cannot be decoded");
-                self.problem = Some(bad);
-                before != self.problem
-            }
+    /// The current version, or why there is none; `None` before the API server has spoken. Who
+    /// must not go on with what is out of date asks for this and not for the last good.
+    pub(super) fn current(&self) -> Option<Result<&SecretRecord, &SecretProblem>> {
+        self.current.as_ref().map(Result::as_ref)
+    }
+
+    /// Why the current version is not usable as a certificate.
+    pub(super) fn certificate_problem(&self) -> Option<&SecretProblem> {
+        match self.current()? {
+            Ok(record) => record.certificate.as_ref().err(),
+            Err(problem) => Some(problem),
         }
+    }
+
+    fn apply(&mut self, key: &ObjectKey, decoded: Decoded<SecretRecord>) -> bool {
+        let problem = |kind, what: &str| {
+            let message = format!("Secret {key} {what}");
+            Err(SecretProblem { kind, message })
+        };
+        let new = match decoded {
+            Ok(Some(record)) => Ok(record),
+            Ok(None) => problem(ProblemKind::MissingSecret, "does not exist"),
+            Err(_may_quote_the_data) => problem(ProblemKind::BadCertificate, "cannot be decoded"),
+        };
+        if self.current.as_ref() == Some(&new) {
+            return false;
+        }
+        if let Ok(record) = &new
+            && let Ok(loaded) = &record.certificate
+        {
+            report_expiry(key, loaded.certificate.not_after);
+            self.good = Some(loaded.clone());
+        }
+        self.current = Some(new);
+        true
     }
 }
 
