@@ -1,9 +1,9 @@
 //! What is measured. A new case is a variant here, its load in [`crate::load`], and a word in the
 //! peers' configurations if they need one.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 
 use crate::load::{self, Question, Served};
@@ -33,6 +33,14 @@ pub(crate) enum Case {
     ScalingEndpoints,
     /// As `http1`, with one worker and with two (that share CPUs with the load)
     ScalingWorkers,
+    /// As `http1`, through TLS 1.3
+    Tls,
+    /// TLS 1.3: a full handshake and one request for each connection, P-256 certificate, X25519
+    Handshakes,
+    /// HTTP/2, one connection with 100 streams, small answers
+    Http2,
+    /// An Ingress among 20,000 hosts is edited: from the edit to its effect, while other requests go on
+    Edits,
     /// DNS over UDP: A, AAAA and SRV of Services with cluster IP, and names that do not exist
     Dns,
     /// DNS over UDP, 1,000 names of an upstream that are in the cache
@@ -47,6 +55,8 @@ pub(crate) struct Variant {
     pub(crate) hosts: usize,
     pub(crate) endpoints: usize,
     pub(crate) workers: usize,
+    /// Clients speak TLS.
+    pub(crate) tls: bool,
 }
 
 const USUAL: Variant = Variant {
@@ -54,6 +64,7 @@ const USUAL: Variant = Variant {
     hosts: 1000,
     endpoints: 3,
     workers: 1,
+    tls: false,
 };
 
 const ONE_HOST: Variant = Variant { hosts: 1, ..USUAL };
@@ -62,7 +73,7 @@ const ONE_HOST: Variant = Variant { hosts: 1, ..USUAL };
 const IDLE: usize = 10_000;
 
 impl Case {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Http1,
         Self::Body,
         Self::TcpPingPong,
@@ -72,6 +83,10 @@ impl Case {
         Self::ScalingHosts,
         Self::ScalingEndpoints,
         Self::ScalingWorkers,
+        Self::Tls,
+        Self::Handshakes,
+        Self::Http2,
+        Self::Edits,
         Self::Dns,
         Self::DnsForward,
     ];
@@ -87,6 +102,10 @@ impl Case {
             Self::ScalingHosts => "scaling-hosts",
             Self::ScalingEndpoints => "scaling-endpoints",
             Self::ScalingWorkers => "scaling-workers",
+            Self::Tls => "tls",
+            Self::Handshakes => "handshakes",
+            Self::Http2 => "http2",
+            Self::Edits => "edits",
             Self::Dns => "dns",
             Self::DnsForward => "dns-forward",
         }
@@ -136,6 +155,26 @@ impl Case {
                     ..USUAL
                 },
             ],
+            Self::Tls => &[Variant { tls: true, ..USUAL }],
+            Self::Handshakes => &[Variant {
+                tls: true,
+                ..ONE_HOST
+            }],
+            Self::Http2 => &[
+                Variant {
+                    name: "over TLS",
+                    tls: true,
+                    ..USUAL
+                },
+                Variant {
+                    name: "in plain text",
+                    ..USUAL
+                },
+            ],
+            Self::Edits => &[Variant {
+                hosts: 20_000,
+                ..USUAL
+            }],
             Self::Dns => &[
                 Variant {
                     name: "1,000 Services",
@@ -162,6 +201,10 @@ impl Case {
             | Self::ScalingHosts
             | Self::ScalingEndpoints
             | Self::ScalingWorkers
+            | Self::Tls
+            | Self::Handshakes
+            | Self::Http2
+            | Self::Edits
             | Self::Dns
             | Self::DnsForward => None,
         }
@@ -177,7 +220,7 @@ impl Case {
         self != Self::IdleMemory
     }
 
-    /// Puts load on an address.
+    /// Puts load on a proxy.
     ///
     /// # Errors
     /// The generator failed, or an answer was not a good one.
@@ -185,14 +228,23 @@ impl Case {
         self,
         stage: &Stage,
         variant: &Variant,
-        addr: SocketAddr,
+        proxy: &Running,
         time: Duration,
     ) -> anyhow::Result<Served> {
+        let addr = proxy.addr;
         match self {
-            Self::Http1 | Self::ScalingHosts | Self::ScalingEndpoints | Self::ScalingWorkers => {
-                load::wrk(stage, addr, 64, "/", variant.hosts, time)
+            Self::Http1
+            | Self::ScalingHosts
+            | Self::ScalingEndpoints
+            | Self::ScalingWorkers
+            | Self::Tls => load::wrk(stage, addr, 64, "/", variant, time),
+            Self::Body => load::wrk(stage, addr, 8, "/1mib", variant, time),
+            Self::Handshakes => load::handshakes(addr, 16, stage.identity()?, time),
+            Self::Http2 => load::h2load(addr, variant.tls, time),
+            Self::Edits => {
+                let editor = proxy.editor.as_ref();
+                load::edits(addr, editor.context("it cannot be edited")?, time)
             }
-            Self::Body => load::wrk(stage, addr, 8, "/1mib", variant.hosts, time),
             Self::TcpPingPong => load::ping_pong(addr, 64, time),
             Self::TcpBulk => load::bulk(addr, 8, time),
             Self::Connections | Self::IdleMemory => load::connections(addr, 16, time),
@@ -219,7 +271,7 @@ impl Case {
             drop(held);
             return Ok(Sample::memory(before.resident, after.resident, IDLE));
         }
-        let served = self.load(stage, variant, proxy.addr, time)?;
+        let served = self.load(stage, variant, proxy, time)?;
         let after = proxy.program.usage()?;
         Ok(Sample::load(before, after, served))
     }

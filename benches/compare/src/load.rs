@@ -1,7 +1,10 @@
-//! Load: wrk for HTTP on connections that are kept, generators of our own for everything else.
+//! Load: wrk for HTTP/1.1 on connections that are kept, h2load for HTTP/2, generators of our own for everything else.
 
 mod connections;
 mod dns;
+mod edits;
+mod h2load;
+mod handshakes;
 mod tcp;
 mod wrk;
 
@@ -9,6 +12,9 @@ use std::time::Duration;
 
 pub(crate) use connections::{answers, connections, hold};
 pub(crate) use dns::{Question, dns, is_answered};
+pub(crate) use edits::{Editor, edits};
+pub(crate) use h2load::h2load;
+pub(crate) use handshakes::handshakes;
 pub(crate) use tcp::{bulk, ping_pong};
 pub(crate) use wrk::wrk;
 
@@ -23,6 +29,8 @@ pub(crate) struct Served {
     pub(crate) p50: Option<Duration>,
     /// 99th percentile.
     pub(crate) p99: Option<Duration>,
+    /// Connections that the server closed while they were in use.
+    pub(crate) closed: u64,
 }
 
 impl Served {
@@ -35,6 +43,7 @@ impl Served {
             time,
             p50: at(50),
             p99: at(99),
+            closed: 0,
         }
     }
 }

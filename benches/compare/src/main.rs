@@ -135,7 +135,7 @@ fn measure(
     let warm_up = Duration::from_secs(options.warm_up);
     for (_, proxy, _) in &running {
         if case.needs_warm_up() && !warm_up.is_zero() {
-            case.load(stage, variant, proxy.addr, warm_up)?;
+            case.load(stage, variant, proxy, warm_up)?;
         }
     }
     let rounds = if case.needs_warm_up() {

@@ -14,6 +14,7 @@ use clap::ValueEnum;
 
 use crate::backend;
 use crate::case::{Case, Variant};
+use crate::load::Editor;
 use crate::process::Program;
 use crate::stage::{BACKENDS, PROXY_CPU, Stage};
 
@@ -44,6 +45,20 @@ pub(crate) struct Running {
     pub(crate) program: Program,
     /// What it needs to run and is not measured.
     pub(crate) _helper: Option<Program>,
+    /// Changes what it does.
+    pub(crate) editor: Option<Editor>,
+}
+
+impl Running {
+    /// A program that needs no other.
+    fn alone(addr: SocketAddr, program: Program) -> Self {
+        Self {
+            addr,
+            program,
+            _helper: None,
+            editor: None,
+        }
+    }
 }
 
 impl Peer {
@@ -60,13 +75,19 @@ impl Peer {
     }
 
     /// Whether it can be measured: proxies are no DNS servers, Debian's nginx relays TCP only with
-    /// another package, and the pingora peer not at all.
+    /// another package, the pingora peer not at all nor does it speak TLS or HTTP/2, and only nginx is
+    /// edited as an ingress controller of old would.
     pub(crate) fn knows(self, case: Case) -> bool {
+        let is_tcp = case.tcp_port().is_some();
         match self {
             Self::Sealane => true,
             Self::Coredns | Self::Unbound => case.is_dns(),
-            Self::Nginx | Self::Pingora => !case.is_dns() && case.tcp_port().is_none(),
-            Self::Haproxy | Self::Envoy => !case.is_dns(),
+            Self::Nginx => !case.is_dns() && !is_tcp,
+            Self::Pingora => {
+                let unknown = [Case::Tls, Case::Handshakes, Case::Http2, Case::Edits];
+                !case.is_dns() && !is_tcp && !unknown.contains(&case)
+            }
+            Self::Haproxy | Self::Envoy => !case.is_dns() && case != Case::Edits,
         }
     }
 

@@ -167,7 +167,8 @@ fn fields(stat: &str) -> Option<impl Iterator<Item = &str>> {
     Some(rest.split(' '))
 }
 
-/// User and system time; fields 14 and 15 (proc(5)), of which two come before the state.
+/// User and system time, that of children that have ended included; fields 14 to 17 (proc(5)), of
+/// which two come before the state.
 fn ticks(stat: &str) -> Option<(Duration, Duration)> {
     let mut fields = fields(stat)?.skip(11);
     let mut next = || {
@@ -176,7 +177,8 @@ fn ticks(stat: &str) -> Option<(Duration, Duration)> {
             ticks * 1_000_000_000 / TICKS_PER_SECOND,
         ))
     };
-    Some((next()?, next()?))
+    let (user, system) = (next()?, next()?);
+    Some((user + next()?, system + next()?))
 }
 
 fn kibibytes(status: &str, name: &str) -> u64 {

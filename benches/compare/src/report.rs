@@ -22,6 +22,8 @@ pub(crate) struct Sample {
     per_second: f64,
     p50: f64,
     p99: f64,
+    /// Connections that it closed on clients.
+    closed: u64,
     /// The most memory, bytes.
     peak: u64,
     /// Memory before the load, bytes.
@@ -47,6 +49,7 @@ impl Sample {
             per_second: served.requests as f64 / served.time.as_secs_f64(),
             p50: micros(served.p50),
             p99: micros(served.p99),
+            closed: served.closed,
             peak: after.peak,
             idle: before.resident,
             memory: false,
@@ -80,6 +83,7 @@ struct Row {
     per_second: f64,
     p50_micros: Option<f64>,
     p99_micros: Option<f64>,
+    closed: u64,
     idle_bytes: u64,
     peak_bytes: u64,
     /// This cost by that of each other peer.
@@ -157,6 +161,7 @@ fn row(
         per_second: of(|s| s.per_second),
         p50_micros: known(of(|s| s.p50)),
         p99_micros: known(of(|s| s.p99)),
+        closed: samples.iter().map(|s| s.closed).sum(),
         idle_bytes: samples.iter().map(|s| s.idle).min().unwrap_or(0),
         peak_bytes: samples.iter().map(|s| s.peak).max().unwrap_or(0),
         ratio: costs
@@ -179,7 +184,7 @@ fn table(case: Case, variant: &Variant, rows: &[Row], memory: bool) -> String {
         text.push_str("peer       idle MB  held MB  KiB a connection\n");
     } else {
         text.push_str(
-            "peer      CPU µs/req    min    max   user    sys    req/s  p50 ms  p99 ms  peak MB  ratio\n",
+            "peer      CPU µs/req    min    max   user    sys    req/s  p50 ms  p99 ms  peak MB  closed  ratio\n",
         );
     }
     for row in rows {
@@ -189,7 +194,9 @@ fn table(case: Case, variant: &Variant, rows: &[Row], memory: bool) -> String {
             .map(|(other, ratio)| format!("{ratio:.2} {other}"))
             .collect();
         let (idle, peak) = (row.idle_bytes as f64 / 1e6, row.peak_bytes as f64 / 1e6);
-        let millis = |micros: Option<f64>| micros.unwrap_or(0.0) / 1e3;
+        let millis = |micros: Option<f64>| {
+            micros.map_or_else(|| "-".to_owned(), |micros| format!("{:.2}", micros / 1e3))
+        };
         let _ = if memory {
             writeln!(
                 text,
@@ -199,7 +206,7 @@ fn table(case: Case, variant: &Variant, rows: &[Row], memory: bool) -> String {
         } else {
             writeln!(
                 text,
-                "{:<9} {:>10.2} {:>6.2} {:>6.2} {:>6.2} {:>6.2} {:>8.0} {:>7.2} {:>7.2} {peak:>8.1}  {}",
+                "{:<9} {:>10.2} {:>6.2} {:>6.2} {:>6.2} {:>6.2} {:>8.0} {:>7} {:>7} {peak:>8.1} {:>7}  {}",
                 row.peer,
                 row.cost,
                 row.cost_min,
@@ -209,6 +216,7 @@ fn table(case: Case, variant: &Variant, rows: &[Row], memory: bool) -> String {
                 row.per_second,
                 millis(row.p50_micros),
                 millis(row.p99_micros),
+                row.closed,
                 ratio.join(", ")
             )
         };

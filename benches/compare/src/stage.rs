@@ -4,13 +4,24 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use rustls::pki_types::CertificateDer;
 
 use crate::Options;
+
+/// What servers show to clients of TLS: a self-signed P-256 certificate.
+pub(crate) struct Identity {
+    pub(crate) certificate: CertificateDer<'static>,
+    /// Certificate, then key, in PEM.
+    pub(crate) pem: [String; 2],
+    /// The files that hold them, and one with both.
+    pub(crate) files: [PathBuf; 3],
+}
 
 /// The CPU of the proxies.
 pub(crate) const PROXY_CPU: usize = 0;
@@ -56,6 +67,7 @@ pub(crate) struct Stage {
     pub(crate) pingora: PathBuf,
     pub(crate) coredns: PathBuf,
     next_port: AtomicU16,
+    identity: OnceLock<Identity>,
 }
 
 impl Stage {
@@ -97,7 +109,20 @@ impl Stage {
             // It runs in a directory of its own.
             coredns: std::path::absolute(&options.coredns)?,
             next_port: AtomicU16::new(7000),
+            identity: OnceLock::new(),
         })
+    }
+
+    /// Made when it is first asked for.
+    ///
+    /// # Errors
+    /// It cannot be made or written.
+    pub(crate) fn identity(&self) -> anyhow::Result<&Identity> {
+        if let Some(identity) = self.identity.get() {
+            return Ok(identity);
+        }
+        let made = Identity::make(self.dir.path())?;
+        Ok(self.identity.get_or_init(|| made))
     }
 
     /// A port that nobody in this namespace uses. Below the range of outgoing connections.
@@ -115,6 +140,24 @@ impl Stage {
         let dir = self.dir.path().join(format!("{name}-{}", self.port()));
         std::fs::create_dir(&dir)?;
         Ok(dir)
+    }
+}
+
+impl Identity {
+    fn make(dir: &Path) -> anyhow::Result<Self> {
+        let names = ["*.test".to_owned(), "host-0.test".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).context("no certificate")?;
+        let pem = [made.cert.pem(), made.signing_key.serialize_pem()];
+        let files = [
+            write(dir, "tls.crt", &pem[0])?,
+            write(dir, "tls.key", &pem[1])?,
+            write(dir, "tls.pem", &pem.concat())?,
+        ];
+        Ok(Self {
+            certificate: made.cert.der().clone(),
+            pem,
+            files,
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{Served, block_on};
 
-const LAST: &[u8] = b"GET / HTTP/1.1\r\nHost: host-0.test\r\nConnection: close\r\n\r\n";
+pub(super) const LAST: &[u8] = b"GET / HTTP/1.1\r\nHost: host-0.test\r\nConnection: close\r\n\r\n";
 const KEPT: &[u8] = b"GET / HTTP/1.1\r\nHost: host-0.test\r\n\r\n";
 
 /// `clients` that connect, ask once and read to the end, over and over.
@@ -71,7 +71,7 @@ pub(crate) fn hold(addr: SocketAddr, count: usize) -> anyhow::Result<Vec<std::ne
     Ok(held)
 }
 
-fn check(answer: &[u8]) -> anyhow::Result<()> {
+pub(super) fn check(answer: &[u8]) -> anyhow::Result<()> {
     if !answer.starts_with(b"HTTP/1.1 200 ") {
         let begin = answer.get(..answer.len().min(200)).unwrap_or_default();
         bail!("not a good answer: {}", String::from_utf8_lossy(begin));

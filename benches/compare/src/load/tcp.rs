@@ -83,6 +83,7 @@ pub(crate) fn bulk(addr: SocketAddr, connections: usize, time: Duration) -> anyh
             time: begun.elapsed(),
             p50: None,
             p99: None,
+            closed: 0,
         })
     })
 }

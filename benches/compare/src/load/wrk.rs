@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::Served;
+use crate::case::Variant;
 use crate::stage::{Stage, write};
 
 /// One thread, `connections` kept alive, the hosts in turn.
@@ -19,17 +20,18 @@ pub(crate) fn wrk(
     addr: SocketAddr,
     connections: usize,
     path: &str,
-    hosts: usize,
+    variant: &Variant,
     time: Duration,
 ) -> anyhow::Result<Served> {
-    let script = write(stage.dir.path(), "hosts.lua", &script(path, hosts))?;
+    let script = write(stage.dir.path(), "hosts.lua", &script(path, variant.hosts))?;
+    let scheme = if variant.tls { "https" } else { "http" };
     let output = Command::new("wrk")
         .args(["-t1", "--latency", "--timeout", "10s"])
         .arg(format!("-c{connections}"))
         .arg(format!("-d{}s", time.as_secs().max(1)))
         .arg("-s")
         .arg(script)
-        .arg(format!("http://{addr}{path}"))
+        .arg(format!("{scheme}://{addr}{path}"))
         .output()
         .context("cannot run `wrk`")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -73,6 +75,7 @@ fn parse(said: &str) -> anyhow::Result<Served> {
         time: time.context("no time")?,
         p50: quantile("50%"),
         p99: quantile("99%"),
+        closed: 0,
     })
 }
 

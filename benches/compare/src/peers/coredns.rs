@@ -57,5 +57,6 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
         addr,
         program,
         _helper: helper,
+        editor: None,
     })
 }

@@ -28,12 +28,35 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
             json!({"endpoint": {"address": {"socket_address": {"address": ip, "port_value": end.port()}}}})
         })
         .collect();
+    let mut chain = json!({"filters": [filter]});
+    if variant.tls {
+        let [certificate, key, _] = &stage.identity()?.files;
+        let alpn = if case == Case::Http2 {
+            "h2"
+        } else {
+            "http/1.1"
+        };
+        chain["transport_socket"] = json!({
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": {
+                    "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
+                    "alpn_protocols": [alpn],
+                    "tls_certificates": [{
+                        "certificate_chain": {"filename": certificate},
+                        "private_key": {"filename": key},
+                    }],
+                },
+            },
+        });
+    }
     let most = 1_000_000;
     let configuration = json!({"static_resources": {
         "listeners": [{
             "name": "front",
             "address": {"socket_address": {"address": addr.ip().to_string(), "port_value": addr.port()}},
-            "filter_chains": [{"filters": [filter]}],
+            "filter_chains": [chain],
         }],
         "clusters": [{
             "name": "backend", "type": "STATIC", "lb_policy": "LEAST_REQUEST", "connect_timeout": "5s",
@@ -56,11 +79,7 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
     ];
     let mut program = Program::start(&cpus(variant), &dir, &stage.envoy, arguments)?;
     program.listens(addr)?;
-    Ok(Running {
-        addr,
-        program,
-        _helper: None,
-    })
+    Ok(Running::alone(addr, program))
 }
 
 fn http(variant: &Variant) -> Value {

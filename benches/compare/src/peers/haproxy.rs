@@ -28,9 +28,19 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
             "  mode http\n  http-reuse always\n  option forwardfor\n  option splice-response\n",
         );
     }
+    let mut speaks = String::new();
+    if variant.tls {
+        let [.., both] = &stage.identity()?.files;
+        let _ = write!(speaks, " ssl crt {}", both.display());
+    }
+    match (case == Case::Http2, variant.tls) {
+        (true, true) => speaks.push_str(" alpn h2"),
+        (true, false) => speaks.push_str(" proto h2"),
+        (false, _) => {}
+    }
     let _ = write!(
         text,
-        "\nfrontend front\n  bind {addr} backlog 16384\n  maxconn 30000\n"
+        "\nfrontend front\n  bind {addr}{speaks} backlog 16384\n  maxconn 30000\n"
     );
     if tcp {
         text.push_str("  default_backend backend\n");
@@ -49,9 +59,5 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
     let arguments = ["-db".as_ref(), "-f".as_ref(), configuration.as_os_str()];
     let mut program = Program::start(&cpus(variant), &dir, "haproxy".as_ref(), arguments)?;
     program.listens(addr)?;
-    Ok(Running {
-        addr,
-        program,
-        _helper: None,
-    })
+    Ok(Running::alone(addr, program))
 }

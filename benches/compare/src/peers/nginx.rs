@@ -1,9 +1,11 @@
-//! nginx: keep-alive to backends, `X-Forwarded-For`, a server for each host.
+//! nginx: keep-alive to backends, `X-Forwarded-For`, a server for each host, of which one has a file of
+//! its own that is edited.
 
 use std::fmt::Write as _;
 
 use super::{Running, cpus, endpoints, hosts};
 use crate::case::{Case, Variant};
+use crate::load::Editor;
 use crate::process::Program;
 use crate::stage::{Stage, write};
 
@@ -33,16 +35,36 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
     } else {
         ""
     };
+    let mut speaks = String::new();
+    if variant.tls {
+        let [certificate, key, _] = &stage.identity()?.files;
+        let (certificate, key) = (certificate.display(), key.display());
+        let _ = writeln!(
+            text,
+            "ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;\n\
+             ssl_session_cache shared:tls:10m;"
+        );
+        speaks.push_str(" ssl");
+    }
+    if case == Case::Http2 {
+        speaks.push_str(" http2");
+    }
     for (index, host) in hosts(variant).enumerate() {
         let options = if index == 0 {
-            format!(" backlog=16384{reuse}")
+            format!("{speaks} backlog=16384{reuse}")
         } else {
-            String::new()
+            speaks.clone()
         };
         let _ = writeln!(
             text,
             "server {{ listen {addr}{options}; server_name {host}; location / {{ proxy_pass http://backend; }} }}"
         );
+    }
+    let editor = (case == Case::Edits)
+        .then(|| Editor::nginx(dir.clone(), addr))
+        .transpose()?;
+    if editor.is_some() {
+        text.push_str("include edited.conf;\n");
     }
     text.push('}');
     write(&dir, "nginx.conf", &text)?;
@@ -50,8 +72,7 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
     let mut program = Program::start(&cpus(variant), &dir, "nginx".as_ref(), arguments)?;
     program.listens(addr)?;
     Ok(Running {
-        addr,
-        program,
-        _helper: None,
+        editor,
+        ..Running::alone(addr, program)
     })
 }

@@ -17,9 +17,5 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
     let path = std::path::absolute(&stage.pingora)?;
     let mut program = Program::start(&cpus(variant), &dir, &path, arguments)?;
     program.listens(addr)?;
-    Ok(Running {
-        addr,
-        program,
-        _helper: None,
-    })
+    Ok(Running::alone(addr, program))
 }

@@ -7,9 +7,11 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::{Running, coredns, cpus, endpoints, hosts};
 use crate::case::{Case, Variant};
-use crate::load;
+use crate::load::{self, Editor};
 use crate::process::Program;
 use crate::services;
 use crate::stage::{LOAD_CPU, Stage, write};
@@ -22,6 +24,11 @@ const RULES: usize = 100;
 
 /// Hosts of one file, which has a limit.
 const FILE: usize = 1000;
+
+/// The Ingress that is edited.
+const EDITED: &str = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: edited}\nspec:\n  \
+    rules:\n  - {host: edited.test, http: {paths: [{path: /edit-0, pathType: Prefix, backend: {service: \
+    {name: backend, port: {number: 80}}}}]}}\n";
 
 /// The node port of TCP cases.
 const NODE_PORT: u16 = 30_900;
@@ -45,43 +52,60 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
             &ingresses(index, hosts),
         )?;
     }
+    if case == Case::Edits {
+        write(&manifests, "edited.yaml", EDITED)?;
+    }
+    if variant.tls {
+        write(&manifests, "certificate.yaml", &certificate(stage)?)?;
+    }
     if case.tcp_port().is_some() {
         let mut program = up(stage, &dir, &cpus(variant), variant.workers)?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, NODE_PORT));
         program.listens(addr)?;
-        return Ok(Running {
-            addr,
-            program,
-            _helper: None,
-        });
+        return Ok(Running::alone(addr, program));
     }
     let mut api = up(stage, &dir, &LOAD_CPU.to_string(), 1)?;
     let kubeconfig = dir.join("data/kubeconfig");
     api.until(|| kubeconfig.exists())?;
-    let addr = stage.listen();
+    let (plain, tls) = (stage.listen(), stage.listen());
     let mut arguments = vec![
         "gateway".to_owned(),
         "--watch-ingress-without-class".to_owned(),
     ];
     let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
     option("kubeconfig", kubeconfig.display().to_string());
-    option("http", addr.to_string());
-    option("https", stage.listen().to_string());
+    option("http", plain.to_string());
+    option("https", tls.to_string());
+    if variant.tls {
+        option("default-ssl-certificate", "default/tls".to_owned());
+    }
     option("admin", stage.listen().to_string());
     option("allow-endpoints", "127.0.0.0/8".to_owned());
     option("workers", variant.workers.to_string());
     let path = std::path::absolute(&stage.sealane)?;
     let mut program = Program::start(&cpus(variant), &dir, &path, arguments)?;
-    program.listens(addr)?;
+    program.listens(plain)?;
     // Files are applied in the order of their names, so the last host may well be there before others.
     for host in (0..variant.hosts).rev().step_by(FILE) {
-        program.until(|| load::answers(addr, host))?;
+        program.until(|| load::answers(plain, host))?;
     }
     Ok(Running {
-        addr,
+        addr: if variant.tls { tls } else { plain },
         program,
         _helper: Some(api),
+        editor: Some(Editor::Kubernetes { kubeconfig }),
     })
+}
+
+/// The certificate for all hosts.
+fn certificate(stage: &Stage) -> anyhow::Result<String> {
+    let [certificate, key] = &stage.identity()?.pem;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "tls", "namespace": "default"},
+        "stringData": {"tls.crt": certificate, "tls.key": key},
+    });
+    Ok(secret.to_string())
 }
 
 /// An API server with a case's Services, and the configuration to reach it.
@@ -123,6 +147,7 @@ fn dns(stage: &Stage, variant: &Variant) -> anyhow::Result<Running> {
         addr,
         program,
         _helper: Some(api),
+        editor: None,
     })
 }
 
@@ -145,11 +170,7 @@ fn forwarder(stage: &Stage, variant: &Variant) -> anyhow::Result<Running> {
     let path = std::path::absolute(&stage.sealane)?;
     let mut program = Program::start(&cpus(variant), &dir, &path, arguments)?;
     program.listens(addr)?;
-    Ok(Running {
-        addr,
-        program,
-        _helper: None,
-    })
+    Ok(Running::alone(addr, program))
 }
 
 fn up(stage: &Stage, dir: &Path, cpus: &str, workers: usize) -> anyhow::Result<Program> {

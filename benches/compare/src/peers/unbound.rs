@@ -33,11 +33,7 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
     if case == Case::Dns {
         services::wait_until_served(&mut program, addr, variant.hosts)?;
     }
-    Ok(Running {
-        addr,
-        program,
-        _helper: None,
-    })
+    Ok(Running::alone(addr, program))
 }
 
 /// Where everything is forwarded to.
