@@ -97,6 +97,7 @@ pub(crate) fn dns(
         }
         now = Instant::now();
     }
+    ensure!(served > 0, "all queries were lost");
     ensure!(
         lost * 1000 <= MAX_LOST * served,
         "{lost} of {} queries were lost",
