@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sealane_test_kubernetes::{ControlPlane, Options as ControlPlaneOptions, Unavailable};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -69,6 +70,8 @@ pub(crate) struct Cluster {
     pub(crate) client: kube::Client,
     /// The gateway.
     pub(crate) http: SocketAddr,
+    /// The same over TLS.
+    pub(crate) https: SocketAddr,
     /// The pod that requests are sent from.
     pub(crate) client_pod: String,
     directory: tempfile::TempDir,
@@ -80,6 +83,11 @@ impl Cluster {
     /// Starts it, on the embedded control plane or on the one that `SEALANE_TEST_API` names, and
     /// waits until all pods are ready.
     pub(crate) async fn start(sealane: Option<PathBuf>) -> anyhow::Result<Self> {
+        Self::with(sealane, "").await
+    }
+
+    /// The same with more objects.
+    pub(crate) async fn with(sealane: Option<PathBuf>, more: &str) -> anyhow::Result<Self> {
         let sealane = sealane.map_or_else(beside, Ok)?;
         let kubernetes = match std::env::var("SEALANE_TEST_API").as_deref() {
             Ok("kubernetes") => Some(kubernetes().await?),
@@ -89,7 +97,8 @@ impl Cluster {
         let directory = tempfile::tempdir().context("no temporary directory")?;
         let client_pod = format!("client-{}", std::process::id());
         let manifest = directory.path().join("soak.yaml");
-        std::fs::write(&manifest, MANIFEST.replace("CLIENT", &client_pod))?;
+        let objects = MANIFEST.replace("CLIENT", &client_pod) + more;
+        std::fs::write(&manifest, objects)?;
         let log = File::create(directory.path().join("log"))?;
         let mut command = Command::new(&sealane);
         command
@@ -120,10 +129,9 @@ impl Cluster {
             .with_context(|| format!("no summary: {line}\n{}", log()))?;
         anyhow::ensure!(summary["ready"] == true, "not ready: {summary}\n{}", log());
         let kubeconfig = summary["kubeconfig"].as_str().context("no kubeconfig")?;
-        let http = summary["http"].as_str().context("no address")?;
-        let http = http.rsplit_once('/').map_or(http, |(_, addr)| addr);
         Ok(Self {
-            http: http.parse().context("an address")?,
+            http: address(&summary["http"])?,
+            https: address(&summary["https"])?,
             client: client(Path::new(kubeconfig)).await?,
             client_pod,
             directory,
@@ -162,6 +170,24 @@ impl Drop for Cluster {
         }
         let _ = self.child.start_kill();
     }
+}
+
+/// The address in a URL.
+fn address(url: &Value) -> anyhow::Result<SocketAddr> {
+    let url = url.as_str().context("no address")?;
+    let addr = url.rsplit_once('/').map_or(url, |(_, addr)| addr);
+    addr.parse().context("an address")
+}
+
+/// As many descriptors as the system allows, for this process and for those that it starts.
+pub(crate) fn allow_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // With fewer of them connections are lost, which is counted.
+    let _ = setrlimit(Resource::Nofile, all);
 }
 
 /// The program of the same build: this one is in `target/PROFILE/examples`.

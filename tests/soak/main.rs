@@ -1,21 +1,28 @@
 //! Long runs against a whole cluster: `sealane up` with real pods, under load.
 //!
 //! `cargo run --example soak -- restart` restarts all pods of a Service every five seconds while
-//! requests go to it by its cluster IP and through the gateway; `-- soak` adds thousands of idle
-//! connections and a thousand endpoint updates a second, and watches memory and descriptors.
-//! Both end with a table and a verdict, and with 1 if something was lost. docs/soak.md has more.
+//! requests go to it by its cluster IP and through the gateway; `-- hold` keeps WebSockets and gRPC
+//! streams open meanwhile, and edits Ingresses; `-- soak` adds thousands of idle connections and a
+//! thousand endpoint updates a second, and watches memory and descriptors. Each ends with a table
+//! and a verdict, and with 1 if something was lost. docs/soak.md has more.
 //!
-//! `cargo test --example soak` runs short forms of both.
+//! `cargo test --example soak` runs short forms of all of them.
 #![allow(clippy::print_stdout, reason = "a table is what it is for")]
 
 mod churn;
 mod cluster;
+mod edits;
+mod held;
+mod hold;
 mod idle;
 mod load;
 mod namespace;
+mod peer;
 mod restart;
+mod rotation;
 mod samples;
 mod soak;
+mod tls;
 mod zero;
 
 use std::path::PathBuf;
@@ -39,6 +46,8 @@ enum Run {
     Restart(restart::Options),
     /// A Service is scaled to zero and back: refused at once, served at once
     Zero,
+    /// WebSockets and gRPC streams stay open while Ingresses, certificates and pods change
+    Hold(hold::Options),
     /// Restarts with idle connections and endpoint updates, and nothing grows
     Soak(soak::Options),
 }
@@ -54,6 +63,11 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         Run::Zero => {
             let outcome = zero::run(arguments.sealane).await?;
+            println!("{outcome}");
+            outcome.passed()
+        }
+        Run::Hold(options) => {
+            let outcome = hold::run(arguments.sealane, &options).await?;
             println!("{outcome}");
             outcome.passed()
         }
@@ -113,6 +127,24 @@ mod tests {
         }
         let _turn = TURN.lock().await;
         let outcome = zero::run(None).await.expect("a run");
+        assert!(outcome.passed(), "{outcome}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ingress_u1_u6_u7_long_connections_stay_open_while_everything_around_them_changes() {
+        if !possible() {
+            return;
+        }
+        let _turn = TURN.lock().await;
+        let options = hold::Options {
+            seconds: 30,
+            sockets: 200,
+            streams: 20,
+            edits: 600,
+            rate: 100,
+            every: 5,
+        };
+        let outcome = hold::run(None, &options).await.expect("a run");
         assert!(outcome.passed(), "{outcome}");
     }
 

@@ -4,10 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::churn::Churn;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, allow_descriptors};
 use crate::idle::Idle;
 use crate::load::Tally;
 use crate::restart::{Restarts, start_loads, stop_loads};
@@ -175,15 +173,4 @@ pub(crate) async fn run(sealane: Option<PathBuf>, options: &Options) -> anyhow::
         descriptors: Trend::of(&samples, |sample| sample.descriptors),
         threads: Trend::of(&samples, |sample| sample.threads),
     })
-}
-
-/// As many as the system allows, for this process and for those that it starts.
-fn allow_descriptors() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let all = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    // With fewer of them connections are lost, which is counted.
-    let _ = setrlimit(Resource::Nofile, all);
 }
