@@ -61,6 +61,8 @@ impl Decision {
 pub struct Asked<'a> {
     /// The host, as from [`matching::host_name`].
     pub host: Cow<'a, str>,
+    /// Host and port, as they came.
+    pub authority: &'a str,
     /// The canonical path.
     pub path: CanonicalPath<'a>,
 }
@@ -80,6 +82,7 @@ impl<'a> Asked<'a> {
         };
         Ok(Self {
             host: matching::host_name(field),
+            authority: field,
             path: CanonicalPath::parse(path)?,
         })
     }

@@ -62,7 +62,8 @@ pub(crate) fn elsewhere(
     }
     let root = policy.app_root.as_ref();
     if let Some(root) = root.filter(|_| asked.path.matched() == "/") {
-        let location = format!("{scheme}://{}{root}", known(&asked.host)?);
+        // With the port, which need not be the scheme's.
+        let location = format!("{scheme}://{}{root}", known(asked.authority)?);
         return answer(StatusCode::FOUND, "moved", location).map(Some);
     }
     Ok(None)

@@ -6,6 +6,7 @@
 
 mod annotations;
 mod manifests;
+mod nginx;
 mod routing;
 mod support;
 mod tls;

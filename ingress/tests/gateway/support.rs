@@ -34,13 +34,18 @@ pub(crate) struct Edge {
 
 impl Edge {
     pub(crate) async fn new() -> Self {
+        Box::pin(Self::with_https_port(8443)).await
+    }
+
+    /// One whose redirects to HTTPS lead to this port.
+    pub(crate) async fn with_https_port(https_port: u16) -> Self {
         let world = World::new();
         let fallback = tls::self_signed().unwrap();
         let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let https = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let options = GatewayOptions {
             tls: tls::server_config(world.reader.clone(), Arc::clone(&fallback)).unwrap(),
-            https_port: 8443,
+            https_port,
             server: ServerOptions::default(),
         };
         let engine = Engine::new(Connector::Direct, EngineOptions::default());
