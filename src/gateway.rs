@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::admin::{MetricsHandle, Readiness};
 use crate::exit::Failure;
+use crate::gateway_settings::{SettingsOptions, object};
 use crate::mode::{self, Mode, ModeOptions, Report};
 use crate::serve::bind::Binder;
 use crate::serve::workers::{self, Work, distribute};
@@ -70,6 +71,8 @@ pub(crate) struct GatewayOptions {
     #[arg(long)]
     access_log: bool,
     #[command(flatten)]
+    settings: SettingsOptions,
+    #[command(flatten)]
     mode: ModeOptions,
 }
 
@@ -79,6 +82,9 @@ pub(crate) struct GatewayOptions {
 /// Options that cannot be used, no cluster, or a part that failed.
 pub(crate) fn run(options: GatewayOptions, metrics: MetricsHandle) -> Result<(), Failure> {
     let workers = options.mode.workers()?;
+    if let Some(problem) = options.settings.problem() {
+        return Err(Failure::Input(vec![problem]));
+    }
     let publish = options.publish();
     let mut binder = Binder::default();
     let listeners = binder.gateway(options.http, options.https, workers);
@@ -119,7 +125,9 @@ pub(crate) fn run(options: GatewayOptions, metrics: MetricsHandle) -> Result<(),
         default_certificate: options
             .default_ssl_certificate
             .map(|key| (key.namespace.to_string(), key.name.to_string())),
+        ..IngressWatch::default()
     };
+    let ingress = options.settings.apply(ingress);
     let lease = options.lease;
     mode::run(Mode {
         name: "gateway",
@@ -155,11 +163,14 @@ impl GatewayOptions {
         Barred::new(listeners, own, self.allow_endpoints.iter().copied())
     }
 
+    /// Proxies stand for many clients.
     fn limits(&self) -> Limits {
+        let proxies = self.settings.trusted_proxies();
+        let trusted = self.trusted_source.iter().chain(proxies);
         Limits {
             total: self.max_connections,
             per_source: self.max_connections_per_source,
-            trusted: self.trusted_source.clone().into(),
+            trusted: trusted.copied().collect(),
         }
     }
 
@@ -175,17 +186,5 @@ impl GatewayOptions {
             Err(_name) => PublishedAddress::Hostname(text.as_str().into()),
         });
         Publish::Addresses(addresses.collect())
-    }
-}
-
-/// `NAMESPACE/NAME`.
-fn object(text: &str) -> Result<ObjectKey, String> {
-    match text.split_once('/') {
-        Some((namespace, name))
-            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
-        {
-            Ok(ObjectKey::new(namespace, name))
-        }
-        _ => Err("give it as NAMESPACE/NAME".to_owned()),
     }
 }

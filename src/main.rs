@@ -10,6 +10,7 @@ mod echo;
 mod exit;
 mod explain;
 mod gateway;
+mod gateway_settings;
 mod health;
 mod init;
 mod log;

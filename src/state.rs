@@ -14,13 +14,15 @@ mod planned;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use sealane_config::Snapshot;
+use sealane_config::compile::ObjectKey;
 use serde_json::Value;
 
 use crate::exit::Failure;
+use crate::gateway_settings::object;
 use crate::manifests::{Manifest, ManifestError};
 
 pub(crate) use planned::Template;
@@ -37,6 +39,9 @@ pub(crate) struct SourceOptions {
     /// The context of the kubeconfig [default: its current one]
     #[arg(long, value_name = "NAME", conflicts_with = "filename")]
     pub(crate) context: Option<String>,
+    /// The gateway's ConfigMap
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object)]
+    pub(crate) configmap: Option<ObjectKey>,
 }
 
 /// Which namespaces of a cluster are looked at.
@@ -109,6 +114,10 @@ pub(crate) struct Objects {
     pub(crate) gateway_api: Vec<Value>,
     /// The Secrets that Ingresses refer to; `None`: not there.
     pub(crate) secrets: BTreeMap<Key, Option<Secret>>,
+    /// The gateway's ConfigMap, if one is named.
+    pub(crate) settings: Option<ObjectKey>,
+    /// The ConfigMaps that are referred to; `None`: not there.
+    pub(crate) config_maps: BTreeMap<Key, Option<ConfigMap>>,
 }
 
 /// Finds the manifest, and the line, of an object's field.
@@ -178,6 +187,6 @@ pub(crate) async fn load(options: &SourceOptions, scope: &Scope) -> Result<State
             Scope::One(Some(namespace)) => namespace,
             Scope::One(None) | Scope::All => crate::up::apply::DEFAULT_NAMESPACE,
         };
-        Box::pin(files::load(&options.filename, namespace)).await
+        Box::pin(files::load(options, namespace)).await
     }
 }

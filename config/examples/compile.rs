@@ -40,8 +40,7 @@ fn main() {
     let size = Size { services, each };
     let gateway = GatewayOptions {
         controller: "sealane.dev/ingress".into(),
-        watch_without_class: false,
-        default_certificate: None,
+        ..GatewayOptions::default()
     };
     let here = NodeIdentity {
         name: node(7).into(),

@@ -7,9 +7,11 @@
 
 mod annotations;
 mod claims;
+mod config_maps;
 mod endpoints;
 mod gateway;
 pub mod gateway_api;
+mod gateway_settings;
 mod host;
 mod host_certificate;
 mod host_routes;
@@ -35,6 +37,7 @@ mod tests;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
+pub use config_maps::ConfigMapRecord;
 pub use gateway::GatewayOptions;
 pub use ingress::{ClassRecord, IngressRecord, ingress_class};
 pub use ingress_status::StatusRecord;
@@ -72,6 +75,8 @@ pub enum Change {
     GatewayApi(gateway_api::ApiChange),
     /// One Secret that is referred to.
     Secret(ObjectKey, Delta<SecretRecord>),
+    /// One ConfigMap that is referred to.
+    ConfigMap(ObjectKey, Delta<ConfigMapRecord>),
 }
 
 /// How much a [`Compiler::build`] did.
@@ -163,6 +168,9 @@ impl Compiler {
             Change::Classes(delta) => self.gateway.apply_classes(delta, problems),
             Change::GatewayApi(change) => self.gateway.apply_gateway_api(change, problems),
             Change::Secret(key, delta) => self.gateway.apply_secret(&key, delta),
+            Change::ConfigMap(key, delta) => {
+                self.gateway.apply_config_map(&key, delta, problems);
+            }
         }
     }
 
@@ -183,9 +191,19 @@ impl Compiler {
         self.gateway.secrets().version()
     }
 
-    /// Whether each Secret of [`Self::secrets`] was heard of.
-    pub fn secrets_known(&self) -> bool {
-        self.gateway.secrets().all_known()
+    /// The same for ConfigMaps.
+    pub fn config_maps(&self) -> impl Iterator<Item = (&ObjectKey, u64)> {
+        self.gateway.config_maps().references()
+    }
+
+    /// Changes whenever the answer of [`Self::config_maps`] does.
+    pub fn config_maps_version(&self) -> u64 {
+        self.gateway.config_maps().version()
+    }
+
+    /// Whether each object of [`Self::secrets`] and [`Self::config_maps`] was heard of.
+    pub fn references_known(&self) -> bool {
+        self.gateway.secrets().all_known() && self.gateway.config_maps().all_known()
     }
 
     /// Lets time pass for certificates, which begin and cease to be valid without an event. Returns

@@ -62,6 +62,9 @@ pub const CERTIFICATE_WAIT: Duration = Duration::from_secs(2);
 /// Name under which the API server keeps book of the fields that we write.
 pub const FIELD_MANAGER: &str = "sealane-gateway";
 
+/// `spec.controller` of the IngressClasses that are served unless another one is named.
+pub const INGRESS_CONTROLLER: &str = "sealane.dev/ingress";
+
 /// `spec.controllerName` of the GatewayClasses that are ours, and `reportingController` of our Events.
 pub const GATEWAY_CONTROLLER: &str = "sealane.dev/gateway";
 

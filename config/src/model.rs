@@ -4,6 +4,7 @@ mod addr;
 mod addresses;
 mod attachment;
 mod endpoint;
+mod gateway;
 mod http;
 mod ingress;
 mod owners;
@@ -18,6 +19,7 @@ pub use addr::{ClientAddr, EndpointAddr, ListenAddr, VipAddr};
 pub use addresses::{AddressLists, AddressTable};
 pub use attachment::{Attachment, Parent, Refusal};
 pub use endpoint::{Conditions, Endpoint, EndpointInfo, EndpointStats, Location};
+pub use gateway::{GatewaySettings, ProxyProtocol, RuleDefaults, TrustedProxies};
 pub use http::{
     Algorithm, Balancing, Ejection, HttpPolicy, Limits, PREFIX, RetryOn, RetryPolicy, SETTINGS,
     Setting, Timeouts,

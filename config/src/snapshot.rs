@@ -12,8 +12,9 @@ use rpds::HashTrieMapSync;
 use tokio::sync::watch;
 
 use crate::model::{
-    AddressTable, Attachment, Backend, CertificateTable, EndpointOwners, IngressStatus, ObjectRef,
-    Pods, Problem, Protocol, RouteTable, Service, ServiceKey, ServiceName, ServicePort, VipAddr,
+    AddressTable, Attachment, Backend, CertificateTable, EndpointOwners, GatewaySettings,
+    IngressStatus, ObjectRef, Pods, Problem, Protocol, RouteTable, Service, ServiceKey,
+    ServiceName, ServicePort, VipAddr,
 };
 use crate::staleness::Staleness;
 
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub routes: RouteTable,
     /// Certificates of the gateway.
     pub certificates: CertificateTable,
+    /// Settings of the gateway as a whole.
+    pub gateway: Arc<GatewaySettings>,
     /// Seconds since the Unix epoch of the last change, the serial of DNS zones.
     pub changed_at: i64,
     /// What could not be compiled as written.

@@ -1,8 +1,8 @@
 //! Watches on the Kubernetes API, and the loop that turns them into snapshots.
 //!
 //! One task a kind lists, watches, and sends what changed. The loop gathers changes for
-//! [`BATCH_WINDOW`], compiles them and publishes once. Secrets are never listed as a whole: each one
-//! that an Ingress names has a watch of its own, restricted to its name.
+//! [`BATCH_WINDOW`], compiles them and publishes once. Secrets and ConfigMaps are never listed as a whole:
+//! each one that is named has a watch of its own, restricted to its name.
 //!
 //! Nothing is published before every kind was listed once, and half a list never is. While the API
 //! server is away, the last snapshot stays; the gauge `sealane_config_staleness_seconds` says how long
@@ -32,7 +32,8 @@ use crate::Publisher;
 use crate::compile::{
     Built, Change, Compiler, Delta, GatewayOptions, NodeIdentity, ObjectKey, Work,
 };
-use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
+use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE, INGRESS_CONTROLLER};
+use crate::model::GatewaySettings;
 use progress::Progress;
 use watches::Watches;
 
@@ -73,6 +74,10 @@ pub struct IngressWatch {
     pub watch_without_class: bool,
     /// Namespace and name of the Secret with the default certificate.
     pub default_certificate: Option<(String, String)>,
+    /// The ConfigMap with settings of the gateway as a whole.
+    pub config_map: Option<ObjectKey>,
+    /// These settings as they are where the ConfigMap says nothing.
+    pub settings: GatewaySettings,
 }
 
 /// Everything, but no Node: what `sealane up` watches.
@@ -89,9 +94,11 @@ impl Default for WatchOptions {
 impl Default for IngressWatch {
     fn default() -> Self {
         Self {
-            controller: "sealane.dev/ingress".into(),
+            controller: INGRESS_CONTROLLER.into(),
             watch_without_class: false,
             default_certificate: None,
+            config_map: None,
+            settings: GatewaySettings::default(),
         }
     }
 }
@@ -141,6 +148,8 @@ impl WatchOptions {
             controller: ingress.controller,
             watch_without_class: ingress.watch_without_class,
             default_certificate: default.map(|(namespace, name)| ObjectKey::new(&namespace, &name)),
+            config_map: ingress.config_map,
+            settings: ingress.settings,
         }
     }
 }
@@ -162,7 +171,7 @@ pub async fn run(
         watches,
         compiler: options.compiler(),
         publisher,
-        give_up_certificates: None,
+        give_up_references: None,
         has_published: false,
         progress: Progress::new(jiff::Timestamp::now().as_millisecond(), options.namespaces),
     };
@@ -256,8 +265,8 @@ struct State {
     publisher: Publisher,
     /// Kinds whose first list is not there yet.
     unlisted: HashSet<&'static str>,
-    /// When the first snapshot goes without the certificates that are still missing.
-    give_up_certificates: Option<Instant>,
+    /// When the first snapshot goes without the Secrets and ConfigMaps that are still missing.
+    give_up_references: Option<Instant>,
     has_published: bool,
     progress: Progress,
 }
@@ -267,7 +276,7 @@ impl State {
         if self.has_published {
             self.compiler.next_deadline()
         } else {
-            self.give_up_certificates
+            self.give_up_references
         }
     }
 
@@ -293,14 +302,14 @@ impl State {
 
     /// Compiles and publishes what was taken in, if the time has come.
     fn publish(&mut self) {
-        self.watches.follow_secrets(&self.compiler);
+        self.watches.follow_references(&self.compiler);
         if !self.unlisted.is_empty() {
             return;
         }
         let now = Instant::now();
-        if !self.has_published && !self.compiler.secrets_known() {
+        if !self.has_published && !self.compiler.references_known() {
             let give_up = *self
-                .give_up_certificates
+                .give_up_references
                 .get_or_insert(now + CERTIFICATE_WAIT);
             if now < give_up {
                 return;
@@ -352,6 +361,7 @@ fn listed_kind(change: &Change) -> Option<&'static str> {
         | Change::Pods(_)
         | Change::Ingresses(_)
         | Change::Classes(_)
-        | Change::Secret(..) => None,
+        | Change::Secret(..)
+        | Change::ConfigMap(..) => None,
     }
 }

@@ -190,6 +190,12 @@ codes! {
         "remove it: its routes answer 503 rather than open what it was meant to close";
     UNKNOWN_SETTING = "SL0504", Warning, "annotation is no setting of a Service",
         "correct its name: docs/services.md has them all";
+    BAD_SETTING = "SL0505", Error, "setting of the gateway cannot be used",
+        "correct the value in the gateway's ConfigMap";
+    UNSUPPORTED_SETTING = "SL0506", Warning, "setting of the gateway is not supported",
+        "remove it from the gateway's ConfigMap, or do without what it asks for";
+    NO_CONFIG_MAP = "SL0507", Error, "ConfigMap does not exist",
+        "create it, or correct the name";
 
     COREFILE_STRUCTURE = "SL0601", Error, "Corefile is not in order",
         "correct the braces, names or imports of the line";
@@ -251,6 +257,8 @@ pub(crate) fn of_problem(problem: &Problem) -> &'static Code {
         ProblemKind::BadCertificate => BAD_CERTIFICATE,
         ProblemKind::CertificateHost => CERTIFICATE_HOST,
         ProblemKind::CertificateTime => CERTIFICATE_TIME,
+        ProblemKind::MissingConfigMap => NO_CONFIG_MAP,
+        ProblemKind::UnsupportedSetting => UNSUPPORTED_SETTING,
         ProblemKind::BadAnnotation => BAD_ANNOTATION,
         ProblemKind::UnknownAnnotation if problem.object.kind == "Service" => UNKNOWN_SETTING,
         ProblemKind::UnknownAnnotation => NO_EFFECT,
@@ -268,6 +276,7 @@ fn of_field(problem: &Problem) -> &'static Code {
         "Service" => BAD_SERVICE_FIELD,
         "EndpointSlice" => BAD_SLICE_FIELD,
         "IngressClass" => CLASS_PARAMETERS,
+        "ConfigMap" => BAD_SETTING,
         _ if matches!(last, "backend" | "defaultBackend" | "backendRefs") => BAD_BACKEND,
         _ if last == "host" || last.starts_with("hosts[") || last == "hostname" => BAD_HOST,
         _ if last == "path" || field.ends_with("path.value") => BAD_PATH,

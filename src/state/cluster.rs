@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{Api, ListParams};
@@ -33,7 +33,8 @@ pub(super) async fn load(options: &SourceOptions, scope: &Scope) -> Result<State
     let client = client::connect(config, "check").await;
     let client = client.map_err(|error| Failure::Machine(error.to_string()))?;
     let mut objects = fetch(&client, namespace.as_deref(), &url).await?;
-    fetch_secrets(&client, &mut objects, &url).await?;
+    objects.settings.clone_from(&options.configmap);
+    fetch_referred(&client, &mut objects, &url).await?;
     Ok(State {
         snapshot: compile::compile(&objects),
         objects,
@@ -138,19 +139,25 @@ pub(super) async fn fetch(
     Ok(objects)
 }
 
-/// Reads the Secrets that are named, and no other.
+/// Reads the Secrets and ConfigMaps that are named, and no other.
 ///
 /// # Errors
 /// As [`fetch`].
-pub(super) async fn fetch_secrets(
+pub(super) async fn fetch_referred(
     client: &Client,
     objects: &mut Objects,
     url: &str,
 ) -> Result<(), Failure> {
-    for (namespace, name) in compile::secrets(objects) {
+    let (secrets, config_maps) = compile::referred(objects);
+    for (namespace, name) in secrets {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
         let secret = ask(url, "get", "secrets", secrets.get_opt(&name)).await?;
         objects.secrets.insert((namespace, name), secret);
+    }
+    for (namespace, name) in config_maps {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+        let map = ask(url, "get", "configmaps", maps.get_opt(&name)).await?;
+        objects.config_maps.insert((namespace, name), map);
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use sealane_config::Snapshot;
 use sealane_config::compile::{
-    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
-    SecretRecord, ServiceRecord, SliceRecord,
+    Change, ClassRecord, Compiler, ConfigMapRecord, Delta, GatewayOptions, IngressRecord, Names,
+    ObjectKey, SecretRecord, ServiceRecord, SliceRecord,
 };
 use tokio::time::Instant;
 
@@ -15,27 +15,28 @@ use super::{Key, Objects, gateway_api};
 use crate::up::served::CONTROLLER;
 
 /// What the gateway of every mode serves unless it is told otherwise.
-fn gateway() -> GatewayOptions {
+fn gateway(objects: &Objects) -> GatewayOptions {
     GatewayOptions {
         controller: CONTROLLER.to_owned(),
-        watch_without_class: false,
-        default_certificate: None,
+        config_map: objects.settings.clone(),
+        ..GatewayOptions::default()
     }
 }
 
-/// The Secrets that Ingresses of ours refer to.
-pub(super) fn secrets(objects: &Objects) -> Vec<Key> {
-    let mut compiler = Compiler::new(gateway(), None);
+/// The Secrets, and the ConfigMaps, that Ingresses of ours and the gateway refer to.
+pub(super) fn referred(objects: &Objects) -> (Vec<Key>, Vec<Key>) {
+    let mut compiler = Compiler::new(gateway(objects), None);
     compile_ingresses(&mut compiler, objects, Instant::now());
     let key = |(key, _): (&ObjectKey, u64)| (key.namespace.to_string(), key.name.to_string());
-    compiler.secrets().map(key).collect()
+    let config_maps = compiler.config_maps().map(key).collect();
+    (compiler.secrets().map(key).collect(), config_maps)
 }
 
 /// Compiles the objects from nothing.
 pub(super) fn compile(objects: &Objects) -> Snapshot {
     let now = Instant::now();
     let mut names = Names::default();
-    let mut compiler = Compiler::new(gateway(), None);
+    let mut compiler = Compiler::new(gateway(objects), None);
     for service in &objects.services {
         let key = key_of(service);
         let record = ServiceRecord::read(&key, service.clone(), &mut names);
@@ -63,6 +64,14 @@ pub(super) fn compile(objects: &Objects) -> Snapshot {
             None => Delta::Remove(key.clone()),
         };
         compiler.apply(Change::Secret(key, delta), now);
+    }
+    for ((namespace, name), map) in &objects.config_maps {
+        let key = ObjectKey::new(namespace, name);
+        let delta = match map {
+            Some(map) => Delta::Set(key.clone(), Ok(Some(ConfigMapRecord::read(map.clone())))),
+            None => Delta::Remove(key.clone()),
+        };
+        compiler.apply(Change::ConfigMap(key, delta), now);
     }
     let mut snapshot = compiler.build(now, Timestamp::now().as_second()).snapshot;
     snapshot.synced = true;

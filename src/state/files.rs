@@ -1,7 +1,6 @@
 //! The state that manifests come to, by an API server in memory.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -11,7 +10,9 @@ use kube::api::{Api, PostParams};
 use kube::{Client, Resource, ResourceExt as _};
 use sealane_cluster::api::{ApiOptions, ApiServer, Store};
 
-use super::{Objects, Origin, Places, State, Template, cluster, compile, gateway_api, planned};
+use super::{
+    Objects, Origin, Places, SourceOptions, State, Template, cluster, compile, gateway_api, planned,
+};
 use crate::exit::Failure;
 use crate::manifests::{self, Manifest};
 use crate::up::apply::{ApplyError, apply_in};
@@ -25,7 +26,8 @@ const IN_MEMORY: &str = "memory";
 ///
 /// # Errors
 /// A path that is not there. Anything else that is wrong with the files is part of the state.
-pub(super) async fn load(paths: &[PathBuf], namespace: &str) -> Result<State, Failure> {
+pub(super) async fn load(options: &SourceOptions, namespace: &str) -> Result<State, Failure> {
+    let paths = options.filename.as_slice();
     if let Some(missing) = paths.iter().find(|path| !path.exists()) {
         let text = format!("{}: no such file or directory", missing.display());
         return Err(Failure::NotFound(text));
@@ -59,7 +61,8 @@ pub(super) async fn load(paths: &[PathBuf], namespace: &str) -> Result<State, Fa
     }
     let mut objects = cluster::fetch(&client, None, IN_MEMORY).await?;
     objects.gateway_api = gateway_api;
-    cluster::fetch_secrets(&client, &mut objects, IN_MEMORY).await?;
+    objects.settings.clone_from(&options.configmap);
+    cluster::fetch_referred(&client, &mut objects, IN_MEMORY).await?;
     let templates = Template::all(&manifests, namespace);
     let places = Places::new(manifests, namespace);
     order_by_file(&mut objects, &places);

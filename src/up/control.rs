@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use sealane_cluster::network::PodNetwork;
 use sealane_cluster::runtime::{AgentOptions, NodeAgent, TrafficView};
-use sealane_config::watch::WatchOptions;
+use sealane_config::watch::{IngressWatch, WatchOptions};
 use sealane_config::{Publisher, Reader};
 use sealane_proxy::admission::Connections;
 use tokio_util::sync::CancellationToken;
@@ -138,7 +138,10 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
         .context("cannot write the cluster's own objects")?;
     console.step("Kubernetes API", &url);
 
-    let watch = WatchOptions::default();
+    let watch = WatchOptions {
+        ingress: Some(settings.gateway.apply(IngressWatch::default())),
+        ..WatchOptions::default()
+    };
     tokio::spawn(sealane_config::watch::run(
         client.clone(),
         publisher,

@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use sealane_cluster::runtime::images::ImageMap;
 
 use crate::exit::Failure;
+use crate::gateway_settings::SettingsOptions;
 use crate::manifests::{self, Manifest};
 use crate::serve::workers;
 
@@ -62,6 +63,8 @@ pub(crate) struct UpOptions {
     /// One line of JSON on standard output for each request
     #[arg(long)]
     access_log: bool,
+    #[command(flatten)]
+    gateway: SettingsOptions,
     /// How the summary is printed
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -130,6 +133,8 @@ pub(crate) struct Settings {
     pub(crate) quiet: bool,
     /// Write a line for each request.
     pub(crate) access_log: bool,
+    /// The gateway as a whole.
+    pub(crate) gateway: SettingsOptions,
     /// Form of the summary.
     pub(crate) output: Output,
 }
@@ -154,6 +159,7 @@ impl UpOptions {
             problems.push("neither XDG_DATA_HOME nor HOME is set: give --data-dir DIR".to_owned());
             PathBuf::new()
         });
+        problems.extend(self.gateway.problem());
         if !problems.is_empty() {
             return Err(Failure::Input(problems));
         }
@@ -182,6 +188,7 @@ impl UpOptions {
             wait: std::time::Duration::from_secs(self.wait),
             quiet: self.quiet,
             access_log: self.access_log,
+            gateway: self.gateway,
             output: self.output,
         })
     }

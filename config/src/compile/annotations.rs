@@ -10,10 +10,10 @@ use std::sync::Arc;
 use super::store::ObjectKey;
 use crate::model::{BackendProtocol, Cors, Problem, ProblemKind, Redirect, RoutePolicy, Template};
 
-mod access;
+pub(super) mod access;
 mod cors;
-mod limits;
-mod redirect;
+pub(super) mod limits;
+pub(super) mod redirect;
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
@@ -57,8 +57,9 @@ pub(super) struct Policy {
     /// Some path is a regular expression, so all paths of the host are.
     pub(super) regex: bool,
     pub(super) rewrite: Option<Arc<str>>,
-    pub(super) ssl_redirect: bool,
-    pub(super) force_ssl_redirect: bool,
+    /// `None` of these: what holds for the whole gateway.
+    pub(super) ssl_redirect: Option<bool>,
+    pub(super) force_ssl_redirect: Option<bool>,
     pub(super) backend_protocol: BackendProtocol,
     /// A canary shares host and path with another Ingress; as long as it cannot get its share, it
     /// gets nothing.
@@ -74,8 +75,8 @@ impl Default for Policy {
         Self {
             regex: false,
             rewrite: None,
-            ssl_redirect: true,
-            force_ssl_redirect: false,
+            ssl_redirect: None,
+            force_ssl_redirect: None,
             backend_protocol: BackendProtocol::Http,
             canary: false,
             route: None,
@@ -136,9 +137,9 @@ impl Reader<'_> {
         match name {
             "rewrite-target" => self.rewrite(value),
             "use-regex" => self.policy.regex |= self.switch(name, value, false),
-            "ssl-redirect" => self.policy.ssl_redirect = self.switch(name, value, true),
+            "ssl-redirect" => self.policy.ssl_redirect = self.or_report(name, switch(value)),
             "force-ssl-redirect" => {
-                self.policy.force_ssl_redirect = self.switch(name, value, false)
+                self.policy.force_ssl_redirect = self.or_report(name, switch(value));
             }
             "backend-protocol" => self.backend_protocol(value),
             "canary" => {
@@ -324,17 +325,13 @@ impl Reader<'_> {
         };
     }
 
-    /// A truth value in the spellings that ingress-nginx takes.
+    /// A truth value; if it is none, that is reported.
     fn switch(&mut self, name: &str, value: &str, default: bool) -> bool {
-        match value {
-            "1" | "t" | "T" | "true" | "True" | "TRUE" => true,
-            "0" | "f" | "F" | "false" | "False" | "FALSE" => false,
-            _ => {
-                let message = format!("`{value}` is neither true nor false; {default} is used");
-                self.problem(name, ProblemKind::BadAnnotation, message);
-                default
-            }
-        }
+        switch(value).unwrap_or_else(|why| {
+            let message = format!("{why}; {default} is used");
+            self.problem(name, ProblemKind::BadAnnotation, message);
+            default
+        })
     }
 
     fn problem(&mut self, name: &str, kind: ProblemKind, message: String) {
@@ -356,6 +353,15 @@ impl Reader<'_> {
             kind: ProblemKind::UnknownAnnotation,
             message: format!("{what}: {}", names.join(", ")),
         });
+    }
+}
+
+/// A truth value in the spellings that ingress-nginx takes.
+pub(super) fn switch(value: &str) -> Result<bool, String> {
+    match value {
+        "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+        _ => Err(format!("`{value}` is neither true nor false")),
     }
 }
 

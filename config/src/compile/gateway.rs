@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::config_maps::{ConfigMapRecord, ConfigMaps};
 use super::gateway_api::{ApiChange, GatewayApi};
+use super::gateway_settings;
 use super::host_certificate::CertificateChoice;
 use super::host_routes::{HostCompiler, Source};
 use super::ingress::{BackendRecord, ClassRecord, IngressRecord};
@@ -15,7 +17,8 @@ use super::secrets::Secrets;
 use super::services::Services;
 use super::store::{Changed, Delta, ObjectKey, Store};
 use crate::Snapshot;
-use crate::model::{HostMatch, Problem, ProblemKind};
+use crate::defaults::INGRESS_CONTROLLER;
+use crate::model::{GatewaySettings, HostMatch, Problem, ProblemKind};
 
 /// Which Ingresses are ours, and the certificate for everything else.
 #[derive(Clone, Debug)]
@@ -26,6 +29,22 @@ pub struct GatewayOptions {
     pub watch_without_class: bool,
     /// The Secret of the default certificate.
     pub default_certificate: Option<ObjectKey>,
+    /// The ConfigMap with settings of the gateway as a whole.
+    pub config_map: Option<ObjectKey>,
+    /// These settings as they are where the ConfigMap says nothing.
+    pub settings: GatewaySettings,
+}
+
+impl Default for GatewayOptions {
+    fn default() -> Self {
+        Self {
+            controller: INGRESS_CONTROLLER.into(),
+            watch_without_class: false,
+            default_certificate: None,
+            config_map: None,
+            settings: GatewaySettings::default(),
+        }
+    }
 }
 
 /// The gateway half of the compiler.
@@ -36,6 +55,8 @@ pub(super) struct Gateway {
     classes: Store<ClassRecord>,
     api: GatewayApi,
     secrets: Secrets,
+    config_maps: ConfigMaps,
+    settings: Arc<GatewaySettings>,
     /// The objects that are ours, as the indexes have them.
     served: HashMap<SourceKey, Served>,
     by_host: HashMap<HostMatch, BTreeSet<Age>>,
@@ -73,12 +94,18 @@ impl Gateway {
         if let Some(default) = &options.default_certificate {
             secrets.refer(default);
         }
+        let mut config_maps = ConfigMaps::default();
+        if let Some(key) = &options.config_map {
+            config_maps.refer(key);
+        }
         Self {
+            settings: Arc::new(options.settings.clone()),
             options,
             ingresses: Store::new("Ingress"),
             classes: Store::new("IngressClass"),
             api: GatewayApi::new(),
             secrets,
+            config_maps,
             served: HashMap::new(),
             by_host: HashMap::new(),
             catch_all: BTreeSet::new(),
@@ -93,6 +120,10 @@ impl Gateway {
 
     pub(super) fn secrets(&self) -> &Secrets {
         &self.secrets
+    }
+
+    pub(super) fn config_maps(&self) -> &ConfigMaps {
+        &self.config_maps
     }
 
     pub(super) fn apply_ingresses(&mut self, delta: Delta<IngressRecord>, problems: &mut Problems) {
@@ -150,6 +181,34 @@ impl Gateway {
         }
     }
 
+    pub(super) fn apply_config_map(
+        &mut self,
+        key: &ObjectKey,
+        delta: Delta<ConfigMapRecord>,
+        problems: &mut Problems,
+    ) {
+        let is_changed = self.config_maps.apply(key, delta);
+        if is_changed && self.options.config_map.as_ref() == Some(key) {
+            self.read_settings(key, problems);
+        }
+    }
+
+    /// Reads the ConfigMap with the settings again. What of them is part of rules has all rules
+    /// compiled again.
+    fn read_settings(&mut self, key: &ObjectKey, problems: &mut Problems) {
+        let Some(state) = self.config_maps.get(key) else {
+            return;
+        };
+        let base = &self.options.settings;
+        let (settings, found) = gateway_settings::read(base, key, state);
+        problems.set(Unit::Settings, found);
+        if settings.rules != self.settings.rules {
+            self.dirty_hosts.extend(self.by_host.keys().cloned());
+            self.dirty_default = true;
+        }
+        self.settings = Arc::new(settings);
+    }
+
     /// Lets time pass: hosts whose certificate began or ceased to be valid since the last call are
     /// compiled again. Returns whether there are any.
     pub(super) fn check_validity(&mut self, epoch_seconds: i64) -> bool {
@@ -190,6 +249,10 @@ impl Gateway {
     ) -> GatewayWork {
         let dirty = std::mem::take(&mut self.dirty_hosts);
         let default = std::mem::take(&mut self.dirty_default);
+        let settings = snapshot.gateway != self.settings;
+        if settings {
+            snapshot.gateway = Arc::clone(&self.settings);
+        }
         for host in &dirty {
             self.build_host(host, services, epoch_seconds, snapshot, problems);
         }
@@ -197,6 +260,7 @@ impl Gateway {
             let compiler = HostCompiler {
                 services,
                 secrets: &self.secrets,
+                defaults: &self.settings.rules,
                 epoch_seconds,
             };
             let oldest_first = self.records(&self.catch_all);
@@ -212,7 +276,7 @@ impl Gateway {
         let status = self.build_status(snapshot) | self.api.build(snapshot);
         GatewayWork {
             hosts: dirty.len(),
-            is_changed: default || status || !dirty.is_empty(),
+            is_changed: default || settings || status || !dirty.is_empty(),
         }
     }
 
@@ -251,6 +315,7 @@ impl Gateway {
         let compiler = HostCompiler {
             services,
             secrets: &self.secrets,
+            defaults: &self.settings.rules,
             epoch_seconds,
         };
         let empty = BTreeSet::new();

@@ -22,8 +22,9 @@ use super::service::port_number;
 use super::services::Services;
 use super::store::ObjectKey;
 use crate::model::{
-    Backend, Filters, HostMatch, HostRoutes, PathMatch, Problem, ProblemKind, Protocol, Rewrite,
-    RouteRule, ServiceKey, ServiceKind, WeightedBackend,
+    AccessList, Backend, Filters, HostMatch, HostRoutes, HttpOverrides, PathMatch, Problem,
+    ProblemKind, Protocol, Rewrite, RoutePolicy, RouteRule, RuleDefaults, ServiceKey, ServiceKind,
+    WeightedBackend,
 };
 
 /// Compiles hosts against the Services and Secrets as they are.
@@ -31,6 +32,8 @@ use crate::model::{
 pub(super) struct HostCompiler<'a> {
     pub(super) services: &'a Services,
     pub(super) secrets: &'a Secrets,
+    /// What holds where an object says nothing.
+    pub(super) defaults: &'a RuleDefaults,
     /// Now, seconds since the Unix epoch: certificates expire.
     pub(super) epoch_seconds: i64,
 }
@@ -251,7 +254,8 @@ impl HostCompiler<'_> {
                 backend.map(only).map_err(problem)
             }
         };
-        let resolved = policy.refused.map_or(resolved, Err);
+        let refused = policy.refused.or(self.defaults.refused);
+        let resolved = refused.map_or(resolved, Err);
         // A template refers to the groups of a pattern; the default backend has none.
         let rewrite = policy
             .rewrite
@@ -262,15 +266,38 @@ impl HostCompiler<'_> {
             field: (*field).into(),
             filters: Filters {
                 rewrite: rewrite.map(|target| Rewrite::Template(Arc::clone(target))),
-                ssl_redirect: policy.ssl_redirect,
-                force_ssl_redirect: policy.force_ssl_redirect,
+                ssl_redirect: policy.ssl_redirect.unwrap_or(self.defaults.ssl_redirect),
+                force_ssl_redirect: policy
+                    .force_ssl_redirect
+                    .unwrap_or(self.defaults.force_ssl_redirect),
                 backend_protocol: policy.backend_protocol,
-                policy: policy.route.clone(),
+                policy: self.policy(policy.route.as_ref()),
             },
             path,
             invalid: resolved.as_ref().err().copied(),
             backends: resolved.unwrap_or_default(),
         }
+    }
+
+    /// What is asked of the gateway, by the object or by default.
+    fn policy(&self, asked: Option<&Arc<RoutePolicy>>) -> Option<Arc<RoutePolicy>> {
+        let RuleDefaults {
+            access,
+            blocked,
+            overrides,
+            ..
+        } = self.defaults;
+        let says_nothing = *access == AccessList::default()
+            && blocked.is_empty()
+            && *overrides == HttpOverrides::default();
+        if says_nothing {
+            return asked.cloned();
+        }
+        let mut policy = asked.map(|asked| (**asked).clone()).unwrap_or_default();
+        policy.access = policy.access.or(access);
+        policy.access.deny = policy.access.deny.iter().chain(blocked).copied().collect();
+        policy.overrides = policy.overrides.or(overrides);
+        Some(Arc::new(policy))
     }
 
     /// Backends of an HTTPRoute rule. One that cannot be used keeps its share of the requests, which

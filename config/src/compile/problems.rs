@@ -22,6 +22,8 @@ pub(super) enum Unit {
     DefaultRule,
     /// The default certificate.
     DefaultCertificate,
+    /// Settings of the gateway as a whole.
+    Settings,
 }
 
 /// All problems.

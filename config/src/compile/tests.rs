@@ -4,6 +4,7 @@ mod any_order;
 mod backends;
 mod certificates;
 mod gateway_api;
+mod gateway_settings;
 mod incremental;
 mod ingresses;
 mod moves;

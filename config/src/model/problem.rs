@@ -60,6 +60,10 @@ pub enum ProblemKind {
     UnknownAnnotation,
     /// An annotation that keeps the object from being served at all.
     RefusedAnnotation,
+    /// A ConfigMap that is referred to does not exist.
+    MissingConfigMap,
+    /// A setting of the gateway that we do not support.
+    UnsupportedSetting,
     /// An older object already has this host and path.
     Conflict,
     /// Any other field that cannot be used as written.
@@ -68,7 +72,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::MissingService,
         Self::MissingPort,
         Self::MissingSecret,
@@ -79,6 +83,8 @@ impl ProblemKind {
         Self::BadAnnotation,
         Self::UnknownAnnotation,
         Self::RefusedAnnotation,
+        Self::MissingConfigMap,
+        Self::UnsupportedSetting,
         Self::Conflict,
         Self::BadField,
     ];
@@ -96,6 +102,8 @@ impl ProblemKind {
             Self::BadAnnotation => "bad_annotation",
             Self::UnknownAnnotation => "unknown_annotation",
             Self::RefusedAnnotation => "refused_annotation",
+            Self::MissingConfigMap => "missing_config_map",
+            Self::UnsupportedSetting => "unsupported_setting",
             Self::Conflict => "conflict",
             Self::BadField => "bad_field",
         }

@@ -89,8 +89,8 @@ impl Ours<'_> {
                 let (namespace, name) = (Arc::clone(&object.namespace), Arc::clone(&object.name));
                 self.services().contains(&(namespace, name))
             }
-            // The default certificate.
-            "Secret" => true,
+            // The default certificate, and the settings of the gateway.
+            "Secret" | "ConfigMap" => true,
             "EndpointSlice" | "Namespace" | "Node" => false,
             // Of these only our own are compiled; nobody knows whose one is that cannot be read.
             _ => !problem.field.is_empty(),

@@ -1,10 +1,10 @@
-//! The tasks that watch, one a kind, and one for each Secret that is named.
+//! The tasks that watch, one a kind, and one for each Secret and ConfigMap that is named.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Client;
@@ -17,8 +17,8 @@ use super::custom::Custom;
 use super::follow::Follower;
 use super::source::Source;
 use crate::compile::{
-    Change, ClassRecord, Compiler, Delta, IngressRecord, Names, NodeRecord, ObjectKey, PodRecord,
-    SecretRecord, ServiceRecord, SliceRecord,
+    Change, ClassRecord, Compiler, ConfigMapRecord, Delta, IngressRecord, Names, NodeRecord,
+    ObjectKey, PodRecord, SecretRecord, ServiceRecord, SliceRecord,
 };
 use crate::staleness::Staleness;
 
@@ -39,9 +39,8 @@ pub(super) struct Watches {
     measured: Vec<&'static str>,
     /// The kinds that are listed completely.
     kinds: Vec<&'static str>,
-    /// The watch of each Secret, by the number of its reference.
-    secrets: HashMap<ObjectKey, (u64, AbortHandle)>,
-    secrets_version: Option<u64>,
+    secrets: Referred,
+    config_maps: Referred,
     provider: Arc<CryptoProvider>,
 }
 
@@ -60,8 +59,8 @@ impl Watches {
             staleness,
             measured: Vec::new(),
             kinds: Vec::new(),
-            secrets: HashMap::new(),
-            secrets_version: None,
+            secrets: Referred::default(),
+            config_maps: Referred::default(),
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
         };
         let source = Source::all::<Service>;
@@ -166,26 +165,20 @@ impl Watches {
         }
     }
 
-    /// Starts and ends watches on Secrets as references come and go.
-    pub(super) fn follow_secrets(&mut self, compiler: &Compiler) {
+    /// Starts and ends watches on Secrets and ConfigMaps as references come and go.
+    pub(super) fn follow_references(&mut self, compiler: &Compiler) {
         // Those that were aborted: others end with the process only.
         while self.tasks.try_join_next().is_some() {}
-        let version = compiler.secrets_version();
-        if self.secrets_version.replace(version) == Some(version) {
-            return;
-        }
-        let wanted: HashMap<&ObjectKey, u64> = compiler.secrets().collect();
-        self.secrets.retain(|key, (reference, task)| {
-            let is_wanted = wanted.get(key) == Some(reference);
-            if !is_wanted {
-                task.abort();
-            }
-            is_wanted
-        });
-        for (key, reference) in wanted {
-            if !self.secrets.contains_key(key) {
+        if self.secrets.turns(compiler.secrets_version()) {
+            for (key, reference) in self.secrets.keep(compiler.secrets()) {
                 let task = self.follow_secret(key.clone());
-                self.secrets.insert(key.clone(), (reference, task));
+                self.secrets.tasks.insert(key, (reference, task));
+            }
+        }
+        if self.config_maps.turns(compiler.config_maps_version()) {
+            for (key, reference) in self.config_maps.keep(compiler.config_maps()) {
+                let task = self.follow_config_map(key.clone());
+                self.config_maps.tasks.insert(key, (reference, task));
             }
         }
     }
@@ -204,5 +197,52 @@ impl Watches {
             names: Names::default(),
         };
         self.tasks.spawn(follower.run())
+    }
+    fn follow_config_map(&mut self, key: ObjectKey) -> AbortHandle {
+        let follower = Follower {
+            contact: self.staleness.add("ConfigMap"),
+            client: self.client.clone(),
+            source: Source::one::<ConfigMap>("ConfigMap", &key),
+            read: |_: &ObjectKey, map: ConfigMap, _: &mut Names| Some(ConfigMapRecord::read(map)),
+            wrap: move |delta| Change::ConfigMap(key.clone(), delta),
+            sender: self.sender.clone(),
+            names: Names::default(),
+        };
+        self.tasks.spawn(follower.run())
+    }
+}
+
+/// The watches on objects of one kind that are named, each restricted to its name.
+#[derive(Default)]
+struct Referred {
+    /// By the number of the reference.
+    tasks: HashMap<ObjectKey, (u64, AbortHandle)>,
+    version: Option<u64>,
+}
+
+impl Referred {
+    /// Whether references changed since the last call.
+    fn turns(&mut self, version: u64) -> bool {
+        self.version.replace(version) != Some(version)
+    }
+
+    /// Ends the watches that are not wanted any more; returns those that are to be started.
+    fn keep<'a>(
+        &mut self,
+        wanted: impl Iterator<Item = (&'a ObjectKey, u64)>,
+    ) -> Vec<(ObjectKey, u64)> {
+        let wanted: HashMap<&ObjectKey, u64> = wanted.collect();
+        self.tasks.retain(|key, (reference, task)| {
+            let is_wanted = wanted.get(key) == Some(reference);
+            if !is_wanted {
+                task.abort();
+            }
+            is_wanted
+        });
+        let new = wanted
+            .into_iter()
+            .filter(|(key, _)| !self.tasks.contains_key(*key));
+        new.map(|(key, reference)| (key.clone(), reference))
+            .collect()
     }
 }

@@ -25,8 +25,7 @@ impl Manifests {
     pub(crate) fn new() -> Self {
         let options = GatewayOptions {
             controller: "k8s.io/ingress-nginx".to_owned(),
-            watch_without_class: false,
-            default_certificate: None,
+            ..GatewayOptions::default()
         };
         let class =
             json!({"metadata": {"name": "nginx"}, "spec": {"controller": options.controller}});

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 /// Addresses and CIDRs, separated by commas.
-pub(super) fn networks(text: &str) -> Result<Box<[IpNet]>, String> {
+pub(in crate::compile) fn networks(text: &str) -> Result<Box<[IpNet]>, String> {
     let entries = text.split(',').map(str::trim).filter(|e| !e.is_empty());
     let networks: Result<Vec<IpNet>, String> = entries.map(network).collect();
     let networks = networks?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 const LONGEST: u64 = 7 * 24 * 3600;
 
 /// A size such as `8m`: bytes, or with `k`, `m`, `g` times 1024; 0 is no limit.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub(in crate::compile) fn size(text: &str) -> Result<u64, String> {
     let bad = || format!("`{text}` is not a size such as 1024, 8k, 8m or 1g");
     let unit = text.bytes().last().map_or(0, |b| match b {
         b'k' | b'K' => 10,
@@ -27,7 +27,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// A time in whole seconds, at least one.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+pub(in crate::compile) fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds @ 1..=LONGEST) => Ok(Duration::from_secs(seconds)),
         _ => Err(format!(

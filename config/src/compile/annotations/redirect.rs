@@ -64,7 +64,7 @@ pub(super) fn app_root(text: &str) -> Result<Arc<str>, String> {
 }
 
 /// A status for a redirect.
-pub(super) fn status(text: &str) -> Result<u16, String> {
+pub(in crate::compile) fn status(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(status @ 300..=308) => Ok(status),
         _ => Err(format!("`{text}` is not a status from 300 to 308")),

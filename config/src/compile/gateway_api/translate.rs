@@ -43,7 +43,8 @@ pub(super) fn record(
         created,
         class: None,
         policy: Policy {
-            ssl_redirect: false,
+            ssl_redirect: Some(false),
+            force_ssl_redirect: Some(false),
             ..Policy::default()
         },
         rules,

@@ -299,9 +299,9 @@ fn ingress_i19_default_certificate() {
         options.default_certificate = Some(ObjectKey::new("shop", "default"));
     });
     assert_eq!(world.compiler.secrets().count(), 1);
-    assert!(!world.compiler.secrets_known());
+    assert!(!world.compiler.references_known());
     world.secret("default", tls("1", &["anything.test"]));
-    assert!(world.compiler.secrets_known());
+    assert!(world.compiler.references_known());
     let snapshot = world.build();
     assert!(snapshot.certificates.default.is_some());
     assert!(snapshot.certificates.default.as_ref().unwrap().not_after > EPOCH);

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::Snapshot;
 use crate::compile::{
-    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, NodeIdentity,
-    NodeRecord, ObjectKey, SecretRecord, ServiceRecord, SliceRecord, Work,
+    Change, ClassRecord, Compiler, ConfigMapRecord, Delta, GatewayOptions, IngressRecord, Names,
+    NodeIdentity, NodeRecord, ObjectKey, SecretRecord, ServiceRecord, SliceRecord, Work,
 };
 use crate::model::{
     HostRoutes, PathMatch, Problem, ProblemKind, Protocol, RouteRule, Service, ServiceKey,
@@ -50,8 +50,7 @@ impl World {
     fn build_with(change: impl FnOnce(&mut GatewayOptions), node: Option<NodeIdentity>) -> Self {
         let mut options = GatewayOptions {
             controller: "sealane.dev/ingress".into(),
-            watch_without_class: false,
-            default_certificate: None,
+            ..GatewayOptions::default()
         };
         change(&mut options);
         let mut world = Self {
@@ -205,6 +204,22 @@ impl World {
     pub(super) fn delete_secret(&mut self, name: &str) {
         let key = ObjectKey::new("shop", name);
         self.apply(Change::Secret(key.clone(), Delta::Remove(key)));
+    }
+
+    pub(super) fn config_map(&mut self, name: &str, data: &[(&str, &str)]) {
+        let key = ObjectKey::new("shop", name);
+        let data: serde_json::Map<String, Value> =
+            data.iter().map(|(k, v)| ((*k).into(), json!(v))).collect();
+        let record = ConfigMapRecord::read(typed::<core::ConfigMap>(json!({"data": data})));
+        let page = Delta::Page(vec![(key.clone(), Ok(Some(record)))]);
+        for delta in [Delta::ListBegin, page, Delta::ListEnd] {
+            self.apply(Change::ConfigMap(key.clone(), delta));
+        }
+    }
+
+    pub(super) fn delete_config_map(&mut self, name: &str) {
+        let key = ObjectKey::new("shop", name);
+        self.apply(Change::ConfigMap(key.clone(), Delta::Remove(key)));
     }
 
     /// Service `name` on port 80, reachable at its slice's port 8080.

@@ -72,6 +72,18 @@ pub struct AccessList {
 }
 
 impl AccessList {
+    /// These lists, or where one is empty that of `other`.
+    pub fn or(self, other: &Self) -> Self {
+        let or = |own: Box<[IpNet]>, other: &[IpNet]| match own.is_empty() {
+            true => other.into(),
+            false => own,
+        };
+        Self {
+            allow: or(self.allow, &other.allow),
+            deny: or(self.deny, &other.deny),
+        }
+    }
+
     /// A client with this address may come in.
     pub fn admits(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
@@ -164,6 +176,15 @@ pub struct HttpOverrides {
 }
 
 impl HttpOverrides {
+    /// What is set here, and what else is set in `other`.
+    pub fn or(self, other: &Self) -> Self {
+        Self {
+            body_bytes: self.body_bytes.or(other.body_bytes),
+            connect_timeout: self.connect_timeout.or(other.connect_timeout),
+            read_timeout: self.read_timeout.or(other.read_timeout),
+        }
+    }
+
     /// The policy of a Service with these settings in place of its own; `None` if there are none.
     pub fn over(&self, policy: &HttpPolicy) -> Option<HttpPolicy> {
         if *self == Self::default() {

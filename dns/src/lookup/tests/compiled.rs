@@ -23,8 +23,7 @@ impl World {
     fn new() -> Self {
         let options = GatewayOptions {
             controller: "sealane.dev/ingress".into(),
-            watch_without_class: false,
-            default_certificate: None,
+            ..GatewayOptions::default()
         };
         let mut world = Self {
             compiler: Compiler::new(options, None),

@@ -1,0 +1,100 @@
+//! Flags about the gateway as a whole, which `gateway` and `up` have.
+
+use std::net::IpAddr;
+
+use clap::ValueEnum;
+use ipnet::IpNet;
+use sealane_config::compile::ObjectKey;
+use sealane_config::model::{GatewaySettings, ProxyProtocol, TrustedProxies};
+use sealane_config::watch::IngressWatch;
+
+/// Options as given.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SettingsOptions {
+    /// ConfigMap with settings of the gateway, named as in ingress-nginx; it goes before flags
+    #[arg(long, env = "SEALANE_CONFIGMAP", value_name = "NAMESPACE/NAME", value_parser = object)]
+    configmap: Option<ObjectKey>,
+    /// Where proxies in front of the gateway are, as addresses and CIDRs: what they say about clients
+    /// in X-Forwarded-* fields and PROXY headers is believed
+    #[arg(long, env = "SEALANE_TRUSTED_PROXIES", value_name = "CIDR,…", value_parser = network,
+        value_delimiter = ',')]
+    trusted_proxies: Vec<IpNet>,
+    /// Listeners on which each connection of a trusted proxy begins with a PROXY header
+    #[arg(
+        long,
+        env = "SEALANE_PROXY_PROTOCOL",
+        value_enum,
+        value_name = "LISTENER,…",
+        value_delimiter = ','
+    )]
+    proxy_protocol: Vec<ListenerName>,
+}
+
+/// A listener of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ListenerName {
+    /// The one for plain HTTP
+    Http,
+    /// The one for HTTPS
+    Https,
+}
+
+impl SettingsOptions {
+    /// What the watches are told: `watch`, with these settings.
+    pub(crate) fn apply(&self, watch: IngressWatch) -> IngressWatch {
+        let has = |listener| self.proxy_protocol.contains(&listener);
+        IngressWatch {
+            config_map: self.configmap.clone(),
+            settings: GatewaySettings {
+                proxies: TrustedProxies {
+                    networks: self.trusted_proxies.clone().into(),
+                    forwarded: !self.trusted_proxies.is_empty(),
+                    ..TrustedProxies::default()
+                },
+                proxy_protocol: ProxyProtocol {
+                    http: has(ListenerName::Http),
+                    https: has(ListenerName::Https),
+                },
+                ..GatewaySettings::default()
+            },
+            ..watch
+        }
+    }
+
+    /// Where trusted proxies are, as the flag says.
+    pub(crate) fn trusted_proxies(&self) -> &[IpNet] {
+        &self.trusted_proxies
+    }
+
+    /// What of the flags makes no sense.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let is_nobodys = !self.proxy_protocol.is_empty()
+            && self.trusted_proxies.is_empty()
+            && self.configmap.is_none();
+        is_nobodys.then(|| {
+            "--proxy-protocol: nobody is trusted to send a PROXY header; say with --trusted-proxies \
+             where the proxies are"
+                .to_owned()
+        })
+    }
+}
+
+/// `NAMESPACE/NAME`.
+pub(crate) fn object(text: &str) -> Result<ObjectKey, String> {
+    match text.split_once('/') {
+        Some((namespace, name))
+            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
+            Ok(ObjectKey::new(namespace, name))
+        }
+        _ => Err("give it as NAMESPACE/NAME".to_owned()),
+    }
+}
+
+/// An address or a CIDR.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let cidr = text.parse::<IpNet>().map(|net| net.trunc());
+    cidr.or_else(|_not_a_cidr| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_neither| format!("`{text}` is neither an address nor a CIDR"))
+}
