@@ -12,7 +12,7 @@ use sealane_config::report::Publish;
 use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::{IngressWatch, WatchOptions};
-use sealane_ingress::{GatewayOptions as ServeOptions, tls};
+use sealane_ingress::{GatewayOptions as ServeOptions, Limiter, tls};
 use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::{Barred, Connector};
 use sealane_proxy::http::{Hop, ServerOptions};
@@ -113,6 +113,7 @@ pub(crate) fn run(options: GatewayOptions, metrics: MetricsHandle) -> Result<(),
                 hop: Hop::Gateway,
                 ..ServerOptions::default()
             },
+            limiter: Limiter::default(),
         }),
         dns: None,
         services: None,

@@ -31,8 +31,8 @@ pub use policy::{Scope, TrafficPolicy};
 pub use problem::{ObjectRef, Problem, ProblemKind};
 pub use route::{
     AccessList, Backend, BackendProtocol, Cors, CorsOrigins, Filters, HostMatch, HostRoutes,
-    HttpOverrides, OriginPattern, Part, PathMatch, Redirect, Rewrite, RoutePolicy, RouteRule,
-    RouteTable, Template, WeightedBackend,
+    HttpOverrides, OriginPattern, Part, PathMatch, Rate, RateLimits, Redirect, Rewrite,
+    RoutePolicy, RouteRule, RouteTable, Template, WeightedBackend,
 };
 pub use service::{
     AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::filters::forwarded::Peer;
+use crate::guards::limits::Limiter;
 use crate::handle;
 use crate::listen::accept_loop;
 use crate::metrics::Metrics;
@@ -29,6 +30,8 @@ pub struct GatewayOptions {
     pub https_port: u16,
     /// How long clients may keep us waiting.
     pub server: ServerOptions,
+    /// What clients have asked for, where routes limit it; one for all workers.
+    pub limiter: Limiter,
 }
 
 /// The gateway of one worker. Clones share its state.
@@ -57,12 +60,13 @@ impl Gateway {
         }
     }
 
-    /// Keeps the metrics in order until `shutdown`. Run one of these for each gateway.
+    /// Keeps metrics and tables in order until `shutdown`. Run one of these for each gateway.
     pub async fn maintain(&self, shutdown: CancellationToken) {
         let upkeep = async {
             loop {
                 tokio::time::sleep(UPKEEP).await;
                 self.inner.metrics.upkeep();
+                self.inner.options.limiter.sweep();
             }
         };
         shutdown.run_until_cancelled(upkeep).await;

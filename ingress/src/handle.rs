@@ -11,6 +11,7 @@ use crate::decide::{Came, Decision, Next, decide};
 use crate::filters::forwarded::Peer;
 use crate::filters::{cors, upstream};
 use crate::gateway::Inner;
+use crate::guards;
 
 /// Answers a request.
 pub(crate) async fn handle(
@@ -69,6 +70,15 @@ async fn follow(
     decision: Decision,
     asked: respond::Asked,
 ) -> Response<Body> {
+    let held = match &decision.next {
+        Next::Redirect(_) | Next::Preflight(_) => None,
+        Next::Forward(_) | Next::Fail(_) => {
+            match guards::pass(gateway, peer, &decision.rule, &mut request) {
+                Ok(held) => held,
+                Err(response) => return *response,
+            }
+        }
+    };
     if let Err(error) = decision.rewrite(&mut request) {
         return respond::error(&error, asked);
     }
@@ -80,5 +90,9 @@ async fn follow(
     let random = gateway.engine.balancer();
     peer.write(request.headers_mut(), || [random.random(), random.random()]);
     upstream::write(&decision.rule.filters, request.headers_mut());
-    gateway.engine.forward(request, &target).await
+    let response = gateway.engine.forward(request, &target).await;
+    match held {
+        Some(held) => response.map(|body| body.holding(held)),
+        None => response,
+    }
 }

@@ -2,11 +2,13 @@
 //! them is the engine's business ([`sealane_proxy::http`]).
 //!
 //! A request's way: accept ([`listen`]), TLS by SNI ([`tls`]), the engine's message gate, canonical
-//! path, host and path rules ([`matching`]), filters ([`filters`]), backend ([`decide`]), engine.
+//! path, host and path rules ([`matching`]), filters ([`filters`]), backend ([`decide`]), limits and
+//! access ([`guards`]), engine.
 
 pub mod decide;
 mod filters;
 mod gateway;
+mod guards;
 mod handle;
 mod listen;
 pub mod matching;
@@ -15,3 +17,4 @@ mod plain;
 pub mod tls;
 
 pub use gateway::{Gateway, GatewayOptions};
+pub use guards::limits::Limiter;

@@ -69,6 +69,8 @@ pub enum ErrorKind {
     SlowBody,
     /// The client may not come in (403).
     AccessDenied,
+    /// The client sends more requests, or has more of them in flight, than the rule lets it (503).
+    RateLimited,
     /// No rule takes the request (404).
     NoRoute,
     /// The rule that takes the request cannot be served as it is written (503).
@@ -116,6 +118,7 @@ impl ErrorKind {
             Self::UnknownCoding => "unknown_coding",
             Self::SlowBody => "slow_body",
             Self::AccessDenied => "access_denied",
+            Self::RateLimited => "rate_limited",
             Self::NoRoute => "no_route",
             Self::InvalidRoute => "invalid_route",
             Self::NoService => "no_service",
@@ -148,7 +151,8 @@ impl ErrorKind {
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::AccessDenied => StatusCode::FORBIDDEN,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::InvalidRoute
+            Self::RateLimited
+            | Self::InvalidRoute
             | Self::NoService
             | Self::NoPort
             | Self::NoEndpoints
@@ -182,7 +186,7 @@ impl ErrorKind {
 
     /// The flag that Envoy's access log has for it, which dashboards know: `DPE` the client breaks
     /// the protocol, `NR` no route, `UH` no healthy upstream, `UO` overflow, `URX` retries exceeded,
-    /// `UF` connect failure, `UAEX` unauthorized, `UC` connection terminated, `UPE` the upstream breaks the protocol, `UT`
+    /// `UF` connect failure, `UAEX` unauthorized, `RL` rate limited, `UC` connection terminated, `UPE` the upstream breaks the protocol, `UT`
     /// upstream timeout.
     pub fn flag(self) -> &'static str {
         match self {
@@ -198,6 +202,7 @@ impl ErrorKind {
                 "NR"
             }
             Self::AccessDenied => "UAEX",
+            Self::RateLimited => "RL",
             Self::NoEndpoints => "UH",
             Self::Overloaded => "UO",
             Self::RetryBudget => "URX",

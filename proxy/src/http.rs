@@ -15,6 +15,7 @@ mod frames;
 pub mod gate;
 mod headers;
 mod heads;
+mod held;
 mod io;
 mod metrics;
 mod pace;
@@ -31,6 +32,7 @@ mod upgrade;
 
 pub use body::{Body, BodyError};
 pub use engine::{Engine, EngineOptions, Target, Upstream};
+pub use held::Held;
 pub use relay::{ClientStream, Front, PlainHead, Route, is_default, write_field};
 pub use respond::Hop;
 pub(crate) use serve::LocalExecutor;

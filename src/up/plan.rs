@@ -9,7 +9,7 @@ use sealane_cluster::network::{INTERCEPT_MARK, PodNetwork};
 use sealane_config::Reader;
 use sealane_config::sockets::HostSockets;
 use sealane_dns::{DnsConfig, DnsSettings};
-use sealane_ingress::{GatewayOptions, tls};
+use sealane_ingress::{GatewayOptions, Limiter, tls};
 use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::{Barred, Connector};
 use sealane_proxy::http::{Hop, ServerOptions};
@@ -73,6 +73,7 @@ pub(super) fn work(
                 hop: Hop::Gateway,
                 ..ServerOptions::default()
             },
+            limiter: Limiter::default(),
         }),
         dns: Some(Dns {
             config: Arc::new(DnsConfig::cluster(

@@ -13,6 +13,7 @@ use crate::model::{BackendProtocol, Cors, Problem, ProblemKind, Redirect, RouteP
 pub(super) mod access;
 mod cors;
 pub(super) mod limits;
+mod rate;
 pub(super) mod redirect;
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
@@ -99,6 +100,7 @@ impl Policy {
             route: RoutePolicy::default(),
             cors: cors::defaults(),
             cors_enabled: false,
+            limits: rate::Written::default(),
             permanent: (None, 301),
             temporal: (None, 302),
             unknown: Vec::new(),
@@ -125,6 +127,7 @@ struct Reader<'a> {
     route: RoutePolicy,
     cors: Cors,
     cors_enabled: bool,
+    limits: rate::Written,
     /// Where to, if said, and the status.
     permanent: (Option<Template>, u16),
     temporal: (Option<Template>, u16),
@@ -164,6 +167,7 @@ impl Reader<'_> {
             _ if WITHOUT_EFFECT.contains(&name) => {
                 self.without_effect.push(format!("{PREFIX}{name}"));
             }
+            _ if rate::is(name) => self.rate(name, value),
             _ if name == "enable-cors" || name.starts_with("cors-") => self.cors(name, value),
             _ => self.of_route(name, value),
         }
@@ -251,6 +255,7 @@ impl Reader<'_> {
 
     /// The policy once everything is read.
     fn finish(mut self) -> Policy {
+        self.route.limits = self.limits();
         // A temporal redirect wins.
         let redirects = [self.temporal, self.permanent];
         self.route.redirect = redirects

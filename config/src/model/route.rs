@@ -9,8 +9,10 @@ use rpds::HashTrieMapSync;
 
 use super::{ObjectRef, ServiceKey};
 
+mod limits;
 mod policy;
 
+pub use limits::{Rate, RateLimits};
 pub use policy::{
     AccessList, Cors, CorsOrigins, HttpOverrides, OriginPattern, Part, Redirect, RoutePolicy,
     Template,

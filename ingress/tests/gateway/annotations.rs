@@ -5,23 +5,23 @@ use sealane_proxy::testing::{Origin, RawClient, RawResponse};
 use crate::manifests::Manifests;
 use crate::support::{Edge, on_worker};
 
-const HOST: &str = "shop.test";
+pub(crate) const HOST: &str = "shop.test";
 
 /// A gateway with one Ingress that has these annotations, in front of one backend.
-struct Site {
-    edge: Edge,
-    origin: Origin,
+pub(crate) struct Site {
+    pub(crate) edge: Edge,
+    pub(crate) origin: Origin,
 }
 
 impl Site {
-    async fn new(annotations: &[(&str, &str)], paths: &[(&str, &str)]) -> Self {
+    pub(crate) async fn new(annotations: &[(&str, &str)], paths: &[(&str, &str)]) -> Self {
         let (edge, origin) = (Edge::new().await, Origin::named("web").await);
         let mut site = Self { edge, origin };
         site.annotate(annotations, paths);
         site
     }
 
-    fn annotate(&mut self, annotations: &[(&str, &str)], paths: &[(&str, &str)]) {
+    pub(crate) fn annotate(&mut self, annotations: &[(&str, &str)], paths: &[(&str, &str)]) {
         let mut manifests = Manifests::new();
         manifests.service("web", self.origin.addr);
         let paths: Vec<_> = paths
@@ -32,19 +32,19 @@ impl Site {
         manifests.publish(&mut self.edge);
     }
 
-    async fn ask(&self, head: &str) -> RawResponse {
+    pub(crate) async fn ask(&self, head: &str) -> RawResponse {
         let mut client = RawClient::connect(self.edge.http).await;
         client.send(head.replace('\n', "\r\n") + "\r\n\r\n").await;
         client.response().await
     }
 
-    async fn get(&self, target: &str) -> RawResponse {
+    pub(crate) async fn get(&self, target: &str) -> RawResponse {
         self.ask(&format!("GET {target} HTTP/1.1\nHost: {HOST}"))
             .await
     }
 }
 
-const ALL: &[(&str, &str)] = &[("Prefix", "/")];
+pub(crate) const ALL: &[(&str, &str)] = &[("Prefix", "/")];
 
 #[tokio::test]
 async fn ingress_a13_redirects_name_where_to_go() {

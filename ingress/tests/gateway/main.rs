@@ -5,6 +5,7 @@
 )]
 
 mod annotations;
+mod limits;
 mod manifests;
 mod nginx;
 mod routing;

@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 use sealane_config::model::{
     AppProtocol, Filters, HostMatch, HostRoutes, ObjectRef, PathMatch, RouteRule, WeightedBackend,
 };
-use sealane_ingress::{Gateway, GatewayOptions, tls};
+use sealane_ingress::{Gateway, GatewayOptions, Limiter, tls};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, ServerOptions};
 use sealane_proxy::testing::{RawClient, World, backend};
@@ -47,6 +47,7 @@ impl Edge {
             tls: tls::server_config(world.reader.clone(), Arc::clone(&fallback)).unwrap(),
             https_port,
             server: ServerOptions::default(),
+            limiter: Limiter::default(),
         };
         let engine = Engine::new(Connector::Direct, EngineOptions::default());
         let gateway = Gateway::new(world.reader.clone(), engine, options);

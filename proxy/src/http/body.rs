@@ -9,6 +9,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
+use super::held::Held;
 use super::io::Busy;
 use super::pace::Paced;
 use super::replay::Replay;
@@ -24,6 +25,8 @@ pub struct Body {
     busy: Option<Busy>,
     /// Counts bytes for the access log.
     meter: Option<Box<Meter>>,
+    /// What is given back when the body has gone.
+    held: Option<Held>,
 }
 
 enum Kind {
@@ -101,6 +104,12 @@ impl Body {
         self
     }
 
+    /// Keeps `held` until the body is through, or dropped.
+    pub fn holding(mut self, held: Held) -> Self {
+        self.held = Some(held);
+        self
+    }
+
     pub(super) fn busy(mut self, busy: Busy) -> Self {
         self.busy = Some(busy);
         self
@@ -113,6 +122,7 @@ impl From<Kind> for Body {
             kind,
             busy: None,
             meter: None,
+            held: None,
         }
     }
 }

@@ -118,7 +118,7 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::RequestTimeout
         | ErrorKind::ConnectTimeout
         | ErrorKind::SlowBody => "4",
-        ErrorKind::HeadersTooLarge | ErrorKind::BodyTooLarge => "8",
+        ErrorKind::HeadersTooLarge | ErrorKind::BodyTooLarge | ErrorKind::RateLimited => "8",
         ErrorKind::AccessDenied => "7",
         ErrorKind::NoRoute | ErrorKind::MethodNotAllowed => "12",
         ErrorKind::Loop => "10",

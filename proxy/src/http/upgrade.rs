@@ -19,6 +19,7 @@ use tokio::io::copy_bidirectional_with_sizes;
 use tokio_util::task::TaskTracker;
 
 use super::headers::{has_token, remove_hop_by_hop};
+use super::held::Held;
 use crate::balance::Flight;
 
 /// Bytes in flight in each direction of a tunnel.
@@ -30,6 +31,8 @@ pub(super) struct Wanted {
     http2: bool,
     client: OnUpgrade,
     protocol: HeaderValue,
+    /// What the request keeps.
+    held: Option<Held>,
 }
 
 impl Wanted {
@@ -46,10 +49,11 @@ impl Wanted {
             && protocols.next().is_none()
             && has_token(&parts.headers, CONNECTION, "upgrade")
             && !has_token(&parts.headers, UPGRADE, "h2c");
-        wanted.then_some(Self {
+        wanted.then(|| Self {
             http2: false,
             client,
             protocol,
+            held: parts.extensions.remove(),
         })
     }
 
@@ -66,6 +70,7 @@ impl Wanted {
             http2: true,
             client,
             protocol: HeaderValue::from_static(WEBSOCKET),
+            held: parts.extensions.remove(),
         }
     }
 
@@ -89,7 +94,7 @@ impl Wanted {
     /// are done. The endpoint's request counts as in flight for as long.
     pub(super) fn tunnel(self, endpoint: OnUpgrade, flight: Flight, tunnels: &TaskTracker) {
         tunnels.spawn_local(async move {
-            let _in_flight = flight;
+            let _in_flight = (flight, self.held);
             if let Ok((client, endpoint)) = tokio::try_join!(self.client, endpoint)
                 && let Err(error) = copy(client, endpoint).await
             {

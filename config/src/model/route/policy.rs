@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::RateLimits;
 use crate::model::HttpPolicy;
 
 /// What is asked of the gateway for the requests of a rule. The gateway acts in the order of the
-/// fields: redirects and CORS preflights come before access lists, as in ingress-nginx.
+/// fields: redirects and CORS preflights come before limits, and those before access lists, as in
+/// ingress-nginx.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutePolicy {
     /// A redirect to HTTPS keeps the path's trailing slash.
@@ -20,6 +22,8 @@ pub struct RoutePolicy {
     pub app_root: Option<Arc<str>>,
     /// Answers to scripts of other origins.
     pub cors: Option<Cors>,
+    /// How much a client may ask.
+    pub limits: Option<RateLimits>,
     /// Who may come in.
     pub access: AccessList,
     /// `Host` as the backend gets it.
