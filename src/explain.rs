@@ -5,6 +5,7 @@
 //! The answer is every decision in order, with the object, and the line, that it follows from.
 
 mod backends;
+mod canary;
 mod endpoints;
 mod live;
 mod model;

@@ -6,6 +6,7 @@
 //! its hosts. Bad input is partly used or skipped and never affects other objects.
 
 mod annotations;
+mod canaries;
 mod claims;
 mod config_maps;
 mod endpoints;

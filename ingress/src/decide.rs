@@ -17,14 +17,17 @@ use sealane_proxy::http::path::CanonicalPath;
 use sealane_proxy::http::{Body, Target, Upstream};
 use sealane_proxy::{Error, ErrorKind};
 
+use crate::canary;
 use crate::filters::{cors, redirect, rewrite};
 use crate::matching::{self, Matched};
 
 /// What happens to a request, taken from one snapshot.
 #[derive(Debug)]
 pub struct Decision {
-    /// The rule that takes it.
+    /// The rule whose path takes it.
     pub rule: Arc<RouteRule>,
+    /// The canary that takes it instead of the rule's own backends.
+    pub canary: Option<Arc<RouteRule>>,
     /// What the rule comes to.
     pub next: Next,
     path: Option<rewrite::Path>,
@@ -44,6 +47,11 @@ pub enum Next {
 }
 
 impl Decision {
+    /// The rule whose backends take it.
+    pub fn taken_by(&self) -> &Arc<RouteRule> {
+        self.canary.as_ref().unwrap_or(&self.rule)
+    }
+
     /// Writes the path that the backend gets into a request that is forwarded.
     ///
     /// # Errors
@@ -111,15 +119,19 @@ pub fn decide<B>(
 ) -> Result<Decision, Error> {
     let asked = Asked::of(request)?;
     let matched = matching::find(&snapshot.routes, &asked.host, asked.path.matched())?;
-    let next = match answer(request, &asked, &matched, came)? {
-        Some(next) => next,
-        None => match draw(snapshot, &matched.rule, balancer) {
+    let mut canary = None;
+    let next = if let Some(next) = answer(request, &asked, &matched, came)? {
+        next
+    } else {
+        canary = canary::choose(snapshot, &matched.rule, request.headers(), balancer);
+        match draw(snapshot, canary.unwrap_or(&matched.rule), balancer) {
             Ok(target) => Next::Forward(target),
             Err(error) => Next::Fail(error),
-        },
+        }
     };
     Ok(Decision {
         path: rewrite::Path::of(&asked.path),
+        canary: canary.map(Arc::clone),
         rule: matched.rule,
         next,
     })
@@ -182,7 +194,8 @@ pub(crate) fn decide_plain(
     } = &matched.rule.filters;
     let filters = &matched.rule.filters;
     let redirected = !secure && redirect::wanted(filters, matched.has_certificate, path.matched());
-    if rewrite.is_some() || redirected || policy.is_some() {
+    // A canary looks at the request's fields.
+    if rewrite.is_some() || redirected || policy.is_some() || matched.rule.canary.is_some() {
         return None;
     }
     let target = draw(snapshot, &matched.rule, balancer).ok()?;

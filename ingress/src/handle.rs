@@ -40,7 +40,7 @@ pub(crate) async fn handle(
     );
     let (rule, response) = match decided {
         Ok(decision) => {
-            let rule = Arc::clone(&decision.rule);
+            let rule = Arc::clone(decision.taken_by());
             let policy = rule.filters.policy.as_ref();
             let cors = policy.and_then(|policy| policy.cors.as_ref());
             let granted = cors.and_then(|cors| cors::grant(cors, request.headers()));

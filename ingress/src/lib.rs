@@ -2,9 +2,11 @@
 //! them is the engine's business ([`sealane_proxy::http`]).
 //!
 //! A request's way: accept ([`listen`]), TLS by SNI ([`tls`]), the engine's message gate, canonical
-//! path, host and path rules ([`matching`]), filters ([`filters`]), backend ([`decide`]), limits and
-//! access ([`guards`]), engine.
+//! path, host and path rules ([`matching`]), filters ([`filters`]), canary ([`canary`]), backend
+//! ([`decide`]), limits and access ([`guards`]), engine.
 
+pub mod canary;
+mod cookies;
 pub mod decide;
 mod filters;
 mod gateway;

@@ -314,14 +314,18 @@ fn routes(trail: &mut Trail, snapshot: &Snapshot, key: &ServiceKey, ports: &Port
     let mut found: Vec<(String, Arc<RouteRule>)> = hosts
         .flat_map(|routes| {
             let rules = routes.rules.iter().chain(&routes.fallback);
-            rules.map(|rule| (host(&routes.host), Arc::clone(rule)))
+            rules.map(|rule| (host(&routes.host), rule))
         })
         .chain(
             table
                 .default_rule
                 .iter()
-                .map(|rule| ("any host".to_owned(), Arc::clone(rule))),
+                .map(|rule| ("any host".to_owned(), rule)),
         )
+        .flat_map(|(host, rule)| {
+            rule.with_canary()
+                .map(move |rule| (host.clone(), Arc::clone(rule)))
+        })
         .filter(|(_, rule)| leads_here(rule))
         .collect();
     found.sort_by(|a, b| (&a.0, &a.1.source, &a.1.field).cmp(&(&b.0, &b.1.source, &b.1.field)));

@@ -11,7 +11,7 @@ use sealane_proxy::balance::Balancer;
 use sealane_proxy::http::{Body, gate};
 use sealane_proxy::{Error, ErrorKind};
 
-use super::backends::Shares;
+use super::canary;
 use super::model::{Explanation, Mark, Outcome, Phase, Step, Trail};
 use super::query::UrlQuery;
 
@@ -447,7 +447,7 @@ fn follow(
     {
         return Ok(End::error(error));
     }
-    Ok(Shares::of(trail, snapshot, rule).end())
+    Ok(canary::explain(trail, snapshot, rule, request.headers()))
 }
 
 /// No backend of the rule gets anything.

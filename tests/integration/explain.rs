@@ -130,6 +130,74 @@ fn the_documented_output_is_the_real_one() {
     assert!(steps.contains(&example["steps"][0]), "{explanation:#}");
 }
 
+#[test]
+fn ingress_a10_who_takes_a_request_that_a_canary_may_take() {
+    let service = |name: &str, address: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+             spec: {{ports: [{{port: 80}}]}}\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: {name}, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+             addressType: IPv4\nendpoints: [{{addresses: [{address}]}}]\nports: [{{port: 8080}}]\n---\n"
+        )
+    };
+    let ingress = |name: &str, annotations: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress\n\
+             metadata: {{name: {name}, annotations: {{{annotations}}}}}\n\
+             spec: {{ingressClassName: sealane, rules: [{{host: h.test, http: {{paths: \
+             [{{path: /, pathType: Prefix, backend: {{service: {{name: {name}, \
+             port: {{number: 80}}}}}}}}]}}}}]}}\n---\n"
+        )
+    };
+    let nginx = "nginx.ingress.kubernetes.io";
+    let canary = format!(
+        "{nginx}/canary: 'true', {nginx}/canary-weight: '10', {nginx}/canary-by-header: X-C"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let manifests = [
+        service("old", "10.1.0.1"),
+        service("new", "10.1.0.2"),
+        ingress("old", ""),
+        ingress("new", &canary),
+    ];
+    std::fs::write(dir.path().join("all.yaml"), manifests.concat()).unwrap();
+    let from = ["-f", dir.path().to_str().unwrap()];
+    for (more, lines) in [
+        (
+            &[][..],
+            &[
+                "backend     i the canary default/new  10 of 100 requests, at random",
+                "√ goes to Service default/old:80, its one endpoint; 10 of 100 requests: goes to \
+                 Service default/new:80, its one endpoint",
+            ][..],
+        ),
+        (
+            &["-H", "X-C: always"],
+            &[
+                "backend     √ the canary default/new  the field x-c asks for it",
+                "√ goes to Service default/new:80, its one endpoint",
+            ],
+        ),
+        (
+            &["-H", "X-C: never"],
+            &[
+                "backend     - the canary default/new  the field x-c keeps it away",
+                "√ goes to Service default/old:80, its one endpoint",
+            ],
+        ),
+    ] {
+        let text = table("http://h.test/", &[&from[..], more].concat());
+        let shown: Vec<&str> = text.lines().collect();
+        for line in lines {
+            assert!(
+                shown.contains(line),
+                "{more:?}: no line `{line}` in\n{text}"
+            );
+        }
+    }
+}
+
 /// The shop has a Secret with a password and one with a key; neither is anybody's business.
 #[test]
 fn nothing_of_a_secret_is_shown() {

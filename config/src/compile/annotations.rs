@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::store::ObjectKey;
-use crate::model::{BackendProtocol, Cors, Problem, ProblemKind, Redirect, RoutePolicy, Template};
+use crate::model::{
+    BackendProtocol, CanaryShare, Cors, Problem, ProblemKind, Redirect, RoutePolicy, Template,
+};
 
 pub(super) mod access;
+mod canary;
 mod cors;
 pub(super) mod limits;
 mod rate;
@@ -62,9 +65,9 @@ pub(super) struct Policy {
     pub(super) ssl_redirect: Option<bool>,
     pub(super) force_ssl_redirect: Option<bool>,
     pub(super) backend_protocol: BackendProtocol,
-    /// A canary shares host and path with another Ingress; as long as it cannot get its share, it
-    /// gets nothing.
-    pub(super) canary: bool,
+    /// It is the canary of other Ingresses with the same hosts and paths, and takes these of their
+    /// requests.
+    pub(super) canary: Option<Arc<CanaryShare>>,
     /// What else is asked of the gateway, if anything is.
     pub(super) route: Option<Arc<RoutePolicy>>,
     /// Why none of the paths is served.
@@ -79,7 +82,7 @@ impl Default for Policy {
             ssl_redirect: None,
             force_ssl_redirect: None,
             backend_protocol: BackendProtocol::Http,
-            canary: false,
+            canary: None,
             route: None,
             refused: None,
         }
@@ -103,14 +106,27 @@ impl Policy {
             limits: rate::Written::default(),
             permanent: (None, 301),
             temporal: (None, 302),
+            canary: canary::Written::default(),
             unknown: Vec::new(),
             without_effect: Vec::new(),
         };
+        let mut of_main = Vec::new();
+        let is_canary = annotations
+            .get(&format!("{PREFIX}canary"))
+            .is_some_and(|value| switch(value.trim()) == Ok(true));
         for (name, value) in annotations {
-            if let Some(short) = name.strip_prefix(PREFIX) {
+            let Some(short) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            if is_canary && !canary::is_own(short) {
+                of_main.push(name.clone());
+            } else {
                 reader.one(short, value.trim());
             }
         }
+        let why = "without effect at a canary, because what the Ingress says that it is the canary \
+                   of holds for it";
+        reader.report(why, &of_main);
         let unknown = std::mem::take(&mut reader.unknown);
         reader.report("not supported and without effect", &unknown);
         let without_effect = std::mem::take(&mut reader.without_effect);
@@ -131,6 +147,7 @@ struct Reader<'a> {
     /// Where to, if said, and the status.
     permanent: (Option<Template>, u16),
     temporal: (Option<Template>, u16),
+    canary: canary::Written,
     unknown: Vec<String>,
     without_effect: Vec<String>,
 }
@@ -145,13 +162,7 @@ impl Reader<'_> {
                 self.policy.force_ssl_redirect = self.or_report(name, switch(value));
             }
             "backend-protocol" => self.backend_protocol(value),
-            "canary" => {
-                if self.switch(name, value, false) {
-                    self.policy.canary = true;
-                    let message = "canaries are not supported: the Ingress gets no traffic";
-                    self.problem(name, ProblemKind::RefusedAnnotation, message.into());
-                }
-            }
+            _ if canary::is(name) => self.canary(name, value),
             _ if SNIPPETS.contains(&name) => {
                 self.policy.refused = Some("snippet annotation");
                 let message = "snippets of configuration are refused, because what they would do \
@@ -256,6 +267,7 @@ impl Reader<'_> {
     /// The policy once everything is read.
     fn finish(mut self) -> Policy {
         self.route.limits = self.limits();
+        self.policy.canary = self.canary_share();
         // A temporal redirect wins.
         let redirects = [self.temporal, self.permanent];
         self.route.redirect = redirects
@@ -269,8 +281,13 @@ impl Reader<'_> {
 
     /// The value; a bad one is reported, and what holds without the annotation holds.
     fn or_report<T>(&mut self, name: &str, read: Result<T, String>) -> Option<T> {
+        self.or_report_as(name, read, "the default is used")
+    }
+
+    /// The same, with what holds in words.
+    fn or_report_as<T>(&mut self, name: &str, read: Result<T, String>, instead: &str) -> Option<T> {
         read.map_err(|why| {
-            let message = format!("{why}; the default is used");
+            let message = format!("{why}; {instead}");
             self.problem(name, ProblemKind::BadAnnotation, message);
         })
         .ok()
@@ -368,6 +385,15 @@ pub(super) fn switch(value: &str) -> Result<bool, String> {
         "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
         _ => Err(format!("`{value}` is neither true nor false")),
     }
+}
+
+/// A name as of a cookie (RFC 6265, 4.1.1: `token`).
+fn token(text: &str) -> Result<Arc<str>, String> {
+    let is_tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if text.is_empty() || !text.bytes().all(is_tchar) {
+        return Err(format!("`{text}` is not the name of a cookie"));
+    }
+    Ok(text.into())
 }
 
 /// A text that can be the value of a header field.

@@ -376,9 +376,7 @@ impl Gateway {
         let old_secrets = self.unindex(source);
         let record = self.record(source);
         let found = record.map(|record| record.problems.clone());
-        let served = record
-            .filter(|record| !record.policy.canary)
-            .map(|record| Served::of(source, record));
+        let served = record.map(|record| Served::of(source, record));
         problems.set(
             Unit::Object(source.kind, source.key.clone()),
             found.unwrap_or_default(),
@@ -449,7 +447,12 @@ impl Served {
                 BackendRecord::Resource | BackendRecord::Refused(_) => {}
             }
         }
-        let secrets = record.tls.iter().filter_map(|tls| tls.secret.as_ref());
+        // The certificate of a canary's host is that of the Ingress that it belongs to.
+        let tls = match record.policy.canary {
+            Some(_) => &[],
+            None => record.tls.as_slice(),
+        };
+        let secrets = tls.iter().filter_map(|tls| tls.secret.as_ref());
         Self {
             age: Age {
                 created: record.created,

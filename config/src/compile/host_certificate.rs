@@ -54,7 +54,7 @@ impl HostCompiler<'_> {
     pub(super) fn certificate(
         &self,
         host: &HostMatch,
-        sources: &[Source<'_>],
+        sources: &[&Source<'_>],
         problems: &mut Vec<Problem>,
     ) -> (CertificateChoice, bool) {
         let chosen = sources

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::canaries::{Canaries, split};
 use super::host_certificate::CertificateChoice;
 use super::ingress::{
     BackendRecord, BackendRefRecord, IngressRecord, Origin, PathKind, PathRecord, PortRef,
@@ -72,17 +73,20 @@ impl HostCompiler<'_> {
         before: Option<&HostRoutes>,
     ) -> CompiledHost {
         let mut problems = Vec::new();
-        let with_rule: Vec<&Source<'_>> = sources
-            .iter()
-            .filter(|(_, record)| record.rules.iter().any(|rule| &rule.host == host))
-            .collect();
-        let (certificate, is_tls) = self.certificate(host, sources, &mut problems);
+        let has_host =
+            |(_, record): &&Source<'_>| record.rules.iter().any(|rule| &rule.host == host);
+        let (canaries, sources) = split(sources);
+        let canaries: Vec<&Source<'_>> = canaries.into_iter().filter(has_host).collect();
+        let (certificate, is_tls) = self.certificate(host, &sources, &mut problems);
+        let with_rule: Vec<&Source<'_>> = sources.into_iter().filter(has_host).collect();
+        let mut waiting = Canaries::claim(host, &canaries, &mut problems);
         let routes = (!with_rule.is_empty()).then(|| HostRoutes {
             host: host.clone(),
-            rules: self.rules(host, &with_rule, before, &mut problems),
-            fallback: self.fallback(&with_rule, &mut problems),
+            rules: self.rules(host, &with_rule, &mut waiting, before, &mut problems),
+            fallback: self.fallback(&with_rule, &mut waiting, &mut problems),
             has_certificate: is_tls,
         });
+        waiting.left_over(&mut problems);
         CompiledHost {
             routes,
             certificate,
@@ -96,15 +100,18 @@ impl HostCompiler<'_> {
         sources: &[Source<'_>],
     ) -> (Option<Arc<RouteRule>>, Vec<Problem>) {
         let mut problems = Vec::new();
-        let sources: Vec<&Source<'_>> = sources.iter().collect();
-        let rule = self.fallback(&sources, &mut problems);
+        let (canaries, sources) = split(sources);
+        let mut waiting = Canaries::claim_default(&canaries, &mut problems);
+        let rule = self.fallback(&sources, &mut waiting, &mut problems);
+        waiting.left_over(&mut problems);
         (rule, problems)
     }
 
-    fn rules(
+    fn rules<'a>(
         &self,
         host: &HostMatch,
-        sources: &[&Source<'_>],
+        sources: &[&'a Source<'_>],
+        canaries: &mut Canaries<'a>,
         before: Option<&HostRoutes>,
         problems: &mut Vec<Problem>,
     ) -> Vec<Arc<RouteRule>> {
@@ -141,7 +148,15 @@ impl HostCompiler<'_> {
                 }
                 taken.insert((kind, &path.path), key);
                 let patterns = is_regex.then_some(&patterns);
-                ranked.extend(self.path((key, record), path, &field, patterns, problems));
+                let compiled = self.path((key, record), path, &field, patterns, problems);
+                if let Some((rank, mut rule)) = compiled {
+                    if record.origin == Origin::Ingress {
+                        let canary = canaries.take(path.kind, &path.path);
+                        rule.canary = canary.map(|found| self.canary(&rule, &found, problems));
+                    }
+                    let rule = Arc::new(rule);
+                    ranked.push(Ranked { rank, rule });
+                }
             }
         }
         ranked.sort_by(|a, b| a.rank.cmp(&b.rank));
@@ -156,7 +171,7 @@ impl HostCompiler<'_> {
         field: &str,
         patterns: Option<&Patterns>,
         problems: &mut Vec<Problem>,
-    ) -> Option<Ranked> {
+    ) -> Option<(PathRank, RouteRule)> {
         let mut bad_path = |message: String| {
             problems.push(Problem {
                 object: key.object(),
@@ -195,16 +210,14 @@ impl HostCompiler<'_> {
             rule.invalid = Some(reason);
             rule.backends.clear();
         }
-        Some(Ranked {
-            rank,
-            rule: Arc::new(rule),
-        })
+        Some((rank, rule))
     }
 
     /// The `defaultBackend` of the oldest Ingress that has one.
     fn fallback(
         &self,
         sources: &[&Source<'_>],
+        canaries: &mut Canaries<'_>,
         problems: &mut Vec<Problem>,
     ) -> Option<Arc<RouteRule>> {
         let mut with_default = sources
@@ -214,7 +227,9 @@ impl HostCompiler<'_> {
         let field = "spec.defaultBackend";
         let everything = PathMatch::Prefix("".into());
         let place = (field, field.to_owned());
-        let rule = self.rule(winner, record, everything, backend, &place, problems);
+        let mut rule = self.rule(winner, record, everything, backend, &place, problems);
+        let canary = canaries.take_default();
+        rule.canary = canary.map(|found| self.canary(&rule, &found, problems));
         for (loser, ..) in with_default {
             problems.push(Problem {
                 object: loser.object(),
@@ -236,26 +251,7 @@ impl HostCompiler<'_> {
         problems: &mut Vec<Problem>,
     ) -> RouteRule {
         let policy = &record.policy;
-        let mut problem = |bad: BadBackend| {
-            problems.push(Problem {
-                object: key.object(),
-                field: backend_field.clone(),
-                kind: bad.kind,
-                message: bad.message,
-            });
-            bad.reason
-        };
-        let resolved = match backend {
-            BackendRecord::Refused(reason) => Err(*reason),
-            BackendRecord::Weighted(refs) => self.weighted(refs, &mut problem),
-            BackendRecord::Service { .. } | BackendRecord::Resource => {
-                let backend = self.backend(key, backend);
-                let only = |backend| vec![WeightedBackend { weight: 1, backend }];
-                backend.map(only).map_err(problem)
-            }
-        };
-        let refused = policy.refused.or(self.defaults.refused);
-        let resolved = refused.map_or(resolved, Err);
+        let resolved = self.backends((key, record), backend, backend_field, problems);
         // A template refers to the groups of a pattern; the default backend has none.
         let rewrite = policy
             .rewrite
@@ -276,6 +272,7 @@ impl HostCompiler<'_> {
             path,
             invalid: resolved.as_ref().err().copied(),
             backends: resolved.unwrap_or_default(),
+            canary: None,
         }
     }
 
@@ -298,6 +295,36 @@ impl HostCompiler<'_> {
         policy.access.deny = policy.access.deny.iter().chain(blocked).copied().collect();
         policy.overrides = policy.overrides.or(overrides);
         Some(Arc::new(policy))
+    }
+
+    /// The backends of a path, or the reason why it has none.
+    pub(super) fn backends(
+        &self,
+        (key, record): (&SourceKey, &IngressRecord),
+        backend: &BackendRecord,
+        backend_field: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Vec<WeightedBackend>, &'static str> {
+        let mut problem = |bad: BadBackend| {
+            problems.push(Problem {
+                object: key.object(),
+                field: backend_field.to_owned(),
+                kind: bad.kind,
+                message: bad.message,
+            });
+            bad.reason
+        };
+        let resolved = match backend {
+            BackendRecord::Refused(reason) => Err(*reason),
+            BackendRecord::Weighted(refs) => self.weighted(refs, &mut problem),
+            BackendRecord::Service { .. } | BackendRecord::Resource => {
+                let backend = self.backend(key, backend);
+                let only = |backend| vec![WeightedBackend { weight: 1, backend }];
+                backend.map(only).map_err(problem)
+            }
+        };
+        let refused = record.policy.refused.or(self.defaults.refused);
+        refused.map_or(resolved, Err)
     }
 
     /// Backends of an HTTPRoute rule. One that cannot be used keeps its share of the requests, which

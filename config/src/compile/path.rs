@@ -8,7 +8,7 @@ use fancy_regex::{Regex, RegexBuilder};
 use super::ingress::{PathKind, PathRecord};
 use crate::model::{HostRoutes, PathMatch};
 
-/// Steps that a regular expression may take for one path; a pattern that needs more does not match.
+/// Steps that a regular expression may take for one text; a pattern that needs more does not match.
 const STEP_LIMIT: usize = 10_000;
 
 /// Compiled size of one regular expression, bytes.
@@ -82,13 +82,18 @@ impl Patterns {
         if let Some(regex) = self.known.get(pattern) {
             return Ok(Arc::clone(regex));
         }
-        let regex = RegexBuilder::new(pattern)
-            .case_insensitive(true)
-            .backtrack_limit(STEP_LIMIT)
-            .delegate_size_limit(SIZE_LIMIT)
-            .build()?;
-        Ok(Arc::new(regex))
+        Ok(Arc::new(regex(pattern, true)?))
     }
+}
+
+/// A regular expression that neither takes too many steps nor gets too large.
+pub(super) fn regex(pattern: &str, ignore_case: bool) -> Result<Regex, Box<fancy_regex::Error>> {
+    let mut builder = RegexBuilder::new(pattern);
+    builder
+        .case_insensitive(ignore_case)
+        .backtrack_limit(STEP_LIMIT)
+        .delegate_size_limit(SIZE_LIMIT);
+    Ok(builder.build()?)
 }
 
 /// The part of a pattern that every path it could have meant starts with.

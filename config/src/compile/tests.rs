@@ -2,6 +2,7 @@
 
 mod any_order;
 mod backends;
+mod canaries;
 mod certificates;
 mod gateway_api;
 mod gateway_settings;

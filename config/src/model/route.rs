@@ -9,9 +9,11 @@ use rpds::HashTrieMapSync;
 
 use super::{ObjectRef, ServiceKey};
 
+mod canary;
 mod limits;
 mod policy;
 
+pub use canary::{Canary, CanaryHeader, CanaryShare, HeaderPattern, HeaderTest};
 pub use limits::{Rate, RateLimits};
 pub use policy::{
     AccessList, Cors, CorsOrigins, HttpOverrides, OriginPattern, Part, Redirect, RoutePolicy,
@@ -128,9 +130,17 @@ pub struct RouteRule {
     pub backends: Vec<WeightedBackend>,
     /// Why the rule cannot be served, in a few words for the error answer's reason.
     pub invalid: Option<&'static str>,
+    /// What takes some of the requests instead, if anything does.
+    pub canary: Option<Arc<Canary>>,
 }
 
 impl RouteRule {
+    /// The rule, and what takes some of its requests instead.
+    pub fn with_canary(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        let canary = self.canary.as_ref().map(|canary| &canary.rule);
+        std::iter::once(self).chain(canary)
+    }
+
     /// The field of the object that names the rule's backends, for people.
     pub fn backend_field(&self) -> String {
         let field = &*self.field;

@@ -16,6 +16,7 @@ fn rule(path: PathMatch, name: &str) -> Arc<RouteRule> {
         filters: Filters::default(),
         backends: Vec::new(),
         invalid: None,
+        canary: None,
     })
 }
 

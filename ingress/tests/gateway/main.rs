@@ -5,6 +5,7 @@
 )]
 
 mod annotations;
+mod canary;
 mod limits;
 mod manifests;
 mod nginx;

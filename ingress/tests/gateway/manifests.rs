@@ -41,6 +41,19 @@ impl Manifests {
 
     /// Service `NAME` in `default`, port 80, with one endpoint.
     pub(crate) fn service(&mut self, name: &str, endpoint: SocketAddr) {
+        self.service_with(name, &[endpoint]);
+    }
+
+    /// The same with these endpoints, which differ in their addresses or in their ports.
+    pub(crate) fn service_with(&mut self, name: &str, endpoints: &[SocketAddr]) {
+        self.bare_service(name);
+        for (number, endpoint) in endpoints.iter().enumerate() {
+            self.slice(name, &format!("{name}-{number}"), *endpoint);
+        }
+    }
+
+    /// The same without an endpoint.
+    pub(crate) fn bare_service(&mut self, name: &str) {
         let key = ObjectKey::new("default", name);
         let service = json!({
             "metadata": {"namespace": "default", "name": name},
@@ -50,8 +63,12 @@ impl Manifests {
         let service = ServiceRecord::read(&key, service, &mut self.names);
         let set = Delta::Set(key.clone(), Ok(Some(service)));
         self.compiler.apply(Change::Services(set), Instant::now());
+    }
+
+    fn slice(&mut self, service: &str, name: &str, endpoint: SocketAddr) {
+        let key = ObjectKey::new("default", name);
         let slice = json!({
-            "metadata": {"namespace": "default", "name": name, "labels": {"kubernetes.io/service-name": name}},
+            "metadata": {"namespace": "default", "name": name, "labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4",
             "endpoints": [{"addresses": [endpoint.ip()], "conditions": {"ready": true}}],
             "ports": [{"port": endpoint.port(), "protocol": "TCP", "name": ""}],

@@ -123,5 +123,6 @@ pub(crate) fn prefix(path: &str, service: &str) -> RouteRule {
             backend: backend(service),
         }],
         invalid: None,
+        canary: None,
     }
 }

@@ -175,5 +175,6 @@ fn everything() -> RouteRule {
             backend: backend("api"),
         }],
         invalid: None,
+        canary: None,
     }
 }

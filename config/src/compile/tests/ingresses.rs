@@ -387,21 +387,6 @@ fn ingress_a19_what_would_open_a_door_is_refused() {
 }
 
 #[test]
-fn ingress_a10_canaries_do_not_take_all_traffic() {
-    let mut world = world();
-    world.ingress(
-        "canary",
-        0,
-        json!({format!("{NGINX}/canary"): "true"}),
-        one_host("host", everything("b")),
-    );
-    world.ingress("main", 1, json!({}), one_host("host", everything("a")));
-    let snapshot = world.build();
-    assert_eq!(route(&snapshot, "host", "/"), "a:80");
-    assert_eq!(problems(&snapshot, ProblemKind::RefusedAnnotation).len(), 1);
-}
-
-#[test]
 fn ingress_a20_unknown_annotations_are_listed_once() {
     let mut world = world();
     let annotations = json!({format!("{NGINX}/limit-rps"): "5", format!("{NGINX}/satisfy"): "any",

@@ -27,6 +27,7 @@ fn rewritten(
         },
         backends: Vec::new(),
         invalid: None,
+        canary: None,
     };
     let mut request = Request::builder().uri(target).body(Body::empty()).unwrap();
     let canonical = CanonicalPath::parse(request.uri().path()).unwrap();

@@ -225,6 +225,8 @@ fn ingresses() -> Vec<Value> {
     let one = |host: &str, path: Value| json!({"host": host, "http": {"paths": [path]}});
     let tls = |host: &str, secret: &str| json!([{"hosts": [host], "secretName": secret}]);
     let regex = json!({"nginx.ingress.kubernetes.io/use-regex": "true"});
+    let canary = json!({"nginx.ingress.kubernetes.io/canary": "true",
+        "nginx.ingress.kubernetes.io/canary-weight": "10"});
     let specs = [
         json!({"rules": [one("h1.test", path("Prefix", "/", "a", number()))]}),
         json!({"rules": [one("h1.test", path("Prefix", "/", "b", number()))],
@@ -241,6 +243,11 @@ fn ingresses() -> Vec<Value> {
         json!({"rules": [one("h2.test", path("Prefix", "/", "a", number()))],
             "defaultBackend": {"resource": {"kind": "X", "name": "y"}},
             "tls": tls("h2.test", "s2")}),
+        json!({"rules": [one("h1.test", path("Prefix", "/", "b", number()))],
+            "tls": tls("h1.test", "s1")}),
+        json!({"rules": [one("h1.test", path("Exact", "/x", "a", number())),
+            one("h2.test", path("ImplementationSpecific", "/a+", "b", number()))]}),
+        json!({"defaultBackend": {"service": {"name": "a", "port": number()}}}),
     ];
     let mut all = Vec::new();
     for (number, spec) in specs.iter().enumerate() {
@@ -248,10 +255,10 @@ fn ingresses() -> Vec<Value> {
         for class in [class[number % 5], class[(number + 2) % 5]] {
             let mut spec = spec.clone();
             spec["ingressClassName"] = json!(class);
-            let annotations = if number == 4 {
-                regex.clone()
-            } else {
-                json!({})
+            let annotations = match number {
+                4 => regex.clone(),
+                8.. => canary.clone(),
+                _ => json!({}),
             };
             all.push(json!({"metadata": {"annotations": annotations}, "spec": spec}));
         }
