@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::HOST;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use sealane_config::Snapshot;
 use sealane_config::model::{
     BackendProtocol, Filters, RouteRule, Scope, ServicePort, WeightedBackend,
@@ -30,6 +30,8 @@ pub struct Decision {
     pub canary: Option<Arc<RouteRule>>,
     /// What the rule comes to.
     pub next: Next,
+    /// `Strict-Transport-Security` of the answer, whatever it is.
+    pub hsts: Option<HeaderValue>,
     path: Option<rewrite::Path>,
 }
 
@@ -96,7 +98,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// How a request came.
+/// How a request came, trusted proxies believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Came {
     /// From this client.
@@ -120,7 +122,7 @@ pub fn decide<B>(
     let asked = Asked::of(request)?;
     let matched = matching::find(&snapshot.routes, &asked.host, asked.path.matched())?;
     let mut canary = None;
-    let next = if let Some(next) = answer(request, &asked, &matched, came)? {
+    let next = if let Some(next) = answer(snapshot, request, &asked, &matched, came)? {
         next
     } else {
         canary = canary::choose(snapshot, &matched.rule, request.headers(), balancer);
@@ -132,6 +134,9 @@ pub fn decide<B>(
     Ok(Decision {
         path: rewrite::Path::of(&asked.path),
         canary: canary.map(Arc::clone),
+        hsts: (came.secure && matched.has_certificate)
+            .then(|| snapshot.gateway.hsts.clone())
+            .flatten(),
         rule: matched.rule,
         next,
     })
@@ -140,6 +145,7 @@ pub fn decide<B>(
 /// What the gateway answers by itself, if it does: redirects, then preflights, then refusals. A rule
 /// that cannot be served as written does nothing of that.
 fn answer<B>(
+    snapshot: &Snapshot,
     request: &Request<B>,
     asked: &Asked<'_>,
     matched: &Matched,
@@ -148,7 +154,9 @@ fn answer<B>(
     let filters = &matched.rule.filters;
     let path = asked.path.matched();
     if !came.secure && redirect::wanted(filters, matched.has_certificate, path) {
-        let response = redirect::to_https(&asked.host, came.https_port, request.uri(), filters)?;
+        let status = snapshot.gateway.redirect_status;
+        let (host, port) = (&asked.host, came.https_port);
+        let response = redirect::to_https(host, port, request.uri(), filters, status)?;
         return Ok(Some(Next::Redirect(response)));
     }
     let policy = filters.policy.as_ref();

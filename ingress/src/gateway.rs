@@ -1,14 +1,17 @@
 //! The gateway of one worker.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use metrics::counter;
 use sealane_config::Reader;
 use sealane_proxy::admission::Place;
 use sealane_proxy::http::{ClientStream, Engine, ServerOptions, serve_relayed};
 use sealane_proxy::live::UPKEEP;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -16,8 +19,9 @@ use crate::filters::forwarded::Peer;
 use crate::guards::limits::Limiter;
 use crate::handle;
 use crate::listen::accept_loop;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NO_HEADER};
 use crate::plain::Plain;
+use crate::proxy_protocol::{self, Header};
 use crate::tls;
 
 /// What is configured for the gateway and is not in the snapshot.
@@ -89,14 +93,21 @@ impl Gateway {
         let inner = Rc::clone(&self.inner);
         let admitted = self.inner.engine.connections();
         let port = listener.local_addr()?.port();
+        let proxies = Rc::clone(&inner);
         accept_loop(
             listener,
             admitted,
             shutdown,
-            move |stream, client, place| {
-                let peer = Peer::new(client.ip(), port, false);
-                let server = inner.options.server.clone();
-                serve_connection(Rc::clone(&inner), stream, peer, server, place)
+            move |source| proxies.is_proxy(source),
+            move |mut stream, client, place| {
+                let inner = Rc::clone(&inner);
+                async move {
+                    let listener = (port, false);
+                    let peer = inner.peer(&mut stream, client, listener, &place).await;
+                    let Some(peer) = peer else { return };
+                    let server = inner.options.server.clone();
+                    serve_connection(inner, stream, peer, server, place).await;
+                }
             },
         )
         .await
@@ -115,14 +126,18 @@ impl Gateway {
         let acceptor = TlsAcceptor::from(Arc::clone(&inner.options.tls));
         let admitted = self.inner.engine.connections();
         let port = listener.local_addr()?.port();
+        let proxies = Rc::clone(&inner);
         accept_loop(
             listener,
             admitted,
             shutdown,
-            move |stream, client, place| {
+            move |source| proxies.is_proxy(source),
+            move |mut stream, client, place| {
                 let (inner, acceptor) = (Rc::clone(&inner), acceptor.clone());
                 async move {
-                    let peer = Peer::new(client.ip(), port, true);
+                    let listener = (port, true);
+                    let peer = inner.peer(&mut stream, client, listener, &place).await;
+                    let Some(peer) = peer else { return };
                     let accepted = tokio::select! {
                         accepted = Box::pin(tls::accept(&acceptor, stream)) => accepted,
                         () = place.end().cancelled() => return,
@@ -137,6 +152,70 @@ impl Gateway {
             },
         )
         .await
+    }
+}
+
+impl Inner {
+    /// A trusted proxy has this address.
+    fn is_proxy(&self, source: IpAddr) -> bool {
+        self.reader.load().gateway.proxies.contains(source)
+    }
+
+    /// Who is at the other end of a connection to a port; `None` if it was to be announced, and was not.
+    async fn peer(
+        &self,
+        stream: &mut TcpStream,
+        client: SocketAddr,
+        (port, secure): (u16, bool),
+        place: &Place,
+    ) -> Option<Peer> {
+        let is_announced = {
+            let settings = &self.reader.load().gateway;
+            let listeners = settings.proxy_protocol;
+            let is_on = if secure {
+                listeners.https
+            } else {
+                listeners.http
+            };
+            is_on && settings.proxies.contains(client.ip())
+        };
+        if !is_announced {
+            return Some(Peer::new(client.ip(), port, secure));
+        }
+        let announced = Box::pin(announced(stream, client, port, place)).await;
+        announced.map(|(client, port)| Peer::new(client, port, secure))
+    }
+}
+
+/// The client, and the port that it dialled, of a connection that begins with a PROXY header. `None`:
+/// there is no such header, and so no knowing who the client is.
+async fn announced(
+    stream: &mut TcpStream,
+    proxy: SocketAddr,
+    port: u16,
+    place: &Place,
+) -> Option<(IpAddr, u16)> {
+    let read = proxy_protocol::read(stream);
+    let header = tokio::select! {
+        header = timeout(proxy_protocol::DEADLINE, read) => header,
+        () = place.end().cancelled() => return None,
+    };
+    match header {
+        Ok(Ok(Header::Local)) => Some((proxy.ip(), port)),
+        Ok(Ok(Header::Proxied {
+            source,
+            destination,
+        })) => Some((source.ip(), destination.port())),
+        Ok(Err(error)) => {
+            tracing::debug!(%proxy, "connection closed: {error}");
+            counter!(NO_HEADER, "reason" => "bad").increment(1);
+            None
+        }
+        Err(_elapsed) => {
+            tracing::debug!(%proxy, "connection closed: its PROXY header did not come in time");
+            counter!(NO_HEADER, "reason" => "late").increment(1);
+            None
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{Request, Response};
 use sealane_proxy::http::{Body, respond};
 use tokio::time::Instant;
@@ -21,6 +22,8 @@ pub(crate) async fn handle(
 ) -> Response<Body> {
     let started = Instant::now();
     let asked = respond::Asked::new(request.version(), request.headers());
+    let told = peer.behind(&gateway.reader.load().gateway.proxies, request.headers());
+    let peer = told.map_or(peer, Rc::new);
     let (line, request) = match gateway.engine.access_log() {
         Some(log) => {
             let (line, request) = log.begin(peer.ip, request);
@@ -43,10 +46,15 @@ pub(crate) async fn handle(
             let rule = Arc::clone(decision.taken_by());
             let policy = rule.filters.policy.as_ref();
             let cors = policy.and_then(|policy| policy.cors.as_ref());
+            let hsts = decision.hsts.clone();
             let granted = cors.and_then(|cors| cors::grant(cors, request.headers()));
             let mut response = follow(&gateway, &peer, request, decision, asked).await;
             if let Some(granted) = granted {
                 cors::write(&granted, response.headers_mut());
+            }
+            if let Some(hsts) = hsts {
+                let headers = response.headers_mut();
+                headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
             }
             (Some(rule), response)
         }

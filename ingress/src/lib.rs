@@ -16,6 +16,7 @@ mod listen;
 pub mod matching;
 mod metrics;
 mod plain;
+pub mod proxy_protocol;
 pub mod tls;
 
 pub use gateway::{Gateway, GatewayOptions};

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use futures_util::FutureExt;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Accepts until `shutdown`, then waits for the connections that it started. One that is not admitted
-/// is closed at once. Small writes are sent without delay.
+/// is closed at once; sources of which `is_proxy` holds stand for many clients. Small writes are sent without delay.
 ///
 /// # Errors
 /// The listener cannot be used any more.
@@ -22,6 +22,7 @@ pub(crate) async fn accept_loop<F, C>(
     listener: TcpListener,
     admitted: &Connections,
     shutdown: CancellationToken,
+    is_proxy: impl Fn(IpAddr) -> bool,
     mut connection: F,
 ) -> io::Result<()>
 where
@@ -32,7 +33,11 @@ where
     SockRef::from(&listener).set_tcp_nodelay(true)?;
     let connections = TaskTracker::new();
     let mut start = |stream: TcpStream, client: SocketAddr| {
-        if let Ok(place) = admitted.admit(client.ip(), &shutdown) {
+        let place = match is_proxy(client.ip()) {
+            true => admitted.admit_proxy(client.ip(), &shutdown),
+            false => admitted.admit(client.ip(), &shutdown),
+        };
+        if let Ok(place) = place {
             connections.spawn_local(connection(stream, client, Rc::new(place)));
         }
     };
@@ -72,10 +77,17 @@ mod tests {
         let shutdown = CancellationToken::new();
         let (told, mut accepted) = tokio::sync::mpsc::channel(1);
         let admitted = Connections::default();
-        let serve = accept_loop(listener, &admitted, shutdown.clone(), |stream, _, _| {
-            let told = told.clone();
-            async move { told.send(stream.nodelay().unwrap()).await.unwrap() }
-        });
+        let nobody = |_| false;
+        let serve = accept_loop(
+            listener,
+            &admitted,
+            shutdown.clone(),
+            nobody,
+            |stream, _, _| {
+                let told = told.clone();
+                async move { told.send(stream.nodelay().unwrap()).await.unwrap() }
+            },
+        );
         let ask = async {
             let _client = TcpStream::connect(addr).await.unwrap();
             let has_no_delay = timeout(Duration::from_secs(10), accepted.recv()).await;

@@ -11,6 +11,9 @@ use sealane_proxy::live::{Cache, Series};
 const REQUESTS: &str = "sealane_gateway_requests_total";
 const SECONDS: &str = "sealane_gateway_request_seconds";
 
+/// Connections of trusted proxies that were closed for want of a PROXY header.
+pub(crate) const NO_HEADER: &str = "sealane_gateway_proxy_headers_refused_total";
+
 /// The handles of one worker, resolved once for each object that routes come from.
 pub(crate) struct Metrics {
     routes: Cache<ObjectRef, RouteMetrics>,

@@ -40,14 +40,14 @@ impl Front for Plain {
             return None;
         }
         self.place.used();
-        let secure = self.peer.secure;
-        let decided = decide_plain(
-            &reader.load(),
-            head.host,
-            head.path(),
-            secure,
-            engine.balancer(),
-        );
+        let (secure, snapshot) = (self.peer.secure, reader.load());
+        let settings = &snapshot.gateway;
+        // What a proxy says is read where there is a request to read it from, and a field is written
+        // where there is an answer to write it into.
+        if settings.proxies.believes(self.peer.ip) || (secure && settings.hsts.is_some()) {
+            return None;
+        }
+        let decided = decide_plain(&snapshot, head.host, head.path(), secure, engine.balancer());
         let (rule, target) = decided.filter(|(_, target)| is_default(target))?;
         Some(PlainRoute {
             target,

@@ -131,15 +131,35 @@ impl Connections {
     /// # Errors
     /// There is none for this client.
     pub fn admit(&self, client: IpAddr, shutdown: &CancellationToken) -> Result<Place, Refusal> {
+        self.place(client.to_canonical(), false, shutdown)
+    }
+
+    /// The same for a source that is known to stand for many clients, and so has no limit of its own.
+    ///
+    /// # Errors
+    /// There are as many connections as there may be.
+    pub fn admit_proxy(
+        &self,
+        proxy: IpAddr,
+        shutdown: &CancellationToken,
+    ) -> Result<Place, Refusal> {
+        self.place(proxy.to_canonical(), true, shutdown)
+    }
+
+    fn place(
+        &self,
+        source: IpAddr,
+        is_proxy: bool,
+        shutdown: &CancellationToken,
+    ) -> Result<Place, Refusal> {
         let limits = &self.0.limits;
         if self.open() >= limits.total && !self.make_room() {
             return Err(refuse(Refusal::Full));
         }
-        let source = client.to_canonical();
         {
             let mut shard = self.shard(hash(source));
             let count = shard.sources.entry(source).or_default();
-            if *count >= limits.per_source && !self.is_trusted(source) {
+            if *count >= limits.per_source && !is_proxy && !self.is_trusted(source) {
                 return Err(refuse(Refusal::Source));
             }
             *count += 1;

@@ -8,7 +8,7 @@ pub mod faults;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use sealane_config::model::{
 };
 use sealane_config::{Publisher, Reader, Snapshot, snapshot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// The port of every Service in a [`World`].
@@ -374,6 +374,23 @@ impl RawClient {
             stream,
             buffer: Vec::new(),
         }
+    }
+
+    /// Connects from this address of our own.
+    pub async fn connect_from(source: IpAddr, addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let stream = socket.connect(addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The connection, of which nothing was read.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     /// Writes. The other side may have closed already; what it said is still read.

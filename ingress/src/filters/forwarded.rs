@@ -1,14 +1,17 @@
 //! Who the request is from, told to the backend.
 //!
-//! No peer is trusted, so nothing that a client says about itself is passed on under these names:
-//! the fields are replaced, never appended to. What it claimed is kept as `X-Original-Forwarded-For`
-//! and `-Host`.
+//! Nothing that a client says about itself is passed on under these names: the fields are replaced,
+//! never appended to. What it claimed is kept as `X-Original-Forwarded-For` and `-Host`. Proxies that
+//! are trusted are believed ([`Peer::behind`]).
 
 use std::net::IpAddr;
 
 use http::header::{FORWARDED, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sealane_config::model::TrustedProxies;
 use sealane_proxy::http::{PlainHead, write_field};
+
+mod origin;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -24,17 +27,24 @@ const SCHEME: HeaderName = HeaderName::from_static("x-scheme");
 /// The longest request id that is taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The client of a connection; values are made once and shared by its requests.
+/// The client of a connection, whose values are made once and shared by its requests; or that of a
+/// request which a trusted proxy has passed on.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    /// Its address.
+    /// Its address: the only one that is ever asked for.
     pub(crate) ip: IpAddr,
     address: HeaderValue,
+    /// The list that backends get, if it is not the address alone.
+    list: Option<HeaderValue>,
+    /// The host that the client asked for, if a trusted proxy has said it.
+    host: Option<HeaderValue>,
+    /// A trusted proxy has said this.
+    is_told: bool,
     port: HeaderValue,
     scheme: HeaderValue,
     /// The fields that are the same for all requests, as they are sent over HTTP/1.1.
     lines: Vec<u8>,
-    /// The connection came over TLS.
+    /// The client came over TLS.
     pub(crate) secure: bool,
 }
 
@@ -57,13 +67,56 @@ impl Peer {
         }
         Self {
             ip,
-            address: HeaderValue::try_from(address)
-                .expect("an address is written in digits, letters, dots and colons"),
+            address: written(ip),
+            list: None,
+            host: None,
+            is_told: false,
             port: HeaderValue::from(port),
             scheme: HeaderValue::from_static(scheme),
             lines,
             secure,
         }
+    }
+
+    /// The client of a request with these fields, if this is a trusted proxy: who it says that the
+    /// client is, and how the client came to it. What it does not say, or not in order, is as it is
+    /// here.
+    pub(crate) fn behind(&self, proxies: &TrustedProxies, headers: &HeaderMap) -> Option<Self> {
+        if !proxies.believes(self.ip) {
+            return None;
+        }
+        let ip = origin::client(self.ip, proxies, headers);
+        let secure = match told(headers, &FORWARDED_PROTO) {
+            Some(scheme) if scheme.eq_ignore_ascii_case("https") => true,
+            Some(scheme) if scheme.eq_ignore_ascii_case("http") => false,
+            _ => self.secure,
+        };
+        let port = told(headers, &FORWARDED_PORT).and_then(|port| port.parse::<u16>().ok());
+        let host = told(headers, &FORWARDED_HOST).filter(|host| is_authority(host));
+        let list = || self.appended(headers.get_all(&proxies.forwarded_for).iter());
+        Some(Self {
+            ip,
+            address: written(ip),
+            list: proxies.appends.then(list).flatten(),
+            host: host.and_then(|host| HeaderValue::from_str(host).ok()),
+            is_told: true,
+            port: port.map_or_else(|| self.port.clone(), HeaderValue::from),
+            scheme: HeaderValue::from_static(if secure { "https" } else { "http" }),
+            // Such a request is never relayed.
+            lines: Vec::new(),
+            secure,
+        })
+    }
+
+    /// A list with our own peer's address behind it.
+    fn appended<'a>(&self, list: impl Iterator<Item = &'a HeaderValue>) -> Option<HeaderValue> {
+        let mut bytes = Vec::new();
+        for value in list.filter(|value| !value.is_empty()) {
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b", ");
+        }
+        bytes.extend_from_slice(self.address.as_bytes());
+        HeaderValue::from_bytes(&bytes).ok()
     }
 
     /// Whether a field, by its name as it came, is not passed on because it is written here or is a
@@ -113,20 +166,22 @@ impl Peer {
     pub(crate) fn write(&self, headers: &mut HeaderMap, random: impl FnOnce() -> [u64; 2]) {
         let claimed_for = headers.remove(FORWARDED_FOR);
         let claimed_host = headers.remove(FORWARDED_HOST);
-        remove_claims(headers);
+        remove_claims(headers, self.is_told);
         if let Some(value) = claimed_for {
             headers.insert(ORIGINAL_FOR, value);
         }
         if let Some(value) = claimed_host {
             headers.insert(ORIGINAL_HOST, value);
         }
-        headers.insert(FORWARDED_FOR, self.address.clone());
+        let list = self.list.as_ref().unwrap_or(&self.address);
+        headers.insert(FORWARDED_FOR, list.clone());
         headers.insert(REAL_IP, self.address.clone());
         headers.insert(FORWARDED_PORT, self.port.clone());
         for name in [FORWARDED_PROTO, FORWARDED_SCHEME, SCHEME] {
             headers.insert(name, self.scheme.clone());
         }
-        if let Some(host) = headers.get(HOST).cloned() {
+        let host = self.host.as_ref().or_else(|| headers.get(HOST));
+        if let Some(host) = host.cloned() {
             headers.insert(FORWARDED_HOST, host);
         }
         if !headers
@@ -139,15 +194,33 @@ impl Peer {
     }
 }
 
-/// Removes what only a gateway may say: all of `X-Forwarded-*`, and the names of verified client
-/// certificates.
-fn remove_claims(headers: &mut HeaderMap) {
+/// The last entry of a list in a field: each proxy adds its own behind those of others.
+fn told<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let value = headers.get_all(name).iter().next_back()?;
+    let last = value.to_str().ok()?.rsplit(',').next()?.trim();
+    Some(last).filter(|last| !last.is_empty())
+}
+
+/// What a host with or without a port is written in (RFC 3986, 3.2).
+fn is_authority(text: &str) -> bool {
+    text.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']'))
+}
+
+fn written(ip: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(ip.to_string())
+        .expect("an address is written in digits, letters, dots and colons")
+}
+
+/// Removes what only a gateway may say: the names of verified client certificates, and all of
+/// `X-Forwarded-*`, of which a trusted proxy may say more than is known here.
+fn remove_claims(headers: &mut HeaderMap, is_told: bool) {
     headers.remove(FORWARDED);
     headers.remove(ORIGINAL_FOR);
     headers.remove(ORIGINAL_HOST);
     let is_claim = |name: &HeaderName| {
         let name = name.as_str();
-        name.starts_with("x-forwarded-") || name.starts_with("ssl-client-")
+        (!is_told && name.starts_with("x-forwarded-")) || name.starts_with("ssl-client-")
     };
     if headers.keys().any(is_claim) {
         let claims: Vec<HeaderName> = headers.keys().filter(|n| is_claim(n)).cloned().collect();

@@ -20,8 +20,8 @@ pub(crate) fn wanted(filters: &Filters, has_certificate: bool, path: &str) -> bo
     asked && !is_acme
 }
 
-/// `308 Permanent Redirect` to the same target at `https://host`, which keeps method and body. As in
-/// ingress-nginx one slash at the target's end is left out unless the rule keeps it.
+/// Redirects to the same target at `https://host`: with `308 Permanent Redirect`, which keeps method
+/// and body, unless the gateway's settings name another status. As in ingress-nginx one slash at the target's end is left out unless the rule keeps it.
 ///
 /// # Errors
 /// The request does not say which host it means.
@@ -30,6 +30,7 @@ pub(crate) fn to_https(
     port: u16,
     target: &Uri,
     filters: &Filters,
+    status: u16,
 ) -> Result<Response<Body>, Error> {
     let host = known(host)?;
     let path = target.path_and_query().map_or("/", |p| p.as_str());
@@ -41,7 +42,8 @@ pub(crate) fn to_https(
     } else {
         format!("https://{host}:{port}{path}")
     };
-    answer(StatusCode::PERMANENT_REDIRECT, "use HTTPS", location)
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
+    answer(status, "use HTTPS", location)
 }
 
 /// The answer to a request that the rule sends elsewhere, if it does.

@@ -9,6 +9,8 @@ mod canary;
 mod limits;
 mod manifests;
 mod nginx;
+mod proxies;
+mod proxy_protocol;
 mod routing;
 mod support;
 mod tls;

@@ -1,5 +1,6 @@
 //! HTTPS: certificates, protocols, and clients that speak something else.
 
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -64,13 +65,13 @@ impl ServerCertVerifier for Remember {
     }
 }
 
-struct Client {
+pub(crate) struct Client {
     connector: TlsConnector,
     seen: Arc<Remember>,
 }
 
 impl Client {
-    fn new(alpn: &[&str]) -> Self {
+    pub(crate) fn new(alpn: &[&str]) -> Self {
         let seen = Arc::new(Remember::default());
         let verifier: Arc<dyn ServerCertVerifier> = seen.clone();
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -89,12 +90,18 @@ impl Client {
 
     async fn connect(&self, edge: &Edge, name: &str) -> Box<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(edge.https).await.unwrap();
+        self.over(stream, name).await.unwrap()
+    }
+
+    /// A session on a connection.
+    pub(crate) async fn over(
+        &self,
+        stream: TcpStream,
+        name: &str,
+    ) -> io::Result<Box<TlsStream<TcpStream>>> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        Box::new(
-            Box::pin(self.connector.connect(name, stream))
-                .await
-                .unwrap(),
-        )
+        let connecting = Box::pin(self.connector.connect(name, stream));
+        connecting.await.map(Box::new)
     }
 
     /// The certificate that this name gets.
@@ -104,7 +111,7 @@ impl Client {
     }
 }
 
-fn certificate(name: &str) -> Arc<Certificate> {
+pub(crate) fn certificate(name: &str) -> Arc<Certificate> {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();

@@ -37,6 +37,19 @@ async fn reliability_b14_a_source_has_its_share_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ingress_t14_a_trusted_proxy_stands_for_many_clients() {
+    let (all, stop) = connections(5, 3);
+    let mut places: Vec<Place> = (0..5)
+        .map(|_| all.admit_proxy(ip(1), &stop).unwrap())
+        .collect();
+    assert_eq!(all.admit_proxy(ip(1), &stop).unwrap_err(), Refusal::Full);
+    places.truncate(4);
+    // Once it is not trusted any more, its connections count.
+    assert_eq!(all.admit(ip(1), &stop).unwrap_err(), Refusal::Source);
+    places.push(all.admit(ip(2), &stop).unwrap());
+}
+
+#[tokio::test(start_paused = true)]
 async fn reliability_b14_the_longest_idle_make_room_when_it_is_full() {
     let (all, stop) = connections(100, 100);
     let mut places = Vec::new();
