@@ -72,7 +72,8 @@ pub(crate) struct ModeOptions {
     /// Corefile's `lameduck` says]
     #[arg(long, value_name = "SECONDS")]
     drain_delay: Option<u64>,
-    /// Seconds for what is in flight after that [default: 20, with a Corefile 5]
+    /// Seconds for what is in flight after that [default: what `worker-shutdown-timeout` in the
+    /// gateway's ConfigMap says; 20, with a Corefile 5]
     #[arg(long, value_name = "SECONDS")]
     grace: Option<u64>,
     /// Worker threads of the data plane [default: one a core]
@@ -102,13 +103,12 @@ impl ModeOptions {
     }
 
     /// How long is accepted once the process is to end, and how long what is in flight may take then;
-    /// with a Corefile as this one has it, and CoreDNS.
-    fn ending(&self, lameduck: Option<Duration>) -> (Duration, Duration) {
+    /// with a Corefile as this one has it, and CoreDNS. `grace` is what a gateway's settings say.
+    fn ending(&self, lameduck: Option<Duration>, grace: Option<Duration>) -> (Duration, Duration) {
         let seconds = |given: Option<u64>, otherwise| given.map_or(otherwise, Duration::from_secs);
-        let grace = if lameduck.is_some() {
-            COREFILE_GRACE
-        } else {
-            GRACE
+        let grace = match lameduck {
+            Some(_) => COREFILE_GRACE,
+            None => grace.unwrap_or(GRACE),
         };
         let delay = seconds(self.drain_delay, lameduck.unwrap_or(DRAIN_DELAY));
         (delay, seconds(self.grace, grace))
@@ -272,7 +272,9 @@ async fn serve(mut mode: Mode) -> Result<(), Failure> {
         ended = admin => Some(format!("the admin listener failed: {ended:?}")),
     };
     readiness.drain();
-    let (delay, grace) = mode.options.ending(lameduck.map(|lameduck| lameduck.get()));
+    let grace = mode.work.reader.load().gateway.grace;
+    let lameduck = lameduck.map(|lameduck| lameduck.get());
+    let (delay, grace) = mode.options.ending(lameduck, grace);
     let leaving = async {
         match &mode.work.pod {
             Some(pod) => leave(workers, pod.waits_for_app, (delay, grace), watching).await,
@@ -409,4 +411,31 @@ fn instance() -> String {
         let name = nix::unistd::gethostname().unwrap_or_default();
         name.to_string_lossy().into_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: ModeOptions,
+    }
+
+    #[test]
+    fn ingress_a21_the_grace_is_that_of_the_settings_unless_a_flag_says_another() {
+        let long = Some(Duration::from_secs(240));
+        for (args, settings, expected) in [
+            (&["gateway"][..], None, GRACE),
+            (&["gateway"], long, Duration::from_secs(240)),
+            (&["gateway", "--grace", "7"], long, Duration::from_secs(7)),
+        ] {
+            let options = Command::parse_from(args).options;
+            let ending = options.ending(None, settings);
+            assert_eq!(ending, (DRAIN_DELAY, expected), "{args:?}");
+        }
+    }
 }

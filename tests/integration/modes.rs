@@ -433,8 +433,16 @@ async fn gateway_needs_every_rule_of_its_role_and_no_more() {
     kubernetes.apply(&objects);
     let own = ["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"];
     let lease = ["--lease", "sealane/sealane-gateway"];
+    let settings = ["--configmap", "sealane/gateway"];
     let start = |publish: [&str; 2]| {
-        let args = [&["gateway"], &own[..], &lease[..], &publish[..]].concat();
+        let args = [
+            &["gateway"],
+            &own[..],
+            &lease[..],
+            &settings[..],
+            &publish[..],
+        ]
+        .concat();
         Mode::start(None, &account, &args)
     };
     let by_address = ["--publish-address", "192.0.2.7"];
@@ -550,6 +558,14 @@ async fn gateway_needs_every_rule_of_its_role_and_no_more() {
             Some("gateway"),
             by_service,
             cannot("get", "services"),
+        ),
+        (
+            own,
+            "watch",
+            "configmaps",
+            Some("gateway"),
+            by_address,
+            watch_denied("configmaps"),
         ),
         (
             certificates,

@@ -14,11 +14,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::server::{
-    CLASSES, Fault, INGRESSES, NAMESPACES, PODS, SECRETS, SERVICES, SLICES, Seen, Server,
+    CLASSES, CONFIG_MAPS, Fault, INGRESSES, NAMESPACES, PODS, SECRETS, SERVICES, SLICES, Seen,
+    Server,
 };
 use super::{IngressWatch, WatchOptions, run};
 use crate::compile::{Change, Delta, Names, ObjectKey};
-use crate::defaults::{BATCH_WINDOW, COUNT_PERIOD, LIST_PAGE, SLICE_MOVE_GRACE};
+use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, COUNT_PERIOD, LIST_PAGE, SLICE_MOVE_GRACE};
 use crate::model::{ProblemKind, ServiceKey};
 use crate::snapshot::channel;
 use crate::staleness::Staleness;
@@ -360,6 +361,42 @@ async fn ingress_i20_secrets_are_watched_one_by_one_while_referred_to() {
             certificate(snapshot).is_some()
         })
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ingress_a21_the_settings_are_watched_by_name_and_in_force_from_the_start() {
+    let map = |name: &str, status: &str| json!({"metadata": {"name": name, "namespace": "shop"}, "data": {"http-redirect-code": status}});
+    let server = Server::default();
+    server.put(CONFIG_MAPS, map("settings", "307"));
+    server.put(CONFIG_MAPS, map("unrelated", "301"));
+    let options = || WatchOptions {
+        ingress: Some(IngressWatch {
+            config_map: Some(ObjectKey::new("shop", "settings")),
+            ..IngressWatch::default()
+        }),
+        ..WatchOptions::default()
+    };
+    let mut running = Running::with(&server, options());
+    let status = |snapshot: &Snapshot| snapshot.gateway.redirect_status;
+    let first = running.until("synced", |snapshot| snapshot.synced).await;
+    assert!(first < CERTIFICATE_WAIT, "{first:?}");
+    assert_eq!(status(&running.reader.load()), 307);
+    server.put(CONFIG_MAPS, map("settings", "302"));
+    let took = running.until("changed", |s| status(s) == 302).await;
+    assert!(took <= BATCH_WINDOW * 2, "{took:?}");
+    let asked = server.seen(CONFIG_MAPS);
+    let by_name = |seen: &Seen| {
+        let selector = seen.query.get("fieldSelector");
+        selector.is_some_and(|s| s == "metadata.name=settings")
+    };
+    assert!(!asked.is_empty() && asked.iter().all(by_name), "{asked:?}");
+    // One that cannot be read does not hold up the start for long.
+    let server = Server::default();
+    server.fault(CONFIG_MAPS, Some(Fault::Status(403)));
+    let mut running = Running::with(&server, options());
+    let waited = running.until("started", |snapshot| snapshot.synced).await;
+    assert!(waited >= CERTIFICATE_WAIT, "{waited:?}");
+    assert_eq!(status(&running.reader.load()), 308);
 }
 
 #[tokio::test(start_paused = true)]

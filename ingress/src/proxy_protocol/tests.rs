@@ -157,3 +157,36 @@ async fn ingress_t7_anything_else_is_no_header() {
     assert_eq!(longest.len(), LONGEST_LINE);
     assert!(read_from(&longest).await.is_some());
 }
+
+#[test]
+fn ingress_t7_whatever_comes_is_taken_for_a_header_refused_or_waited_for() {
+    let headers = [
+        b"PROXY TCP4 192.0.2.7 198.51.100.1 12345 443\r\n".to_vec(),
+        b"PROXY TCP6 2001:db8::7 2001:db8::1 1 2\r\n".to_vec(),
+        b"PROXY UNKNOWN\r\n".to_vec(),
+        v2(0x21, 0x11, &TCP4),
+        v2(0x21, 0x21, &tcp6()),
+        v2(0x20, 0x00, &[1, 2, 3]),
+    ];
+    let mut outcomes = [0; 3];
+    for header in headers {
+        for place in 0..header.len() {
+            for byte in 0..=u8::MAX {
+                let mut bytes = header.clone();
+                bytes[place] = byte;
+                for end in [place + 1, header.len()] {
+                    let begun = &bytes[..end];
+                    outcomes[match parse(begun) {
+                        Ok(Progress::Done(..)) => 0,
+                        Ok(Progress::Needs(more)) => {
+                            assert!((1..=LONGEST_LINE - end).contains(&more), "{begun:?}");
+                            1
+                        }
+                        Err(Malformed) => 2,
+                    }] += 1;
+                }
+            }
+        }
+    }
+    assert!(outcomes.iter().all(|count| *count > 1000), "{outcomes:?}");
+}

@@ -109,7 +109,7 @@ const ONLY_NEIGHBOURS: &[(&str, &str)] = &[("whitelist-source-range", "192.0.2.0
 
 #[tokio::test]
 async fn ingress_t14_access_lists_look_at_the_client_behind_a_trusted_proxy() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let site = Site::new(ONLY_NEIGHBOURS, trusting()).await;
         for (source, fields, status) in [
             (TRUSTED, &["X-Forwarded-For: 192.0.2.7"][..], 200),
@@ -127,13 +127,13 @@ async fn ingress_t14_access_lists_look_at_the_client_behind_a_trusted_proxy() {
             let answer = site.ask(source, fields).await;
             assert_eq!(answer.status, status, "{source}: {fields:?}");
         }
-    })
+    }))
     .await;
 }
 
 #[tokio::test]
 async fn ingress_u9_no_claim_opens_an_allow_list() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let mut site = Site::new(ONLY_NEIGHBOURS, GatewaySettings::default()).await;
         let claims = [
             "X-Forwarded-For: 192.0.2.7",
@@ -166,13 +166,13 @@ async fn ingress_u9_no_claim_opens_an_allow_list() {
             assert_eq!(answer.status, 403, "{claim}");
         }
         assert_eq!(site.origin.hits(), 0);
-    })
+    }))
     .await;
 }
 
 #[tokio::test]
 async fn ingress_t14_each_request_has_a_client_of_its_own() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let mut site = Site::new(ONLY_NEIGHBOURS, GatewaySettings::default()).await;
         let mut client = RawClient::connect_from(TRUSTED, site.edge.http).await;
         let mut status = async |forwarded: &str| {
@@ -187,7 +187,7 @@ async fn ingress_t14_each_request_has_a_client_of_its_own() {
         assert_eq!(status("192.0.2.8").await, 200);
         site.set(GatewaySettings::default());
         assert_eq!(status("192.0.2.7").await, 403, "trusted no more");
-    })
+    }))
     .await;
 }
 
@@ -208,7 +208,7 @@ fn told(seen: &Seen) -> [&str; 8] {
 
 #[tokio::test]
 async fn ingress_t14_backends_are_told_of_the_client_behind_a_trusted_proxy() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let alone = {
             let mut settings = trusting();
             settings.proxies.appends = false;
@@ -276,13 +276,13 @@ async fn ingress_t14_backends_are_told_of_the_client_behind_a_trusted_proxy() {
             ];
             assert_eq!(told(&site.last()), own, "{target}");
         }
-    })
+    }))
     .await;
 }
 
 #[tokio::test]
 async fn ingress_a2_a_trusted_proxy_says_what_came_over_https() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let mut site = Site::new(&[("force-ssl-redirect", "true")], trusting()).await;
         for (source, fields, status) in [
             (TRUSTED, &["X-Forwarded-Proto: https"][..], 200),
@@ -300,13 +300,13 @@ async fn ingress_a2_a_trusted_proxy_says_what_came_over_https() {
         };
         site.set(settings);
         assert_eq!(site.ask(STRANGER, &[]).await.status, 301);
-    })
+    }))
     .await;
 }
 
 #[tokio::test]
 async fn ingress_a21_strict_transport_security_is_for_https_and_hosts_with_a_certificate() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let value = "max-age=31536000; includeSubDomains";
         let settings = GatewaySettings {
             hsts: Some(value.parse().unwrap()),
@@ -325,6 +325,6 @@ async fn ingress_a21_strict_transport_security_is_for_https_and_hosts_with_a_cer
         site.set(GatewaySettings::default());
         let answer = site.ask_over_tls(STRANGER, &[]).await;
         assert!(!answer.contains("strict-transport"), "{answer}");
-    })
+    }))
     .await;
 }

@@ -43,7 +43,7 @@ async fn begun(site: &Site, source: IpAddr, begin: &[u8]) -> RawClient {
 
 #[tokio::test]
 async fn ingress_t7_the_client_is_the_one_that_a_trusted_proxy_announces() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let site = site().await;
         let port = site.edge.http.port().to_string();
         let fields = ["X-Forwarded-For: 6.6.6.6", "X-Forwarded-Proto: https"];
@@ -69,13 +69,13 @@ async fn ingress_t7_the_client_is_the_one_that_a_trusted_proxy_announces() {
         let seen = site.last();
         assert_eq!(seen.header("x-forwarded-for"), "192.0.2.7");
         assert_eq!(seen.header("x-forwarded-proto"), "http");
-    })
+    }))
     .await;
 }
 
 #[tokio::test]
 async fn ingress_t7_access_lists_look_at_the_announced_client() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let site = site().await;
         for (client, status) in [("192.0.2.7", 200), ("198.51.100.9", 403)] {
             let header = format!("PROXY TCP4 {client} 203.0.113.1 1 80\r\n");
@@ -83,13 +83,13 @@ async fn ingress_t7_access_lists_look_at_the_announced_client() {
             client.send(request(&[])).await;
             assert_eq!(client.response().await.status, status, "{header}");
         }
-    })
+    }))
     .await;
 }
 
 #[tokio::test]
 async fn ingress_t7_a_trusted_proxy_that_announces_nobody_is_not_served() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let site = site().await;
         let request = request(&[]);
         let bad = [
@@ -104,13 +104,13 @@ async fn ingress_t7_a_trusted_proxy_that_announces_nobody_is_not_served() {
             assert_eq!(client.closed().await, b"", "{begin:?}");
         }
         assert_eq!(site.origin.hits(), 0);
-    })
+    }))
     .await;
 }
 
 #[tokio::test]
 async fn ingress_t7_nobody_else_is_asked_for_a_header_or_believed_one() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let mut site = site().await;
         let mut client = begun(&site, STRANGER, b"").await;
         client.send(request(&[])).await;
@@ -128,13 +128,13 @@ async fn ingress_t7_nobody_else_is_asked_for_a_header_or_believed_one() {
         client.send(request(&[])).await;
         assert_eq!(client.response().await.status, 200);
         assert_eq!(site.origin.hits(), 2);
-    })
+    }))
     .await;
 }
 
 #[tokio::test]
 async fn ingress_t7_a_header_has_five_seconds() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let site = site().await;
         let start = Instant::now();
         let mut silent = begun(&site, TRUSTED, b"").await;
@@ -146,13 +146,13 @@ async fn ingress_t7_a_header_has_five_seconds() {
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(4_900), "{took:?}");
         assert!(took < Duration::from_secs(15), "{took:?}");
-    })
+    }))
     .await;
 }
 
 #[tokio::test]
 async fn ingress_t7_the_header_comes_before_tls() {
-    on_worker(async {
+    on_worker(Box::pin(async {
         let site = site().await;
         for begin in [V1, V2] {
             let client = RawClient::connect_from(TRUSTED, site.edge.https).await;
@@ -174,6 +174,6 @@ async fn ingress_t7_the_header_comes_before_tls() {
             .over(client.into_stream(), "shop.test")
             .await;
         assert!(session.is_err(), "TLS without a header");
-    })
+    }))
     .await;
 }

@@ -30,6 +30,7 @@ pub(super) const PODS: &str = "/api/v1/pods";
 pub(super) const INGRESSES: &str = "/apis/networking.k8s.io/v1/ingresses";
 pub(super) const CLASSES: &str = "/apis/networking.k8s.io/v1/ingressclasses";
 pub(super) const SECRETS: &str = "/api/v1/namespaces/shop/secrets";
+pub(super) const CONFIG_MAPS: &str = "/api/v1/namespaces/shop/configmaps";
 
 /// What goes wrong with requests to one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
