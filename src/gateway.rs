@@ -25,7 +25,7 @@ use crate::exit::Failure;
 use crate::gateway_settings::{SettingsOptions, object};
 use crate::mode::{self, Mode, ModeOptions, Report};
 use crate::serve::bind::Binder;
-use crate::serve::workers::{self, Work, distribute};
+use crate::serve::workers::{self, AccessLogOptions, Work, distribute};
 
 /// Options as given.
 #[derive(Clone, Debug, clap::Args)]
@@ -67,9 +67,8 @@ pub(crate) struct GatewayOptions {
     /// loopback, link-local, multicast or reserved
     #[arg(long, value_name = "CIDR")]
     allow_endpoints: Vec<IpNet>,
-    /// One line of JSON on standard output for each request
-    #[arg(long)]
-    access_log: bool,
+    #[command(flatten)]
+    access_log: AccessLogOptions,
     #[command(flatten)]
     settings: SettingsOptions,
     #[command(flatten)]

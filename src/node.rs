@@ -27,7 +27,7 @@ use crate::exit::Failure;
 use crate::health::HealthOptions;
 use crate::mode::{self, Mode, ModeOptions};
 use crate::serve::bind::Binder;
-use crate::serve::workers::{self, Dns, Work, distribute};
+use crate::serve::workers::{self, AccessLogOptions, Dns, Work, distribute};
 
 /// Mark of intercepted packets; the routing table for them has the same number. Bits that kube-proxy
 /// gives a meaning to (0x4000, 0x8000) are not in it, nor those of Calico (the upper half).
@@ -73,9 +73,8 @@ pub(crate) struct NodeOptions {
     dns: Option<SocketAddr>,
     #[command(flatten)]
     names: NameOptions,
-    /// One line of JSON on standard output for each request
-    #[arg(long)]
-    access_log: bool,
+    #[command(flatten)]
+    access_log: AccessLogOptions,
     #[command(flatten)]
     health: HealthOptions,
     #[command(flatten)]

@@ -30,10 +30,10 @@ pub use pods::{Pod, Pods};
 pub use policy::{Scope, TrafficPolicy};
 pub use problem::{ObjectRef, Problem, ProblemKind};
 pub use route::{
-    AccessList, Backend, BackendProtocol, Canary, CanaryHeader, CanaryShare, Cors, CorsOrigins,
-    Filters, HeaderPattern, HeaderTest, HostMatch, HostRoutes, HttpOverrides, OriginPattern, Part,
-    PathMatch, Rate, RateLimits, Redirect, Rewrite, RoutePolicy, RouteRule, RouteTable, Template,
-    WeightedBackend,
+    AccessList, AnswerRules, Backend, BackendProtocol, Canary, CanaryHeader, CanaryShare, Cors,
+    CorsOrigins, Filters, HeaderPattern, HeaderTest, HostMatch, HostRoutes, HttpOverrides,
+    OriginPattern, Part, PathMatch, Rate, RateLimits, Redirect, Replacement, Rewrite, RoutePolicy,
+    RouteRule, RouteTable, Template, WeightedBackend,
 };
 pub use service::{
     AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,

@@ -3,5 +3,6 @@
 pub(crate) mod cors;
 pub(crate) mod forwarded;
 pub(crate) mod redirect;
+pub(crate) mod response;
 pub(crate) mod rewrite;
 pub(crate) mod upstream;

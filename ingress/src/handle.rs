@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{Request, Response};
+use sealane_config::model::RouteRule;
+use sealane_proxy::access::Pending;
 use sealane_proxy::http::{Body, respond};
 use tokio::time::Instant;
 
 use crate::decide::{Came, Decision, Next, decide};
 use crate::filters::forwarded::Peer;
-use crate::filters::{cors, upstream};
+use crate::filters::{cors, response, upstream};
 use crate::gateway::Inner;
 use crate::guards;
 
@@ -24,7 +26,7 @@ pub(crate) async fn handle(
     let asked = respond::Asked::new(request.version(), request.headers());
     let told = peer.behind(&gateway.reader.load().gateway.proxies, request.headers());
     let peer = told.map_or(peer, Rc::new);
-    let (line, request) = match gateway.engine.access_log() {
+    let (mut line, request) = match gateway.engine.access_log() {
         Some(log) => {
             let (line, request) = log.begin(peer.ip, request);
             (Some(line), request)
@@ -48,7 +50,7 @@ pub(crate) async fn handle(
             let cors = policy.and_then(|policy| policy.cors.as_ref());
             let hsts = decision.hsts.clone();
             let granted = cors.and_then(|cors| cors::grant(cors, request.headers()));
-            let mut response = follow(&gateway, &peer, request, decision, asked).await;
+            let mut response = follow(&gateway, &peer, request, decision, line.as_mut()).await;
             if let Some(granted) = granted {
                 cors::write(&granted, response.headers_mut());
             }
@@ -65,7 +67,15 @@ pub(crate) async fn handle(
         .metrics
         .route(source)
         .answered(response.status(), started.elapsed());
+    let is_unlogged = |rule: &RouteRule| {
+        let policy = rule.filters.policy.as_ref();
+        policy.is_some_and(|policy| policy.unlogged)
+    };
     match line {
+        Some(line) if rule.as_deref().is_some_and(is_unlogged) => {
+            line.forget();
+            response
+        }
         Some(line) => line.answer(response, source),
         None => response,
     }
@@ -76,8 +86,9 @@ async fn follow(
     peer: &Peer,
     mut request: Request<Body>,
     decision: Decision,
-    asked: respond::Asked,
+    line: Option<&mut Pending>,
 ) -> Response<Body> {
+    let asked = respond::Asked::new(request.version(), request.headers());
     let held = match &decision.next {
         Next::Redirect(_) | Next::Preflight(_) => None,
         Next::Forward(_) | Next::Fail(_) => {
@@ -86,6 +97,11 @@ async fn follow(
                 Err(response) => return *response,
             }
         }
+    };
+    // What the answer is compared with is the request as it came.
+    let changes = match response::Changes::of(&decision.rule.filters, peer.secure, &request) {
+        Ok(changes) => changes,
+        Err(error) => return respond::error(&error, asked),
     };
     if let Err(error) = decision.rewrite(&mut request) {
         return respond::error(&error, asked);
@@ -97,8 +113,14 @@ async fn follow(
     };
     let random = gateway.engine.balancer();
     peer.write(request.headers_mut(), || [random.random(), random.random()]);
+    if let Some(line) = line {
+        line.identify(request.headers());
+    }
     upstream::write(&decision.rule.filters, request.headers_mut());
-    let response = gateway.engine.forward(request, &target).await;
+    let mut response = gateway.engine.forward(request, &target).await;
+    if let Some(changes) = changes {
+        changes.write(response.headers_mut());
+    }
     match held {
         Some(held) => response.map(|body| body.holding(held)),
         None => response,

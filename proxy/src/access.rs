@@ -5,7 +5,7 @@
 //! and counted, and requests do not notice.
 //!
 //! What a client chooses (target, user agent, trace) is shortened and escaped: a line break or a
-//! terminal's control sequence stays data.
+//! terminal's control sequence stays data ([`format`]).
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -15,8 +15,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use http::header::USER_AGENT;
-use http::{HeaderName, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version};
 use metrics::{Counter, counter, describe_counter};
 use sealane_config::model::{EndpointAddr, ObjectRef, ServiceKey};
 use tokio::time::Instant;
@@ -24,14 +24,16 @@ use tokio::time::Instant;
 use crate::ErrorKind;
 use crate::http::Body;
 
+mod format;
+
+pub use format::Format;
+use format::shorten;
+
 /// Lines that wait to be written.
 const QUEUE: usize = 8192;
 
 /// Lines that are written at once.
 const BATCH: usize = 64 * 1024;
-
-/// Longest value that a client chooses, bytes.
-const VALUE: usize = 1024;
 
 const DROPPED: &str = "sealane_access_log_dropped_total";
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -52,6 +54,7 @@ struct Asked {
     version: Version,
     host: Option<Box<str>>,
     user_agent: Option<Box<str>>,
+    referer: Option<Box<str>>,
     trace: Option<Box<str>>,
     request_id: Option<Box<str>>,
 }
@@ -86,6 +89,10 @@ struct Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
     pub(crate) service: ServiceKey,
+    /// The Service's port.
+    pub(crate) port: u16,
+    /// What the endpoint answered.
+    pub(crate) status: StatusCode,
     pub(crate) endpoint: EndpointAddr,
     /// Until the head of the endpoint's answer.
     pub(crate) upstream: Duration,
@@ -135,6 +142,18 @@ impl Meter {
 }
 
 impl Pending {
+    /// Takes over the id that the request got from us.
+    pub fn identify(&mut self, headers: &HeaderMap) {
+        if let Some(line) = &mut self.line {
+            line.asked.request_id = text(headers, &REQUEST_ID);
+        }
+    }
+
+    /// No line is written.
+    pub fn forget(mut self) {
+        self.line = None;
+    }
+
     /// What is answered, and by which route.
     pub fn answer(
         mut self,
@@ -166,61 +185,24 @@ impl Drop for Pending {
 
 impl Asked {
     fn new(request: &Request<Body>) -> Self {
-        let text = |name: HeaderName| {
-            let value = request.headers().get(name)?;
-            let text = String::from_utf8_lossy(value.as_bytes());
-            Some(shorten(&text).into())
-        };
+        let text = |name| text(request.headers(), &name);
         Self {
             method: request.method().clone(),
             target: request.uri().clone(),
             version: request.version(),
             host: text(http::header::HOST),
             user_agent: text(USER_AGENT),
+            referer: text(REFERER),
             trace: text(TRACEPARENT),
             request_id: text(REQUEST_ID),
         }
     }
 }
 
-impl Line {
-    /// Why the request was not served, in one of Envoy's flags; `-` if it was.
-    fn flags(&self) -> &'static str {
-        match self.outcome.error {
-            Some(error) => error.flag(),
-            None if self.is_cut => "DC",
-            None => "-",
-        }
-    }
-
-    fn write(&self, out: &mut String) {
-        let mut object = Object::begin(out);
-        object.text("time", &timestamp(self.time));
-        object.text("client", &self.client.to_string());
-        object.text("method", self.asked.method.as_str());
-        object.text("target", shorten(&self.asked.target.to_string()));
-        object.text("protocol", protocol(self.asked.version));
-        object.optional("host", self.asked.host.as_deref());
-        object.number("status", u64::from(self.status.as_u16()));
-        object.text("flags", self.flags());
-        object.optional("error", self.outcome.error.map(ErrorKind::label));
-        object.number("received", self.received);
-        object.number("sent", self.sent);
-        object.seconds("seconds", Some(self.duration));
-        let served = self.outcome.served.as_ref();
-        object.seconds("upstream_seconds", served.map(|it| it.upstream));
-        let route = self.route.as_ref().map(ToString::to_string);
-        object.optional("route", route.as_deref());
-        let service = served.map(|it| it.service.to_string());
-        object.optional("service", service.as_deref());
-        let endpoint = served.map(|it| it.endpoint.to_string());
-        object.optional("endpoint", endpoint.as_deref());
-        object.optional("user_agent", self.asked.user_agent.as_deref());
-        object.optional("request_id", self.asked.request_id.as_deref());
-        let trace = self.asked.trace.as_deref().and_then(trace_id);
-        object.optional("trace_id", trace);
-        object.end();
-    }
+/// A field's value.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<Box<str>> {
+    let text = String::from_utf8_lossy(headers.get(name)?.as_bytes());
+    Some(shorten(&text).into())
 }
 
 impl AccessLog {
@@ -228,11 +210,11 @@ impl AccessLog {
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
+    pub fn start(format: Format, out: impl Write + Send + 'static) -> io::Result<Self> {
         describe_counter!(DROPPED, "Lines of the access log that were dropped");
         let (lines, waiting) = sync_channel(QUEUE);
         let writing = thread::Builder::new().name("access-log".to_owned());
-        writing.spawn(move || write_all(&waiting, out))?;
+        writing.spawn(move || write_all(&waiting, format, out))?;
         Ok(Self {
             lines,
             dropped: counter!(DROPPED),
@@ -277,15 +259,15 @@ impl AccessLog {
 
 /// Ends with the last sender. A log that cannot be written is no reason to end: the disk may have room
 /// again.
-fn write_all(waiting: &Receiver<Box<Line>>, mut out: impl Write) {
+fn write_all(waiting: &Receiver<Box<Line>>, format: Format, mut out: impl Write) {
     let mut text = String::new();
     while let Ok(line) = waiting.recv() {
-        line.write(&mut text);
+        format.write(&line, &mut text);
         let mut lines = 1;
         while text.len() < BATCH
             && let Ok(line) = waiting.try_recv()
         {
-            line.write(&mut text);
+            format.write(&line, &mut text);
             lines += 1;
         }
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -293,107 +275,6 @@ fn write_all(waiting: &Receiver<Box<Line>>, mut out: impl Write) {
             counter!(DROPPED).increment(lines);
         }
         text.clear();
-    }
-}
-
-/// Writes one object, and a line break.
-struct Object<'a> {
-    out: &'a mut String,
-    is_empty: bool,
-}
-
-impl<'a> Object<'a> {
-    fn begin(out: &'a mut String) -> Self {
-        out.push('{');
-        Self {
-            out,
-            is_empty: true,
-        }
-    }
-
-    /// `name` needs no escapes.
-    fn name(&mut self, name: &str) {
-        if !std::mem::replace(&mut self.is_empty, false) {
-            self.out.push(',');
-        }
-        self.out.extend(["\"", name, "\":"]);
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        self.name(name);
-        self.out.push('"');
-        for c in value.chars() {
-            match c {
-                '"' | '\\' => self.out.extend(['\\', c]),
-                // Terminals and log viewers act on these, among them C1 controls and line separators.
-                c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
-                    self.out.push_str(&format!("\\u{:04x}", u32::from(c)));
-                }
-                c => self.out.push(c),
-            }
-        }
-        self.out.push('"');
-    }
-
-    fn optional(&mut self, name: &str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.text(name, value);
-        }
-    }
-
-    fn number(&mut self, name: &str, value: u64) {
-        self.name(name);
-        self.out.push_str(&value.to_string());
-    }
-
-    /// To the microsecond.
-    fn seconds(&mut self, name: &str, value: Option<Duration>) {
-        if let Some(value) = value {
-            self.name(name);
-            self.out.push_str(&format!("{:.6}", value.as_secs_f64()));
-        }
-    }
-
-    fn end(self) {
-        self.out.push_str("}\n");
-    }
-}
-
-fn shorten(text: &str) -> &str {
-    &text[..text.floor_char_boundary(VALUE)]
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_2 => "HTTP/2",
-        Version::HTTP_10 => "HTTP/1.0",
-        _ => "HTTP/1.1",
-    }
-}
-
-/// The trace id of a `traceparent` field, if the field is valid (W3C Trace Context, 3.2).
-fn trace_id(field: &str) -> Option<&str> {
-    let is_hex = |text: &str| {
-        let mut bytes = text.bytes();
-        bytes.all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let mut parts = field.split('-');
-    let [version, trace, parent, flags] = [(); 4].map(|()| parts.next().unwrap_or_default());
-    let lengths = [version.len(), trace.len(), parent.len(), flags.len()];
-    let is_valid = lengths == [2, 32, 16, 2]
-        && [version, trace, parent, flags].into_iter().all(is_hex)
-        && version != "ff"
-        && (version != "00" || parts.next().is_none())
-        && trace.bytes().any(|b| b != b'0')
-        && parent.bytes().any(|b| b != b'0');
-    is_valid.then_some(trace)
-}
-
-/// RFC 3339, UTC, to the microsecond.
-fn timestamp(time: SystemTime) -> String {
-    match jiff::Timestamp::try_from(time) {
-        Ok(time) => format!("{time:.6}"),
-        Err(_beyond) => String::new(),
     }
 }
 

@@ -14,7 +14,7 @@ use sealane_config::sockets::{HostSockets, tcp_listener};
 use sealane_dns::{DnsConfig, DnsServer, Listener};
 use sealane_ingress::{Gateway, GatewayOptions};
 use sealane_proxy::FlowBudget;
-use sealane_proxy::access::AccessLog;
+use sealane_proxy::access::{AccessLog, Format};
 use sealane_proxy::admission::Connections;
 use sealane_proxy::balance::Affinity;
 use sealane_proxy::connect::Connector;
@@ -56,12 +56,41 @@ pub(crate) fn count(wanted: Option<usize>) -> Result<usize, String> {
     }
 }
 
+/// Whether there is an access log, and what its fields are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub(crate) struct AccessLogOptions {
+    /// One line of JSON on standard output for each request, with field names of our own or those of
+    /// nginx
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "sealane"
+    )]
+    access_log: Option<AccessLogNames>,
+}
+
+/// Field names of the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum AccessLogNames {
+    /// Of our own
+    Sealane,
+    /// nginx's variables: `remote_addr`, `request_uri`, `upstream_addr`
+    Nginx,
+}
+
 /// The access log, if it is wanted.
 ///
 /// # Errors
 /// There is no thread for it.
-pub(crate) fn access_log(is_wanted: bool) -> Result<Option<AccessLog>, Failure> {
-    let log = is_wanted.then(|| AccessLog::start(std::io::stdout()));
+pub(crate) fn access_log(options: AccessLogOptions) -> Result<Option<AccessLog>, Failure> {
+    let format = options.access_log.map(|names| match names {
+        AccessLogNames::Sealane => Format::Sealane,
+        AccessLogNames::Nginx => Format::Nginx,
+    });
+    let log = format.map(|format| AccessLog::start(format, std::io::stdout()));
     let log = log.transpose().context("cannot start the access log")?;
     Ok(log)
 }

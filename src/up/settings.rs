@@ -10,7 +10,7 @@ use sealane_cluster::runtime::images::ImageMap;
 use crate::exit::Failure;
 use crate::gateway_settings::SettingsOptions;
 use crate::manifests::{self, Manifest};
-use crate::serve::workers;
+use crate::serve::workers::{self, AccessLogOptions};
 
 /// Options as given.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,9 +60,8 @@ pub(crate) struct UpOptions {
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
-    /// One line of JSON on standard output for each request
-    #[arg(long)]
-    access_log: bool,
+    #[command(flatten)]
+    access_log: AccessLogOptions,
     #[command(flatten)]
     gateway: SettingsOptions,
     /// How the summary is printed
@@ -131,8 +130,8 @@ pub(crate) struct Settings {
     pub(crate) wait: std::time::Duration,
     /// Print nothing but errors.
     pub(crate) quiet: bool,
-    /// Write a line for each request.
-    pub(crate) access_log: bool,
+    /// Whether to write a line for each request.
+    pub(crate) access_log: AccessLogOptions,
     /// The gateway as a whole.
     pub(crate) gateway: SettingsOptions,
     /// Form of the summary.

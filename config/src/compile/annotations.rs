@@ -18,6 +18,7 @@ mod cors;
 pub(super) mod limits;
 mod rate;
 pub(super) mod redirect;
+mod response;
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
@@ -104,6 +105,7 @@ impl Policy {
             cors: cors::defaults(),
             cors_enabled: false,
             limits: rate::Written::default(),
+            redirects: response::Redirects::default(),
             permanent: (None, 301),
             temporal: (None, 302),
             canary: canary::Written::default(),
@@ -144,6 +146,7 @@ struct Reader<'a> {
     cors: Cors,
     cors_enabled: bool,
     limits: rate::Written,
+    redirects: response::Redirects,
     /// Where to, if said, and the status.
     permanent: (Option<Template>, u16),
     temporal: (Option<Template>, u16),
@@ -179,6 +182,7 @@ impl Reader<'_> {
                 self.without_effect.push(format!("{PREFIX}{name}"));
             }
             _ if rate::is(name) => self.rate(name, value),
+            _ if response::is(name) => self.answer(name, value),
             _ if name == "enable-cors" || name.starts_with("cors-") => self.cors(name, value),
             _ => self.of_route(name, value),
         }
@@ -203,6 +207,7 @@ impl Reader<'_> {
                 let code = self.or_report(name, redirect::status(value));
                 self.temporal.1 = code.unwrap_or(self.temporal.1);
             }
+            "enable-access-log" => self.route.unlogged = !self.switch(name, value, true),
             "app-root" => self.route.app_root = self.or_report(name, redirect::app_root(value)),
             "whitelist-source-range" | "allowlist-source-range" => {
                 let networks = self.or_refuse(name, access::networks(value));
@@ -268,6 +273,7 @@ impl Reader<'_> {
     fn finish(mut self) -> Policy {
         self.route.limits = self.limits();
         self.policy.canary = self.canary_share();
+        self.answers();
         // A temporal redirect wins.
         let redirects = [self.temporal, self.permanent];
         self.route.redirect = redirects

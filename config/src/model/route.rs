@@ -12,6 +12,7 @@ use super::{ObjectRef, ServiceKey};
 mod canary;
 mod limits;
 mod policy;
+mod response;
 
 pub use canary::{Canary, CanaryHeader, CanaryShare, HeaderPattern, HeaderTest};
 pub use limits::{Rate, RateLimits};
@@ -19,6 +20,7 @@ pub use policy::{
     AccessList, Cors, CorsOrigins, HttpOverrides, OriginPattern, Part, Redirect, RoutePolicy,
     Template,
 };
+pub use response::{AnswerRules, Replacement};
 
 /// All hosts of the gateway.
 ///

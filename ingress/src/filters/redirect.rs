@@ -71,7 +71,16 @@ pub(crate) fn elsewhere(
     Ok(None)
 }
 
-fn fill(template: &Template, scheme: &str, host: &str, target: &Uri) -> Result<String, Error> {
+/// The text with parts of the request filled in.
+///
+/// # Errors
+/// It depends on a host that the request does not name.
+pub(crate) fn fill(
+    template: &Template,
+    scheme: &str,
+    host: &str,
+    target: &Uri,
+) -> Result<String, Error> {
     let mut text = String::new();
     for part in &template.0 {
         text.push_str(match part {

@@ -178,12 +178,9 @@ impl Refused {
                 Duration::ZERO,
             ),
         };
-        let mut response = respond::error(&Error::new(ErrorKind::RateLimited, detail), asked);
-        if !asked.grpc
-            && let Ok(status) = StatusCode::from_u16(status)
-        {
-            *response.status_mut() = status;
-        }
+        let error = Error::new(ErrorKind::RateLimited, detail);
+        let status = StatusCode::from_u16(status).unwrap_or(error.kind().status());
+        let mut response = respond::error_as(status, &error, asked);
         let seconds = wait.as_nanos().div_ceil(1_000_000_000).max(1);
         if let Ok(seconds) = HeaderValue::try_from(seconds.to_string()) {
             response.headers_mut().insert(RETRY_AFTER, seconds);

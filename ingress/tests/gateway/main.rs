@@ -5,6 +5,7 @@
 )]
 
 mod annotations;
+mod answers;
 mod canary;
 mod limits;
 mod manifests;
@@ -12,6 +13,7 @@ mod nginx;
 mod proxies;
 mod proxy_protocol;
 mod routing;
+mod slow;
 mod support;
 mod tls;
 mod vectors;

@@ -39,6 +39,16 @@ impl Edge {
 
     /// One whose redirects to HTTPS lead to this port.
     pub(crate) async fn with_https_port(https_port: u16) -> Self {
+        let engine = EngineOptions::default();
+        Self::start(https_port, ServerOptions::default(), engine).await
+    }
+
+    /// One with these options.
+    pub(crate) async fn with(server: ServerOptions, engine: EngineOptions) -> Self {
+        Box::pin(Self::start(8443, server, engine)).await
+    }
+
+    async fn start(https_port: u16, server: ServerOptions, engine: EngineOptions) -> Self {
         let world = World::new();
         let fallback = tls::self_signed().unwrap();
         let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -46,10 +56,10 @@ impl Edge {
         let options = GatewayOptions {
             tls: tls::server_config(world.reader.clone(), Arc::clone(&fallback)).unwrap(),
             https_port,
-            server: ServerOptions::default(),
+            server,
             limiter: Limiter::default(),
         };
-        let engine = Engine::new(Connector::Direct, EngineOptions::default());
+        let engine = Engine::new(Connector::Direct, engine);
         let gateway = Gateway::new(world.reader.clone(), engine, options);
         let shutdown = CancellationToken::new();
         let mut edge = Self {

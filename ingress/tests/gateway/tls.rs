@@ -88,7 +88,7 @@ impl Client {
         }
     }
 
-    async fn connect(&self, edge: &Edge, name: &str) -> Box<TlsStream<TcpStream>> {
+    pub(crate) async fn connect(&self, edge: &Edge, name: &str) -> Box<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(edge.https).await.unwrap();
         self.over(stream, name).await.unwrap()
     }

@@ -1,3 +1,4 @@
+use super::format::{VALUE, trace_id};
 use super::*;
 
 /// A log that goes to a channel, which holds so many writes.
@@ -18,7 +19,8 @@ impl Write for Sink {
 
 fn log(writes: usize) -> (AccessLog, Receiver<Vec<u8>>) {
     let (sender, receiver) = sync_channel(writes);
-    (AccessLog::start(Sink(sender)).unwrap(), receiver)
+    let log = AccessLog::start(Format::Sealane, Sink(sender));
+    (log.unwrap(), receiver)
 }
 
 fn request(target: &str, fields: &[(&str, &[u8])]) -> Request<Body> {
@@ -51,6 +53,8 @@ fn proxy_l27_a_line_says_what_became_of_a_request() {
             namespace: "shop".into(),
             name: "api".into(),
         },
+        port: 80,
+        status: StatusCode::OK,
         endpoint: EndpointAddr("10.244.0.1:80".parse().unwrap()),
         upstream: Duration::from_millis(5),
     });
@@ -133,4 +137,73 @@ fn proxy_l24_only_a_valid_trace_has_an_id() {
     ] {
         assert_eq!(trace_id(&field), want.then_some(ID), "{field}");
     }
+}
+
+#[test]
+fn proxy_l27_a_line_may_have_the_names_of_nginx() {
+    let (sender, written) = sync_channel(1);
+    let log = AccessLog::start(Format::Nginx, Sink(sender)).unwrap();
+    let asked = request(
+        "/a?b",
+        &[
+            ("host", b"a.test"),
+            ("referer", b"https://b.test/\""),
+            ("user-agent", b"curl/8"),
+            ("x-request-id", b"claimed"),
+        ],
+    );
+    let (mut pending, mut asked) = log.begin("::ffff:192.0.2.1".parse().unwrap(), asked);
+    let id = http::HeaderValue::from_static("ours");
+    asked.headers_mut().insert(REQUEST_ID, id);
+    pending.identify(asked.headers());
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::BAD_GATEWAY;
+    response.extensions_mut().insert(Served {
+        service: ServiceKey {
+            namespace: "shop".into(),
+            name: "api".into(),
+        },
+        port: 8080,
+        status: StatusCode::NOT_FOUND,
+        endpoint: EndpointAddr("10.244.0.1:80".parse().unwrap()),
+        upstream: Duration::from_micros(5400),
+    });
+    let route = ObjectRef {
+        kind: "Ingress",
+        namespace: "shop".into(),
+        name: "site".into(),
+    };
+    drop(pending.answer(response, Some(&route)));
+    let text = written.recv_timeout(Duration::from_secs(5)).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    // Names and order; times differ.
+    let names: Vec<&str> = text.split('"').collect();
+    assert_eq!(names[1], "time_iso8601", "{text}");
+    assert_eq!(names[3].len(), "2026-11-21T15:00:00+00:00".len(), "{text}");
+    assert!(names[3].ends_with("+00:00"), "{text}");
+    for part in [
+        r#""remote_addr":"192.0.2.1","request_method":"GET","request_uri":"/a?b","#,
+        r#""server_protocol":"HTTP/1.1","host":"a.test","status":502,"body_bytes_sent":0,"#,
+        r#""request_time":0."#,
+        r#""upstream_addr":"10.244.0.1:80","upstream_status":404,"upstream_response_time":0.005,"#,
+        r#""http_referer":"https://b.test/\"","http_user_agent":"curl/8","request_id":"ours","#,
+        r#""namespace":"shop","ingress_name":"site","service_name":"api","service_port":"8080","#,
+        r#""proxy_upstream_name":"shop-api-8080","flags":"-"}"#,
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+#[test]
+fn ingress_a17_a_request_without_a_line_has_none() {
+    let (log, written) = log(4);
+    let client = "192.0.2.1".parse().unwrap();
+    let (pending, _request) = log.begin(client, request("/quiet", &[]));
+    pending.forget();
+    let (pending, _request) = log.begin(client, request("/loud", &[]));
+    drop(pending.answer(Response::new(Body::empty()), None));
+    drop(log);
+    let text: Vec<u8> = written.into_iter().flatten().collect();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("/loud") && !text.contains("/quiet"), "{text}");
 }

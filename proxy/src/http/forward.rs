@@ -214,11 +214,14 @@ impl Inner {
         let response = match answer {
             Ok(Ok(mut response)) => {
                 if self.access_log.is_some() {
-                    response.extensions_mut().insert(Served {
+                    let served = Served {
                         service: target.port.service.clone(),
+                        port: target.port.port,
+                        status: response.status(),
                         endpoint: endpoint.addr,
                         upstream: started.elapsed(),
-                    });
+                    };
+                    response.extensions_mut().insert(served);
                 }
                 response
             }

@@ -67,11 +67,16 @@ impl Asked {
 /// The answer to a request that failed: a short text, and the kind of the error in `sealane-error`.
 /// A gRPC client gets the status as `grpc-status` (proxy L20).
 pub fn error(error: &Error, asked: Asked) -> Response<Body> {
+    error_as(error.kind().status(), error, asked)
+}
+
+/// As [`error`], with this status instead of the kind's. A gRPC client gets the same as ever.
+pub fn error_as(status: StatusCode, error: &Error, asked: Asked) -> Response<Body> {
     let kind = error.kind();
     let mut response = if asked.grpc && !kind.closes() {
         grpc(kind, error.detail())
     } else {
-        text(kind.status(), error.detail())
+        text(status, error.detail())
     };
     // For whoever records the answer.
     response.extensions_mut().insert(kind);

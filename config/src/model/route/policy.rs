@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::RateLimits;
+use super::{AnswerRules, RateLimits};
 use crate::model::HttpPolicy;
 
 /// What is asked of the gateway for the requests of a rule. The gateway acts in the order of the
@@ -32,6 +32,10 @@ pub struct RoutePolicy {
     pub forwarded_prefix: Option<Arc<str>>,
     /// What holds instead of the Service's own policy.
     pub overrides: HttpOverrides,
+    /// What is changed of the backend's answers.
+    pub answers: AnswerRules,
+    /// Requests get no line in the access log.
+    pub unlogged: bool,
 }
 
 /// Sends requests elsewhere.
