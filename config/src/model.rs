@@ -31,7 +31,7 @@ pub use policy::{Scope, TrafficPolicy};
 pub use problem::{ObjectRef, Problem, ProblemKind};
 pub use route::{
     AccessList, AnswerRules, Backend, BackendProtocol, Canary, CanaryHeader, CanaryShare, Cors,
-    CorsOrigins, Filters, HeaderPattern, HeaderTest, HostMatch, HostRoutes, HttpOverrides,
+    CorsOrigins, Filters, HeaderPattern, HeaderTest, HostMatch, HostRoutes, HttpOverrides, Mirror,
     OriginPattern, Part, PathMatch, Rate, RateLimits, Redirect, Replacement, Rewrite, RoutePolicy,
     RouteRule, RouteTable, Template, WeightedBackend,
 };

@@ -2,6 +2,7 @@
 
 pub(crate) mod cors;
 pub(crate) mod forwarded;
+pub(crate) mod mirror;
 pub(crate) mod redirect;
 pub(crate) mod response;
 pub(crate) mod rewrite;

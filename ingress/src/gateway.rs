@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::filters::forwarded::Peer;
+use crate::filters::mirror::Mirrors;
 use crate::guards::limits::Limiter;
 use crate::handle;
 use crate::listen::accept_loop;
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) options: GatewayOptions,
     pub(crate) metrics: Metrics,
+    pub(crate) mirrors: Mirrors,
 }
 
 impl Gateway {
@@ -60,6 +62,7 @@ impl Gateway {
                 engine,
                 options,
                 metrics: Metrics::default(),
+                mirrors: Mirrors::default(),
             }),
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::decide::{Came, Decision, Next, decide};
 use crate::filters::forwarded::Peer;
-use crate::filters::{cors, response, upstream};
+use crate::filters::{cors, mirror, response, upstream};
 use crate::gateway::Inner;
 use crate::guards;
 
@@ -103,6 +103,10 @@ async fn follow(
         Ok(changes) => changes,
         Err(error) => return respond::error(&error, asked),
     };
+    let mirrored = match &decision.next {
+        Next::Forward(_) => mirror::Mirrored::of(gateway, &decision.rule.filters, peer, &request),
+        Next::Redirect(_) | Next::Preflight(_) | Next::Fail(_) => None,
+    };
     if let Err(error) = decision.rewrite(&mut request) {
         return respond::error(&error, asked);
     }
@@ -117,6 +121,9 @@ async fn follow(
         line.identify(request.headers());
     }
     upstream::write(&decision.rule.filters, request.headers_mut());
+    if let Some(mirrored) = mirrored {
+        request = mirrored.send(gateway, request);
+    }
     let mut response = gateway.engine.forward(request, &target).await;
     if let Some(changes) = changes {
         changes.write(response.headers_mut());

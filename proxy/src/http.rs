@@ -28,6 +28,7 @@ mod retry;
 mod serve;
 mod service;
 mod services;
+mod tee;
 mod upgrade;
 
 pub use body::{Body, BodyError};

@@ -16,6 +16,7 @@ pub(super) mod access;
 mod canary;
 mod cors;
 pub(super) mod limits;
+mod mirror;
 mod rate;
 pub(super) mod redirect;
 mod response;
@@ -106,6 +107,7 @@ impl Policy {
             cors_enabled: false,
             limits: rate::Written::default(),
             redirects: response::Redirects::default(),
+            mirror: mirror::Written::default(),
             permanent: (None, 301),
             temporal: (None, 302),
             canary: canary::Written::default(),
@@ -147,6 +149,7 @@ struct Reader<'a> {
     cors_enabled: bool,
     limits: rate::Written,
     redirects: response::Redirects,
+    mirror: mirror::Written,
     /// Where to, if said, and the status.
     permanent: (Option<Template>, u16),
     temporal: (Option<Template>, u16),
@@ -181,6 +184,7 @@ impl Reader<'_> {
             _ if WITHOUT_EFFECT.contains(&name) => {
                 self.without_effect.push(format!("{PREFIX}{name}"));
             }
+            _ if mirror::is(name) => self.mirrored(name, value),
             _ if rate::is(name) => self.rate(name, value),
             _ if response::is(name) => self.answer(name, value),
             _ if name == "enable-cors" || name.starts_with("cors-") => self.cors(name, value),
@@ -274,6 +278,7 @@ impl Reader<'_> {
         self.route.limits = self.limits();
         self.policy.canary = self.canary_share();
         self.answers();
+        self.route.mirror = self.mirror();
         // A temporal redirect wins.
         let redirects = [self.temporal, self.permanent];
         self.route.redirect = redirects

@@ -11,11 +11,13 @@ use super::{ObjectRef, ServiceKey};
 
 mod canary;
 mod limits;
+mod mirror;
 mod policy;
 mod response;
 
 pub use canary::{Canary, CanaryHeader, CanaryShare, HeaderPattern, HeaderTest};
 pub use limits::{Rate, RateLimits};
+pub use mirror::Mirror;
 pub use policy::{
     AccessList, Cors, CorsOrigins, HttpOverrides, OriginPattern, Part, Redirect, RoutePolicy,
     Template,

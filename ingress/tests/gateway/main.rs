@@ -9,6 +9,7 @@ mod answers;
 mod canary;
 mod limits;
 mod manifests;
+mod mirror;
 mod nginx;
 mod proxies;
 mod proxy_protocol;

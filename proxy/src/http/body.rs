@@ -13,6 +13,7 @@ use super::held::Held;
 use super::io::Busy;
 use super::pace::Paced;
 use super::replay::Replay;
+use super::tee::Tee;
 use crate::access::Meter;
 
 /// Why a body ended early. Sources keep an HTTP/2 reset code, so that it is passed on.
@@ -27,6 +28,8 @@ pub struct Body {
     meter: Option<Box<Meter>>,
     /// What is given back when the body has gone.
     held: Option<Held>,
+    /// Copies what is sent.
+    tee: Option<Box<Tee>>,
 }
 
 enum Kind {
@@ -110,6 +113,13 @@ impl Body {
         self
     }
 
+    /// Copies the body while it is sent, and calls `done` with the copy when that was all. A body that
+    /// is longer than `most` bytes, or that ends before its end, is not copied.
+    pub fn copied(mut self, most: usize, done: impl FnOnce(Vec<u8>) + 'static) -> Self {
+        self.tee = Some(Box::new(Tee::new(most, done)));
+        self
+    }
+
     pub(super) fn busy(mut self, busy: Busy) -> Self {
         self.busy = Some(busy);
         self
@@ -123,6 +133,7 @@ impl From<Kind> for Body {
             busy: None,
             meter: None,
             held: None,
+            tee: None,
         }
     }
 }
@@ -202,10 +213,18 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(self.poll_kind(cx));
-        if self.meter.is_some() {
+        if self.meter.is_some() || self.tee.is_some() {
             let is_end = frame.is_none() || self.is_end_stream();
             let data = frame.as_ref().and_then(|it| it.as_ref().ok()?.data_ref());
             let bytes = data.map_or(0, Bytes::len);
+            if let Some(tee) = &mut self.tee {
+                data.into_iter().for_each(|data| tee.add(data));
+                if matches!(frame, Some(Err(_))) {
+                    self.tee = None;
+                } else if is_end {
+                    tee.end();
+                }
+            }
             if let Some(meter) = &mut self.meter {
                 meter.count(bytes);
                 if is_end {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{AnswerRules, RateLimits};
+use super::{AnswerRules, Mirror, RateLimits};
 use crate::model::HttpPolicy;
 
 /// What is asked of the gateway for the requests of a rule. The gateway acts in the order of the
@@ -34,6 +34,8 @@ pub struct RoutePolicy {
     pub overrides: HttpOverrides,
     /// What is changed of the backend's answers.
     pub answers: AnswerRules,
+    /// Where copies of requests go.
+    pub mirror: Option<Mirror>,
     /// Requests get no line in the access log.
     pub unlogged: bool,
 }
