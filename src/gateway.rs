@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use ipnet::IpNet;
-use sealane_config::compile::ObjectKey;
+use sealane_config::compile::{ObjectKey, ServedClasses};
 use sealane_config::model::PublishedAddress;
 use sealane_config::report::Publish;
 use sealane_config::snapshot;
@@ -21,6 +21,7 @@ use sealane_proxy::intercept::NodeAddresses;
 use tokio::sync::watch;
 
 use crate::admin::{MetricsHandle, Readiness};
+use crate::classes::ClassOptions;
 use crate::exit::Failure;
 use crate::gateway_settings::{SettingsOptions, object};
 use crate::mode::{self, Mode, ModeOptions, Report};
@@ -36,9 +37,8 @@ pub(crate) struct GatewayOptions {
     /// Address for HTTPS
     #[arg(long, default_value = "0.0.0.0:443", value_name = "ADDR")]
     https: SocketAddr,
-    /// spec.controller of the IngressClasses that are served
-    #[arg(long, default_value = "sealane.dev/ingress", value_name = "NAME")]
-    ingress_class_controller: String,
+    #[command(flatten)]
+    classes: ClassOptions,
     /// Serve Ingresses that name no class, too
     #[arg(long)]
     watch_ingress_without_class: bool,
@@ -120,8 +120,10 @@ pub(crate) fn run(options: GatewayOptions, metrics: MetricsHandle) -> Result<(),
         reader,
     };
     let ingress = IngressWatch {
-        controller: options.ingress_class_controller,
-        watch_without_class: options.watch_ingress_without_class,
+        classes: ServedClasses {
+            without_class: options.watch_ingress_without_class,
+            ..options.classes.served(ServedClasses::default())
+        },
         default_certificate: options
             .default_ssl_certificate
             .map(|key| (key.namespace.to_string(), key.name.to_string())),

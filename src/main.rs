@@ -3,6 +3,7 @@
 
 mod admin;
 mod check;
+mod classes;
 mod cli;
 mod cluster_client;
 mod dns;

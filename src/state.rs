@@ -18,9 +18,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use sealane_config::Snapshot;
-use sealane_config::compile::ObjectKey;
+use sealane_config::compile::{ObjectKey, ServedClasses};
 use serde_json::Value;
 
+use crate::classes::ClassOptions;
 use crate::exit::Failure;
 use crate::gateway_settings::object;
 use crate::manifests::{Manifest, ManifestError};
@@ -42,6 +43,8 @@ pub(crate) struct SourceOptions {
     /// The gateway's ConfigMap
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object)]
     pub(crate) configmap: Option<ObjectKey>,
+    #[command(flatten)]
+    pub(crate) classes: ClassOptions,
 }
 
 /// Which namespaces of a cluster are looked at.
@@ -110,6 +113,8 @@ pub(crate) struct Objects {
     pub(crate) ingresses: Vec<Ingress>,
     /// IngressClasses.
     pub(crate) classes: Vec<IngressClass>,
+    /// Which of them are served.
+    pub(crate) served: ServedClasses,
     /// Objects of Gateway API.
     pub(crate) gateway_api: Vec<Value>,
     /// The Secrets that Ingresses refer to; `None`: not there.
@@ -181,12 +186,14 @@ impl Places {
 pub(crate) async fn load(options: &SourceOptions, scope: &Scope) -> Result<State, Failure> {
     // Boxed: listing and applying are large futures, and this is done once.
     if options.filename.is_empty() {
-        Box::pin(cluster::load(options, scope)).await
+        let classes = options.classes.served(ServedClasses::default());
+        Box::pin(cluster::load(options, classes, scope)).await
     } else {
+        let classes = options.classes.served(ServedClasses::with_ingress_nginx());
         let namespace = match scope {
             Scope::One(Some(namespace)) => namespace,
             Scope::One(None) | Scope::All => crate::up::apply::DEFAULT_NAMESPACE,
         };
-        Box::pin(files::load(options, namespace)).await
+        Box::pin(files::load(options, classes, namespace)).await
     }
 }

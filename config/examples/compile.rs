@@ -38,10 +38,7 @@ fn main() {
     let services = arguments.next().unwrap_or(10_000);
     let each = arguments.next().unwrap_or(25);
     let size = Size { services, each };
-    let gateway = GatewayOptions {
-        controller: "sealane.dev/ingress".into(),
-        ..GatewayOptions::default()
-    };
+    let gateway = GatewayOptions::default();
     let here = NodeIdentity {
         name: node(7).into(),
     };

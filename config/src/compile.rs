@@ -8,12 +8,14 @@
 mod annotations;
 mod canaries;
 mod claims;
+mod classes;
 mod config_maps;
 mod endpoints;
 mod gateway;
 pub mod gateway_api;
 mod gateway_settings;
 mod host;
+mod host_backends;
 mod host_certificate;
 mod host_routes;
 mod ingress;
@@ -38,9 +40,10 @@ mod tests;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
+pub use classes::{ClassRecord, ServedClasses};
 pub use config_maps::ConfigMapRecord;
 pub use gateway::GatewayOptions;
-pub use ingress::{ClassRecord, IngressRecord, ingress_class};
+pub use ingress::{IngressRecord, ingress_class};
 pub use ingress_status::StatusRecord;
 pub use names::Names;
 pub use node::{NodeIdentity, NodeRecord};

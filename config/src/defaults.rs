@@ -62,8 +62,11 @@ pub const CERTIFICATE_WAIT: Duration = Duration::from_secs(2);
 /// Name under which the API server keeps book of the fields that we write.
 pub const FIELD_MANAGER: &str = "sealane-gateway";
 
-/// `spec.controller` of the IngressClasses that are served unless another one is named.
+/// `spec.controller` of the IngressClasses that are ours.
 pub const INGRESS_CONTROLLER: &str = "sealane.dev/ingress";
+
+/// `spec.controller` of the IngressClasses of ingress-nginx, which are served if that is asked for.
+pub const INGRESS_NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
 
 /// `spec.controllerName` of the GatewayClasses that are ours, and `reportingController` of our Events.
 pub const GATEWAY_CONTROLLER: &str = "sealane.dev/gateway";

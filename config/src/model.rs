@@ -32,8 +32,8 @@ pub use problem::{ObjectRef, Problem, ProblemKind};
 pub use route::{
     AccessList, AnswerRules, Backend, BackendProtocol, Canary, CanaryHeader, CanaryShare, Cors,
     CorsOrigins, Filters, HeaderPattern, HeaderTest, HostMatch, HostRoutes, HttpOverrides, Mirror,
-    OriginPattern, Part, PathMatch, Rate, RateLimits, Redirect, Replacement, Rewrite, RoutePolicy,
-    RouteRule, RouteTable, Template, WeightedBackend,
+    Mode, OriginPattern, Part, PathMatch, Rate, RateLimits, Redirect, Replacement, Rewrite,
+    RoutePolicy, RouteRule, RouteTable, Template, WeightedBackend,
 };
 pub use service::{
     AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,

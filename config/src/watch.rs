@@ -30,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Publisher;
 use crate::compile::{
-    Built, Change, Compiler, Delta, GatewayOptions, NodeIdentity, ObjectKey, Work,
+    Built, Change, Compiler, Delta, GatewayOptions, NodeIdentity, ObjectKey, ServedClasses, Work,
 };
-use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE, INGRESS_CONTROLLER};
+use crate::defaults::{BATCH_WINDOW, CERTIFICATE_WAIT, CHANGE_QUEUE};
 use crate::model::GatewaySettings;
 use progress::Progress;
 use watches::Watches;
@@ -66,12 +66,10 @@ pub struct WatchOptions {
 }
 
 /// Which Ingresses are ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct IngressWatch {
-    /// `spec.controller` of the IngressClasses that are ours.
-    pub controller: String,
-    /// Serve Ingresses that name no class.
-    pub watch_without_class: bool,
+    /// By their class.
+    pub classes: ServedClasses,
     /// Namespace and name of the Secret with the default certificate.
     pub default_certificate: Option<(String, String)>,
     /// The ConfigMap with settings of the gateway as a whole.
@@ -87,18 +85,6 @@ impl Default for WatchOptions {
             namespaces: true,
             ingress: Some(IngressWatch::default()),
             ..Self::services_only()
-        }
-    }
-}
-
-impl Default for IngressWatch {
-    fn default() -> Self {
-        Self {
-            controller: INGRESS_CONTROLLER.into(),
-            watch_without_class: false,
-            default_certificate: None,
-            config_map: None,
-            settings: GatewaySettings::default(),
         }
     }
 }
@@ -145,8 +131,7 @@ impl WatchOptions {
         let ingress = self.ingress.clone().unwrap_or_default();
         let default = ingress.default_certificate;
         GatewayOptions {
-            controller: ingress.controller,
-            watch_without_class: ingress.watch_without_class,
+            classes: ingress.classes,
             default_certificate: default.map(|(namespace, name)| ObjectKey::new(&namespace, &name)),
             config_map: ingress.config_map,
             settings: ingress.settings,

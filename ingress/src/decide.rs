@@ -10,7 +10,7 @@ use http::header::HOST;
 use http::{HeaderValue, Request, Response};
 use sealane_config::Snapshot;
 use sealane_config::model::{
-    BackendProtocol, Filters, RouteRule, Scope, ServicePort, WeightedBackend,
+    BackendProtocol, Filters, HttpPolicy, Mode, RouteRule, Scope, ServicePort, WeightedBackend,
 };
 use sealane_proxy::balance::Balancer;
 use sealane_proxy::http::path::CanonicalPath;
@@ -194,6 +194,7 @@ pub(crate) fn decide_plain(
     let matched = matching::find(&snapshot.routes, &host, path.matched()).ok()?;
     // A filter that is added has to be thought of here.
     let Filters {
+        mode: _,
         rewrite,
         ssl_redirect: _,
         force_ssl_redirect: _,
@@ -253,13 +254,22 @@ pub fn target(
         scope: Scope::Cluster,
         client: None,
         source: None,
-        overrides: rule
-            .filters
-            .policy
-            .as_ref()
-            .and_then(|policy| policy.overrides.over(&port.http))
-            .map(Arc::new),
+        overrides: overrides(&rule.filters, &port.http),
     })
+}
+
+/// What holds in place of the Service's own policy, if anything does.
+fn overrides(filters: &Filters, own: &Arc<HttpPolicy>) -> Option<Arc<HttpPolicy>> {
+    let habits = match filters.mode {
+        Mode::Strict => None,
+        Mode::Compat if Arc::ptr_eq(own, &HttpPolicy::shared()) => {
+            Some(HttpPolicy::shared_compat())
+        }
+        Mode::Compat => Some(Arc::new(own.compat())),
+    };
+    let policy = filters.policy.as_ref();
+    let said = policy.and_then(|policy| policy.overrides.over(habits.as_ref().unwrap_or(own)));
+    said.map(Arc::new).or(habits)
 }
 
 /// What the rule says that its backend speaks; if it says nothing, what the Service says.

@@ -6,4 +6,5 @@ pub(crate) mod mirror;
 pub(crate) mod redirect;
 pub(crate) mod response;
 pub(crate) mod rewrite;
+pub(crate) mod underscores;
 pub(crate) mod upstream;

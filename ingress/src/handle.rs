@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{Request, Response};
-use sealane_config::model::RouteRule;
+use sealane_config::model::{Mode, RouteRule};
 use sealane_proxy::access::Pending;
 use sealane_proxy::http::{Body, respond};
 use tokio::time::Instant;
 
 use crate::decide::{Came, Decision, Next, decide};
 use crate::filters::forwarded::Peer;
-use crate::filters::{cors, mirror, response, upstream};
+use crate::filters::{cors, mirror, response, underscores, upstream};
 use crate::gateway::Inner;
 use crate::guards;
 
@@ -89,6 +89,9 @@ async fn follow(
     line: Option<&mut Pending>,
 ) -> Response<Body> {
     let asked = respond::Asked::new(request.version(), request.headers());
+    if decision.rule.filters.mode == Mode::Compat {
+        underscores::drop_fields(request.headers_mut());
+    }
     let held = match &decision.next {
         Next::Redirect(_) | Next::Preflight(_) => None,
         Next::Forward(_) | Next::Fail(_) => {

@@ -76,6 +76,7 @@ fn takes(rule: &PathMatch, path: &str) -> Result<bool, Error> {
         PathMatch::Prefix(prefix) => Ok(path
             .strip_prefix(&**prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))),
+        PathMatch::Start(start) => Ok(path.starts_with(&**start)),
         PathMatch::Regex(regex) => regex.is_match(path).map_err(|_too_many_steps| {
             Error::new(
                 ErrorKind::InvalidRoute,

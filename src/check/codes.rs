@@ -151,7 +151,7 @@ codes! {
     UNKNOWN_CLASS = "SL0305", Error, "IngressClass does not exist",
         "use a class that exists: kubectl get ingressclass";
     FOREIGN_CLASS = "SL0306", Info, "Ingress is another controller's",
-        "nothing to do, unless Sealane should serve it: then name a class with controller sealane.dev/ingress";
+        "nothing to do, unless Sealane should serve it: then name a class with controller sealane.dev/ingress, or the controller with --ingress-class-controller";
     NO_CLASS = "SL0307", Warning, "Ingress names no class",
         "set spec.ingressClassName, or make a class the default one";
     CLASS_PARAMETERS = "SL0308", Error, "IngressClass has parameters",

@@ -13,7 +13,6 @@ use sealane_config::model::{Certificate, ObjectRef, RouteRule};
 use super::codes;
 use super::finding::Collector;
 use super::objects::reference;
-use crate::up::served::CONTROLLER;
 
 /// Names the class in the way that came before `spec.ingressClassName`.
 const LEGACY_CLASS: &str = "kubernetes.io/ingress.class";
@@ -69,7 +68,8 @@ fn class(collector: &mut Collector<'_>, ingress: &Ingress, object: &ObjectRef) -
     };
     let spec = class.spec.as_ref();
     let controller = spec.and_then(|spec| spec.controller.as_deref());
-    if controller != Some(CONTROLLER) {
+    let served = &collector.state.objects.served;
+    if !controller.is_some_and(|name| served.has(name)) {
         let message = format!(
             "IngressClass {name} is of controller {}, which serves this Ingress",
             controller.unwrap_or("unknown")

@@ -314,6 +314,7 @@ pub(super) fn describe(path: &PathMatch) -> String {
         PathMatch::Exact(path) => format!("Exact {path}"),
         PathMatch::Prefix(prefix) if prefix.is_empty() => "Prefix /".to_owned(),
         PathMatch::Prefix(prefix) => format!("Prefix {prefix}"),
+        PathMatch::Start(start) => format!("Start {start}"),
         PathMatch::Regex(regex) => format!("Regex {}", regex.as_str()),
     }
 }
@@ -328,6 +329,8 @@ fn comparison(rule: &PathMatch, path: &str, taken: bool) -> String {
             format!("{path} begins with it, but not element by element")
         }
         (PathMatch::Prefix(_), false) => format!("{path} does not begin with it"),
+        (PathMatch::Start(_), true) => "the path's first characters are equal".to_owned(),
+        (PathMatch::Start(_), false) => format!("{path} does not begin with it"),
         (PathMatch::Regex(_), true) => "the expression matches from the path's start".to_owned(),
         (PathMatch::Regex(_), false) => format!("the expression does not match {path}"),
     }

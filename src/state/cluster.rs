@@ -10,6 +10,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{Api, ListParams};
 use kube::{Client, Config, Resource, ResourceExt as _};
 use sealane_config::client::{self, ClientError, ClusterAddress};
+use sealane_config::compile::ServedClasses;
 use serde::de::DeserializeOwned;
 
 use super::{Objects, Origin, Places, Scope, SourceOptions, State, compile, gateway_api};
@@ -22,7 +23,11 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// There is no kubeconfig or no such context; the API does not answer or refuses.
-pub(super) async fn load(options: &SourceOptions, scope: &Scope) -> Result<State, Failure> {
+pub(super) async fn load(
+    options: &SourceOptions,
+    classes: ServedClasses,
+    scope: &Scope,
+) -> Result<State, Failure> {
     let config = config(options).await?;
     let url = config.cluster_url.to_string();
     let namespace = match scope {
@@ -33,6 +38,7 @@ pub(super) async fn load(options: &SourceOptions, scope: &Scope) -> Result<State
     let client = client::connect(config, "check").await;
     let client = client.map_err(|error| Failure::Machine(error.to_string()))?;
     let mut objects = fetch(&client, namespace.as_deref(), &url).await?;
+    objects.served = classes;
     objects.settings.clone_from(&options.configmap);
     fetch_referred(&client, &mut objects, &url).await?;
     Ok(State {

@@ -12,12 +12,10 @@ use sealane_config::compile::{
 use tokio::time::Instant;
 
 use super::{Key, Objects, gateway_api};
-use crate::up::served::CONTROLLER;
 
-/// What the gateway of every mode serves unless it is told otherwise.
 fn gateway(objects: &Objects) -> GatewayOptions {
     GatewayOptions {
-        controller: CONTROLLER.to_owned(),
+        classes: objects.served.clone(),
         config_map: objects.settings.clone(),
         ..GatewayOptions::default()
     }

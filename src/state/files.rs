@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use kube::{Client, Resource, ResourceExt as _};
 use sealane_cluster::api::{ApiOptions, ApiServer, Store};
+use sealane_config::compile::ServedClasses;
 
 use super::{
     Objects, Origin, Places, SourceOptions, State, Template, cluster, compile, gateway_api, planned,
@@ -26,7 +27,11 @@ const IN_MEMORY: &str = "memory";
 ///
 /// # Errors
 /// A path that is not there. Anything else that is wrong with the files is part of the state.
-pub(super) async fn load(options: &SourceOptions, namespace: &str) -> Result<State, Failure> {
+pub(super) async fn load(
+    options: &SourceOptions,
+    classes: ServedClasses,
+    namespace: &str,
+) -> Result<State, Failure> {
     let paths = options.filename.as_slice();
     if let Some(missing) = paths.iter().find(|path| !path.exists()) {
         let text = format!("{}: no such file or directory", missing.display());
@@ -61,6 +66,7 @@ pub(super) async fn load(options: &SourceOptions, namespace: &str) -> Result<Sta
     }
     let mut objects = cluster::fetch(&client, None, IN_MEMORY).await?;
     objects.gateway_api = gateway_api;
+    objects.served = classes;
     objects.settings.clone_from(&options.configmap);
     cluster::fetch_referred(&client, &mut objects, IN_MEMORY).await?;
     let templates = Template::all(&manifests, namespace);

@@ -139,7 +139,10 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
     console.step("Kubernetes API", &url);
 
     let watch = WatchOptions {
-        ingress: Some(settings.gateway.apply(IngressWatch::default())),
+        ingress: Some(settings.gateway.apply(IngressWatch {
+            classes: settings.classes.clone(),
+            ..IngressWatch::default()
+        })),
         ..WatchOptions::default()
     };
     tokio::spawn(sealane_config::watch::run(
@@ -229,7 +232,7 @@ async fn wait_until_ready(
     loop {
         let progress = status::progress(client).await.context("cannot list pods")?;
         let served = progress.is_complete()
-            && served::caught_up(client, reader)
+            && served::caught_up(client, reader, &settings.classes)
                 .await
                 .context("cannot list what should be served")?;
         if served || Instant::now() >= until {

@@ -8,20 +8,22 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
+use sealane_config::compile::ServedClasses;
 use sealane_config::model::ServiceKey;
 use sealane_config::{Reader, Snapshot};
 
 use super::status::is_ready;
-
-/// Controller name of the IngressClasses that the gateway serves.
-pub(crate) const CONTROLLER: &str = "sealane.dev/ingress";
 
 /// Whether the current snapshot has every Service, every ready pod behind the Services that select
 /// it, and every host of an Ingress of ours.
 ///
 /// # Errors
 /// The API does not answer.
-pub(crate) async fn caught_up(client: &Client, reader: &Reader) -> kube::Result<bool> {
+pub(crate) async fn caught_up(
+    client: &Client,
+    reader: &Reader,
+    served: &ServedClasses,
+) -> kube::Result<bool> {
     let all = ListParams::default();
     let services: Api<Service> = Api::all(client.clone());
     let pods: Api<Pod> = Api::all(client.clone());
@@ -41,7 +43,7 @@ pub(crate) async fn caught_up(client: &Client, reader: &Reader) -> kube::Result<
                 .spec
                 .as_ref()
                 .and_then(|spec| spec.controller.as_deref());
-            controller == Some(CONTROLLER)
+            controller.is_some_and(|name| served.has(name))
         })
         .map(|class| class.name_any())
         .collect();

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use ipnet::Ipv4Net;
 use sealane_cluster::runtime::images::ImageMap;
+use sealane_config::compile::ServedClasses;
 
+use crate::classes::ClassOptions;
 use crate::exit::Failure;
 use crate::gateway_settings::SettingsOptions;
 use crate::manifests::{self, Manifest};
@@ -51,6 +53,8 @@ pub(crate) struct UpOptions {
     /// Address of the admin listener: /livez /readyz /metrics /version /debug
     #[arg(long, default_value = "127.0.0.1:9900")]
     admin: SocketAddr,
+    #[command(flatten)]
+    classes: ClassOptions,
     /// Worker threads of the data plane [default: one a core]
     #[arg(long)]
     workers: Option<usize>,
@@ -124,6 +128,8 @@ pub(crate) struct Settings {
     pub(crate) api: SocketAddr,
     /// Admin.
     pub(crate) admin: SocketAddr,
+    /// Which IngressClasses are served.
+    pub(crate) classes: ServedClasses,
     /// Data-plane threads.
     pub(crate) workers: usize,
     /// How long to wait for pods before the summary.
@@ -167,7 +173,13 @@ impl UpOptions {
             Some(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             None => self.api,
         };
+        // In a cluster of our own nobody else can be there to serve them.
+        let classes = self.classes.served(match &self.kubeconfig {
+            Some(_) => ServedClasses::default(),
+            None => ServedClasses::with_ingress_nginx(),
+        });
         Ok(Settings {
+            classes,
             manifests,
             images,
             data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),

@@ -8,9 +8,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IngressClass;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt as _};
+use sealane_config::defaults::{INGRESS_CONTROLLER, INGRESS_NGINX_CONTROLLER};
 use serde_json::{Value, json};
 
-use super::served;
 use super::settings::{Addresses, ControlPlane};
 
 /// Port of cluster DNS inside the cluster.
@@ -18,6 +18,9 @@ pub(crate) const DNS_PORT: u16 = 53;
 
 /// Makes a class the one of Ingresses that name none.
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+
+/// The class that most manifests name.
+const NGINX: &str = "nginx";
 
 /// Where they are.
 const NAMESPACE: &str = "kube-system";
@@ -61,18 +64,26 @@ pub(crate) async fn install(
         },
         "spec": {"clusterIP": addresses.dns, "ports": ports},
     });
-    let class =
-        |metadata: Value| json!({"metadata": metadata, "spec": {"controller": served::CONTROLLER}});
+    let class = |metadata: Value, controller: &str| json!({"metadata": metadata, "spec": {"controller": controller}});
     let namespaced = Api::namespaced(client.clone(), NAMESPACE);
     put::<EndpointSlice>(namespaced, slice).await?;
     let namespaced = Api::namespaced(client.clone(), NAMESPACE);
     put::<Service>(namespaced, service).await?;
     if matches!(plane, ControlPlane::Joined(_)) {
         let metadata = json!({"name": "sealane", "annotations": {DEFAULT_CLASS: "true"}});
-        put::<IngressClass>(Api::all(client.clone()), class(metadata)).await?;
+        let ours = class(metadata, INGRESS_CONTROLLER);
+        put::<IngressClass>(Api::all(client.clone()), ours).await?;
     }
-    let nginx = class(json!({"name": "nginx"}));
-    put::<IngressClass>(Api::all(client.clone()), nginx).await
+    let classes: Api<IngressClass> = Api::all(client.clone());
+    // The controller of a class never changes, and this one may be somebody else's.
+    if classes.get_opt(NGINX).await?.is_some() {
+        return Ok(());
+    }
+    let controller = match plane {
+        ControlPlane::Embedded { .. } => INGRESS_NGINX_CONTROLLER,
+        ControlPlane::Joined(_) => INGRESS_CONTROLLER,
+    };
+    put::<IngressClass>(classes, class(json!({"name": NGINX}), controller)).await
 }
 
 async fn put<K>(api: Api<K>, object: Value) -> kube::Result<()>

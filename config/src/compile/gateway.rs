@@ -4,12 +4,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::classes::{ClassRecord, Classes, ServedClasses};
 use super::config_maps::{ConfigMapRecord, ConfigMaps};
 use super::gateway_api::{ApiChange, GatewayApi};
 use super::gateway_settings;
 use super::host_certificate::CertificateChoice;
 use super::host_routes::{HostCompiler, Source};
-use super::ingress::{BackendRecord, ClassRecord, IngressRecord};
+use super::ingress::{BackendRecord, IngressRecord};
 use super::problems::{Problems, Unit};
 use super::rank::{Age, SourceKey};
 use super::secret::SecretRecord;
@@ -17,16 +18,13 @@ use super::secrets::Secrets;
 use super::services::Services;
 use super::store::{Changed, Delta, ObjectKey, Store};
 use crate::Snapshot;
-use crate::defaults::INGRESS_CONTROLLER;
-use crate::model::{GatewaySettings, HostMatch, Problem, ProblemKind};
+use crate::model::{GatewaySettings, HostMatch};
 
 /// Which Ingresses are ours, and the certificate for everything else.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct GatewayOptions {
-    /// `spec.controller` of the IngressClasses that are ours.
-    pub controller: String,
-    /// Serve Ingresses that name no class.
-    pub watch_without_class: bool,
+    /// Which Ingresses are ours.
+    pub classes: ServedClasses,
     /// The Secret of the default certificate.
     pub default_certificate: Option<ObjectKey>,
     /// The ConfigMap with settings of the gateway as a whole.
@@ -35,24 +33,12 @@ pub struct GatewayOptions {
     pub settings: GatewaySettings,
 }
 
-impl Default for GatewayOptions {
-    fn default() -> Self {
-        Self {
-            controller: INGRESS_CONTROLLER.into(),
-            watch_without_class: false,
-            default_certificate: None,
-            config_map: None,
-            settings: GatewaySettings::default(),
-        }
-    }
-}
-
 /// The gateway half of the compiler.
 #[derive(Debug)]
 pub(super) struct Gateway {
     options: GatewayOptions,
     ingresses: Store<IngressRecord>,
-    classes: Store<ClassRecord>,
+    classes: Classes,
     api: GatewayApi,
     secrets: Secrets,
     config_maps: ConfigMaps,
@@ -100,9 +86,9 @@ impl Gateway {
         }
         Self {
             settings: Arc::new(options.settings.clone()),
-            options,
             ingresses: Store::new("Ingress"),
-            classes: Store::new("IngressClass"),
+            classes: Classes::new(options.classes.clone()),
+            options,
             api: GatewayApi::new(),
             secrets,
             config_maps,
@@ -146,11 +132,11 @@ impl Gateway {
 
     /// A class that comes, goes or changes its controller moves all of its Ingresses.
     pub(super) fn apply_classes(&mut self, delta: Delta<ClassRecord>, problems: &mut Problems) {
-        let changed = self.classes.apply(delta, problems);
-        if changed.is_empty() {
+        let names = self.classes.apply(delta, problems);
+        if names.is_empty() {
             return;
         }
-        let names: HashSet<&Arc<str>> = changed.iter().map(|class| &class.key.name).collect();
+        let names: HashSet<Arc<str>> = names.into_iter().collect();
         let moved: Vec<ObjectKey> = self
             .ingresses
             .iter()
@@ -159,19 +145,6 @@ impl Gateway {
             .collect();
         for key in moved {
             self.index_ingress(&key, problems);
-        }
-        for Changed { key, .. } in changed {
-            let refused = self.classes.get(&key).is_some_and(|class| {
-                class.controller == self.options.controller && class.has_parameters
-            });
-            let problem = refused.then(|| Problem {
-                object: key.of_kind("IngressClass"),
-                field: "spec.parameters".into(),
-                kind: ProblemKind::BadField,
-                message: "parameters are not supported: the class is not served".into(),
-            });
-            let unit = Unit::Object("IngressClass", key);
-            problems.set(unit, problem.into_iter().collect());
         }
     }
 
@@ -261,6 +234,7 @@ impl Gateway {
                 services,
                 secrets: &self.secrets,
                 defaults: &self.settings.rules,
+                classes: &self.classes,
                 epoch_seconds,
             };
             let oldest_first = self.records(&self.catch_all);
@@ -316,6 +290,7 @@ impl Gateway {
             services,
             secrets: &self.secrets,
             defaults: &self.settings.rules,
+            classes: &self.classes,
             epoch_seconds,
         };
         let empty = BTreeSet::new();
@@ -351,19 +326,8 @@ impl Gateway {
         }
     }
 
-    /// Ours are those whose class has our controller. The annotation that names a class came
-    /// first and is read first.
     fn is_ours(&self, ingress: &IngressRecord) -> bool {
-        let Some(name) = &ingress.class else {
-            return self.options.watch_without_class;
-        };
-        let key = ObjectKey {
-            namespace: "".into(),
-            name: Arc::clone(name),
-        };
-        self.classes.get(&key).is_some_and(|class| {
-            class.controller == self.options.controller && !class.has_parameters
-        })
+        self.classes.mode(ingress).is_some()
     }
 
     fn index_ingress(&mut self, key: &ObjectKey, problems: &mut Problems) {

@@ -8,24 +8,20 @@
 //!   requests to the next broader rule.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::canaries::{Canaries, split};
+use super::classes::Classes;
 use super::host_certificate::CertificateChoice;
-use super::ingress::{
-    BackendRecord, BackendRefRecord, IngressRecord, Origin, PathKind, PathRecord, PortRef,
-};
+use super::ingress::{BackendRecord, IngressRecord, Origin, PathKind, PathRecord};
 use super::path::{self, Patterns};
 use super::rank::{PathRank, SourceKey};
 use super::secrets::Secrets;
-use super::service::port_number;
 use super::services::Services;
-use super::store::ObjectKey;
 use crate::model::{
-    AccessList, Backend, Filters, HostMatch, HostRoutes, HttpOverrides, PathMatch, Problem,
-    ProblemKind, Protocol, Rewrite, RoutePolicy, RouteRule, RuleDefaults, ServiceKey, ServiceKind,
-    WeightedBackend,
+    AccessList, Filters, HostMatch, HostRoutes, HttpOverrides, Mode, PathMatch, Problem,
+    ProblemKind, Rewrite, RoutePolicy, RouteRule, RuleDefaults,
 };
 
 /// Compiles hosts against the Services and Secrets as they are.
@@ -35,6 +31,7 @@ pub(super) struct HostCompiler<'a> {
     pub(super) secrets: &'a Secrets,
     /// What holds where an object says nothing.
     pub(super) defaults: &'a RuleDefaults,
+    pub(super) classes: &'a Classes,
     /// Now, seconds since the Unix epoch: certificates expire.
     pub(super) epoch_seconds: i64,
 }
@@ -54,13 +51,6 @@ pub(super) type Source<'a> = (SourceKey, &'a IngressRecord);
 struct Ranked {
     rank: PathRank,
     rule: Arc<RouteRule>,
-}
-
-/// Why a backend cannot be used: the reason in the answer, and the problem.
-struct BadBackend {
-    reason: &'static str,
-    kind: ProblemKind,
-    message: String,
 }
 
 impl HostCompiler<'_> {
@@ -107,6 +97,11 @@ impl HostCompiler<'_> {
         (rule, problems)
     }
 
+    /// How the paths of an object are served.
+    fn mode(&self, record: &IngressRecord) -> Mode {
+        self.classes.mode(record).unwrap_or_default()
+    }
+
     fn rules<'a>(
         &self,
         host: &HostMatch,
@@ -119,15 +114,17 @@ impl HostCompiler<'_> {
         let patterns = Patterns::of(before);
         let mut taken: HashMap<(PathKind, &str), &SourceKey> = HashMap::new();
         let mut ranked: Vec<Ranked> = Vec::new();
+        let mut directories: BTreeMap<&str, (&SourceKey, String)> = BTreeMap::new();
         for (key, record) in sources {
             let rules = record.rules.iter().filter(|rule| &rule.host == host);
             for (rule, path) in rules.flat_map(|rule| rule.paths.iter().map(move |p| (rule, p))) {
                 let field = record.path_field(rule, path);
+                let mode = self.mode(record);
                 // Among regular expressions the path type makes no difference.
                 let kind = if is_regex {
                     PathKind::Prefix
                 } else {
-                    path.kind
+                    path::kind(path, mode)
                 };
                 if let Some(winner) = taken.get(&(kind, &*path.path)) {
                     let shown = if rule.host == HostMatch::Any {
@@ -147,8 +144,16 @@ impl HostCompiler<'_> {
                     continue;
                 }
                 taken.insert((kind, &path.path), key);
+                if mode == Mode::Compat
+                    && !is_regex
+                    && let Some(bare) = path::directory(path)
+                {
+                    directories
+                        .entry(bare)
+                        .or_insert_with(|| (key, field.clone()));
+                }
                 let patterns = is_regex.then_some(&patterns);
-                let compiled = self.path((key, record), path, &field, patterns, problems);
+                let compiled = self.path((key, record), (path, kind), &field, patterns, problems);
                 if let Some((rank, mut rule)) = compiled {
                     if record.origin == Origin::Ingress {
                         let canary = canaries.take(path.kind, &path.path);
@@ -159,6 +164,17 @@ impl HostCompiler<'_> {
                 }
             }
         }
+        // nginx looks for a path of just that length before it adds the slash.
+        let is_free = |bare: &str| {
+            PathKind::ALL
+                .iter()
+                .all(|kind| !taken.contains_key(&(*kind, bare)))
+        };
+        let directories = directories.into_iter().filter(|(bare, _)| is_free(bare));
+        ranked.extend(directories.map(|(bare, (key, field))| Ranked {
+            rank: PathRank::exact(bare),
+            rule: Arc::new(path::to_directory(bare, key.object(), &field)),
+        }));
         ranked.sort_by(|a, b| a.rank.cmp(&b.rank));
         ranked.into_iter().map(|ranked| ranked.rule).collect()
     }
@@ -167,7 +183,7 @@ impl HostCompiler<'_> {
     fn path(
         &self,
         (key, record): (&SourceKey, &IngressRecord),
-        path: &PathRecord,
+        (path, kind): (&PathRecord, PathKind),
         field: &str,
         patterns: Option<&Patterns>,
         problems: &mut Vec<Problem>,
@@ -181,6 +197,13 @@ impl HostCompiler<'_> {
             });
         };
         let mut invalid = None;
+        if self.mode(record) == Mode::Compat && !path::is_allowed(path) {
+            bad_path(format!(
+                "`{}` has characters that only a path of type ImplementationSpecific may have",
+                path.path
+            ));
+            invalid = Some("path not allowed for its type");
+        }
         let (rank, matcher) = if let Some(patterns) = patterns {
             let pattern = match record.origin {
                 Origin::Ingress => Cow::Borrowed(&*path.path),
@@ -196,8 +219,8 @@ impl HostCompiler<'_> {
             });
             (PathRank::regex(path), matcher)
         } else {
-            match path::plain(path) {
-                Ok(matcher) => (PathRank::plain(path), matcher),
+            match path::plain(path, kind) {
+                Ok(matcher) => (PathRank::plain(path, kind), matcher),
                 Err(why) => {
                     bad_path(format!("`{}`: {why}", path.path));
                     return None;
@@ -261,6 +284,7 @@ impl HostCompiler<'_> {
             source: key.object(),
             field: (*field).into(),
             filters: Filters {
+                mode: self.mode(record),
                 rewrite: rewrite.map(|target| Rewrite::Template(Arc::clone(target))),
                 ssl_redirect: policy.ssl_redirect.unwrap_or(self.defaults.ssl_redirect),
                 force_ssl_redirect: policy
@@ -295,121 +319,5 @@ impl HostCompiler<'_> {
         policy.access.deny = policy.access.deny.iter().chain(blocked).copied().collect();
         policy.overrides = policy.overrides.or(overrides);
         Some(Arc::new(policy))
-    }
-
-    /// The backends of a path, or the reason why it has none.
-    pub(super) fn backends(
-        &self,
-        (key, record): (&SourceKey, &IngressRecord),
-        backend: &BackendRecord,
-        backend_field: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Result<Vec<WeightedBackend>, &'static str> {
-        let mut problem = |bad: BadBackend| {
-            problems.push(Problem {
-                object: key.object(),
-                field: backend_field.to_owned(),
-                kind: bad.kind,
-                message: bad.message,
-            });
-            bad.reason
-        };
-        let resolved = match backend {
-            BackendRecord::Refused(reason) => Err(*reason),
-            BackendRecord::Weighted(refs) => self.weighted(refs, &mut problem),
-            BackendRecord::Service { .. } | BackendRecord::Resource => {
-                let backend = self.backend(key, backend);
-                let only = |backend| vec![WeightedBackend { weight: 1, backend }];
-                backend.map(only).map_err(problem)
-            }
-        };
-        let refused = record.policy.refused.or(self.defaults.refused);
-        refused.map_or(resolved, Err)
-    }
-
-    /// Backends of an HTTPRoute rule. One that cannot be used keeps its share of the requests, which
-    /// are refused (Gateway API, `backendRefs`).
-    fn weighted(
-        &self,
-        refs: &[BackendRefRecord],
-        problem: &mut impl FnMut(BadBackend) -> &'static str,
-    ) -> Result<Vec<WeightedBackend>, &'static str> {
-        let mut backends = Vec::with_capacity(refs.len());
-        let mut reason = "no backend has a weight";
-        for found in refs.iter().filter(|found| found.weight > 0) {
-            let resolved = match &found.refused {
-                Some(message) => Err(BadBackend {
-                    reason: "backend not allowed",
-                    kind: ProblemKind::BadField,
-                    message: message.clone(),
-                }),
-                None => self.service_port(&found.service, &PortRef::Number(found.port)),
-            };
-            let is_usable = resolved.is_ok();
-            let backend = resolved.unwrap_or_else(|bad| {
-                reason = problem(bad);
-                // Port 0 is that of no Service.
-                Backend {
-                    service: ServiceKey::from(&found.service),
-                    port: 0,
-                }
-            });
-            let weight = found.weight;
-            backends.push((is_usable, WeightedBackend { weight, backend }));
-        }
-        if backends.iter().all(|(is_usable, _)| !is_usable) {
-            return Err(reason);
-        }
-        Ok(backends.into_iter().map(|(_, backend)| backend).collect())
-    }
-
-    /// The backend of an Ingress' path.
-    fn backend(&self, key: &SourceKey, backend: &BackendRecord) -> Result<Backend, BadBackend> {
-        let BackendRecord::Service { name, port } = backend else {
-            return Err(BadBackend {
-                reason: "resource backend",
-                kind: ProblemKind::BadField,
-                message: "only Services can be backends".into(),
-            });
-        };
-        self.service_port(&key.sibling(name), port)
-    }
-
-    /// A Service port by number or name. Whether it has endpoints is no question here.
-    fn service_port(&self, service_key: &ObjectKey, port: &PortRef) -> Result<Backend, BadBackend> {
-        let Some(service) = self.services.get(service_key) else {
-            return Err(BadBackend {
-                reason: "service not found",
-                kind: ProblemKind::MissingService,
-                message: format!("Service {service_key} does not exist"),
-            });
-        };
-        if let ServiceKind::ExternalName(target) = &service.kind {
-            return Err(BadBackend {
-                reason: "ExternalName service",
-                kind: ProblemKind::BadField,
-                message: format!(
-                    "Service {service_key} stands for {target}: the gateway does not lead out of \
-                     the cluster"
-                ),
-            });
-        }
-        let mut tcp = service.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
-        let (found, shown) = match port {
-            PortRef::Number(number) => {
-                let wanted = port_number(*number);
-                (tcp.find(|p| Some(p.port) == wanted), number.to_string())
-            }
-            PortRef::Name(name) => (tcp.find(|p| p.name == *name), format!("`{name}`")),
-        };
-        let found = found.ok_or_else(|| BadBackend {
-            reason: "service has no such port",
-            kind: ProblemKind::MissingPort,
-            message: format!("Service {service_key} has no TCP port {shown}"),
-        })?;
-        Ok(Backend {
-            service: ServiceKey::from(service_key),
-            port: found.port,
-        })
     }
 }

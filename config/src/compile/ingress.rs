@@ -1,4 +1,4 @@
-//! What is kept of an Ingress and of an IngressClass.
+//! What is kept of an Ingress.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,25 +13,6 @@ use crate::model::{HostMatch, Problem, ProblemKind};
 
 /// Names the class in the way that came before `spec.ingressClassName`.
 const LEGACY_CLASS: &str = "kubernetes.io/ingress.class";
-
-/// The fields of an IngressClass that are used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClassRecord {
-    pub(super) controller: String,
-    /// Parameters are none of ours: a class that has them asks for what cannot be given.
-    pub(super) has_parameters: bool,
-}
-
-impl ClassRecord {
-    /// Reads a class.
-    pub fn read(class: v1::IngressClass) -> Self {
-        let spec = class.spec.unwrap_or_default();
-        Self {
-            controller: spec.controller.unwrap_or_default(),
-            has_parameters: spec.parameters.is_some(),
-        }
-    }
-}
 
 /// The fields of an Ingress that are used, or what a Gateway or an HTTPRoute comes to in their terms.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,11 +58,16 @@ pub(super) struct PathRecord {
     pub(super) backend: BackendRecord,
 }
 
-/// `pathType`; `ImplementationSpecific` means Prefix here.
+/// `pathType`, in the order of precedence among paths of one length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum PathKind {
     Exact,
     Prefix,
+    ImplementationSpecific,
+}
+
+impl PathKind {
+    pub(super) const ALL: [Self; 3] = [Self::Exact, Self::Prefix, Self::ImplementationSpecific];
 }
 
 /// A backend as written.
@@ -290,7 +276,8 @@ impl Reader<'_> {
         let field = format!("spec.rules[{rule}].http.paths[{index}]");
         let kind = match path.path_type.as_str() {
             "Exact" => PathKind::Exact,
-            "Prefix" | "ImplementationSpecific" => PathKind::Prefix,
+            "Prefix" => PathKind::Prefix,
+            "ImplementationSpecific" => PathKind::ImplementationSpecific,
             other => {
                 self.problem(
                     format!("{field}.pathType"),

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use fancy_regex::{Regex, RegexBuilder};
 
 use super::ingress::{PathKind, PathRecord};
-use crate::model::{HostRoutes, PathMatch};
+use crate::model::{
+    Filters, HostRoutes, Mode, ObjectRef, Part, PathMatch, Redirect, RoutePolicy, RouteRule,
+    Template,
+};
 
 /// Steps that a regular expression may take for one text; a pattern that needs more does not match.
 const STEP_LIMIT: usize = 10_000;
@@ -14,18 +17,76 @@ const STEP_LIMIT: usize = 10_000;
 /// Compiled size of one regular expression, bytes.
 const SIZE_LIMIT: usize = 1 << 20;
 
+/// How a path that is no regular expression is compared. Where the API leaves it to us,
+/// ingress-nginx compares characters, and we compare elements.
+pub(super) fn kind(path: &PathRecord, mode: Mode) -> PathKind {
+    match (path.kind, mode) {
+        (PathKind::ImplementationSpecific, Mode::Strict) => PathKind::Prefix,
+        // Everything begins with `/` in either way.
+        (PathKind::ImplementationSpecific, Mode::Compat) if *path.path == *"/" => PathKind::Prefix,
+        // nginx's location for `/foo/` does not take `/foo`, of which there is a location more for
+        // a Prefix without the slash only.
+        (PathKind::Prefix, Mode::Compat) if directory(path).is_some() => {
+            PathKind::ImplementationSpecific
+        }
+        (kind, _) => kind,
+    }
+}
+
+/// Whether ingress-nginx takes the path for its type (`strict-validate-path-type`).
+pub(super) fn is_allowed(path: &PathRecord) -> bool {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-');
+    path.kind == PathKind::ImplementationSpecific || path.path.bytes().all(is_plain)
+}
+
 /// The matcher of a plain path.
 ///
 /// # Errors
 /// Why no request can match it.
-pub(super) fn plain(path: &PathRecord) -> Result<PathMatch, &'static str> {
+pub(super) fn plain(path: &PathRecord, kind: PathKind) -> Result<PathMatch, &'static str> {
     if !path.path.starts_with('/') {
         return Err("a path that is not a regular expression starts with `/`");
     }
-    Ok(match path.kind {
+    Ok(match kind {
         PathKind::Exact => PathMatch::Exact(Arc::clone(&path.path)),
         PathKind::Prefix => PathMatch::Prefix(path.path.trim_end_matches('/').into()),
+        PathKind::ImplementationSpecific => PathMatch::Start(Arc::clone(&path.path)),
     })
+}
+
+/// The path without the slash at its end, if it has one: nginx sends requests for it to the path
+/// with the slash.
+pub(super) fn directory(path: &PathRecord) -> Option<&str> {
+    path.path.strip_suffix('/').filter(|bare| !bare.is_empty())
+}
+
+/// The rule that does so. The place is named without a host, so that scheme and port stay.
+pub(super) fn to_directory(bare: &str, source: ObjectRef, field: &str) -> RouteRule {
+    let location = [
+        Part::Text(format!("{bare}/").into()),
+        Part::QuestionMark,
+        Part::Query,
+    ];
+    let policy = RoutePolicy {
+        redirect: Some(Redirect {
+            location: Template(location.into()),
+            status: 301,
+        }),
+        ..RoutePolicy::default()
+    };
+    RouteRule {
+        source,
+        field: field.into(),
+        path: PathMatch::Exact(bare.into()),
+        filters: Filters {
+            mode: Mode::Compat,
+            policy: Some(Arc::new(policy)),
+            ..Filters::default()
+        },
+        backends: Vec::new(),
+        invalid: None,
+        canary: None,
+    }
 }
 
 /// The pattern of a plain path, for a host whose paths are regular expressions because of another
@@ -33,7 +94,7 @@ pub(super) fn plain(path: &PathRecord) -> Result<PathMatch, &'static str> {
 pub(super) fn pattern(path: &PathRecord) -> String {
     match path.kind {
         PathKind::Exact => format!("{}$", fancy_regex::escape(&path.path)),
-        PathKind::Prefix => {
+        PathKind::Prefix | PathKind::ImplementationSpecific => {
             let prefix = path.path.trim_end_matches('/');
             format!("{}(?:/|$)", fancy_regex::escape(prefix))
         }
@@ -50,7 +111,7 @@ impl Patterns {
         let rules = before.into_iter().flat_map(|host| &host.rules);
         let known = rules.filter_map(|rule| match &rule.path {
             PathMatch::Regex(regex) => Some((regex.as_str().to_owned(), Arc::clone(regex))),
-            PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
+            PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Start(_) => None,
         });
         Self {
             known: known.collect(),

@@ -52,6 +52,7 @@ pub(super) struct Age {
 /// Plain paths (Ingress API, "multiple matches"): the longest first, and Exact before Prefix of the
 /// same length. The trailing slash of a Prefix does not add to its length, since `/foo/` matches
 /// `/foo` too and must not come before Exact `/foo`; only among prefixes `/foo/` is before `/foo`.
+/// A prefix in characters comes last among paths of one length: it takes what the others leave.
 ///
 /// Regular expressions (ingress-nginx): the longest pattern first, then in reverse lexical order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,15 +63,24 @@ pub(super) struct PathRank {
 }
 
 impl PathRank {
-    pub(super) fn plain(path: &PathRecord) -> Self {
-        let counted = match path.kind {
-            PathKind::Exact => &path.path,
+    pub(super) fn plain(path: &PathRecord, kind: PathKind) -> Self {
+        let counted = match kind {
+            PathKind::Exact | PathKind::ImplementationSpecific => &path.path,
             PathKind::Prefix => path.path.trim_end_matches('/'),
         };
         Self {
             length: Reverse(counted.len()),
-            kind: path.kind,
+            kind,
             written: Reverse(Arc::clone(&path.path)),
+        }
+    }
+
+    /// That of an exact path.
+    pub(super) fn exact(path: &str) -> Self {
+        Self {
+            length: Reverse(path.len()),
+            kind: PathKind::Exact,
+            written: Reverse(path.into()),
         }
     }
 

@@ -30,6 +30,35 @@ impl HttpPolicy {
         static DEFAULT: LazyLock<Arc<HttpPolicy>> = LazyLock::new(Arc::default);
         Arc::clone(&DEFAULT)
     }
+
+    /// The policy of a Service that asks for nothing, at a gateway that stands in for ingress-nginx.
+    pub fn shared_compat() -> Arc<Self> {
+        static DEFAULT: LazyLock<Arc<HttpPolicy>> =
+            LazyLock::new(|| Arc::new(HttpPolicy::default().compat()));
+        Arc::clone(&DEFAULT)
+    }
+
+    /// With ingress-nginx's defaults in place of ours, wherever the Service asks for nothing:
+    /// `proxy-body-size` 1m, `proxy-connect-timeout` 5, `proxy-read-timeout` 60.
+    #[must_use]
+    pub fn compat(&self) -> Self {
+        let (ours, mut policy) = (Self::default(), self.clone());
+        let limits = &mut policy.limits;
+        if limits.body_bytes == ours.limits.body_bytes {
+            limits.body_bytes = 1024 * 1024;
+        }
+        let timeouts = &mut policy.timeouts;
+        for (limit, ours, theirs) in [
+            (&mut timeouts.connect, ours.timeouts.connect, 5),
+            (&mut timeouts.response, ours.timeouts.response, 60),
+            (&mut timeouts.idle, ours.timeouts.idle, 60),
+        ] {
+            if *limit == ours {
+                *limit = Duration::from_secs(theirs);
+            }
+        }
+        policy
+    }
 }
 
 /// Time limits; zero stands for none.

@@ -164,14 +164,29 @@ pub enum PathMatch {
     /// By path element: `/foo` matches `/foo`, `/foo/` and `/foo/x`, not `/foobar`. Stored without
     /// a trailing slash; empty matches everything.
     Prefix(Arc<str>),
+    /// By character: `/foo` matches `/foobar`, too (ingress-nginx, `ImplementationSpecific`).
+    Start(Arc<str>),
     /// A case-insensitive regular expression anchored at the start (ingress-nginx `use-regex` and
     /// `rewrite-target`), run with a step limit.
     Regex(Arc<fancy_regex::Regex>),
 }
 
+/// Whose habits hold for an Ingress where its API leaves a choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// The API's text, and our defaults.
+    #[default]
+    Strict,
+    /// Those of ingress-nginx: its defaults of limits ([`HttpPolicy::compat`](super::HttpPolicy::compat)),
+    /// and no field with `_` in its name reaches a backend.
+    Compat,
+}
+
 /// What is done to requests of a rule.
 #[derive(Clone, Debug, Default)]
 pub struct Filters {
+    /// Whose habits hold.
+    pub mode: Mode,
     /// Rewrite of the path.
     pub rewrite: Option<Rewrite>,
     /// Redirect plain HTTP to HTTPS if the host has a certificate.

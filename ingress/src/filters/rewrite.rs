@@ -59,7 +59,7 @@ fn expand(template: &str, rule: &PathMatch, path: &str) -> Result<String, Error>
                 "the rule's pattern took too many steps",
             )
         })?,
-        PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
+        PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Start(_) => None,
     };
     let mut out = String::with_capacity(template.len() + path.len());
     let mut rest = template;

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use sealane_config::compile::{
     Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
-    ServiceRecord, SliceRecord,
+    ServedClasses, ServiceRecord, SliceRecord,
 };
+use sealane_config::defaults::{INGRESS_CONTROLLER, INGRESS_NGINX_CONTROLLER};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -21,14 +22,22 @@ pub(crate) struct Manifests {
 }
 
 impl Manifests {
-    /// Nothing but a class.
+    /// Nothing but a class of ours.
     pub(crate) fn new() -> Self {
+        Self::of_controller(INGRESS_CONTROLLER)
+    }
+
+    /// Nothing but a class of ingress-nginx's.
+    pub(crate) fn compat() -> Self {
+        Self::of_controller(INGRESS_NGINX_CONTROLLER)
+    }
+
+    fn of_controller(controller: &str) -> Self {
         let options = GatewayOptions {
-            controller: "k8s.io/ingress-nginx".to_owned(),
+            classes: ServedClasses::with_ingress_nginx(),
             ..GatewayOptions::default()
         };
-        let class =
-            json!({"metadata": {"name": "nginx"}, "spec": {"controller": options.controller}});
+        let class = json!({"metadata": {"name": "nginx"}, "spec": {"controller": controller}});
         let mut compiler = Box::new(Compiler::new(options, None));
         let class = ClassRecord::read(serde_json::from_value(class).unwrap());
         let set = Delta::Set(ObjectKey::new("", "nginx"), Ok(Some(class)));
@@ -103,7 +112,12 @@ impl Manifests {
             },
             "spec": {"ingressClassName": "nginx", "rules": [{"host": host, "http": {"paths": paths}}]},
         });
-        let key = ObjectKey::new("default", name);
+        self.object(ingress);
+    }
+
+    /// An Ingress as written, in `default`.
+    pub(crate) fn object(&mut self, ingress: Value) {
+        let key = ObjectKey::new("default", ingress["metadata"]["name"].as_str().unwrap());
         let record = IngressRecord::read(&key, serde_json::from_value(ingress).unwrap());
         let set = Delta::Set(key, Ok(Some(record)));
         self.compiler.apply(Change::Ingresses(set), Instant::now());

@@ -89,7 +89,7 @@ impl Edge {
     pub(crate) fn host(&mut self, host: &str, certificate: bool, mut rules: Vec<RouteRule>) {
         rules.sort_by_key(|rule| match &rule.path {
             PathMatch::Exact(path) => (Reverse(path.len()), false),
-            PathMatch::Prefix(path) => (Reverse(path.len()), true),
+            PathMatch::Prefix(path) | PathMatch::Start(path) => (Reverse(path.len()), true),
             PathMatch::Regex(regex) => (Reverse(regex.as_str().len()), true),
         });
         let routes = |host| {

@@ -65,11 +65,13 @@ pub trait Route {
 }
 
 /// The relay can do all that the target asks for: plain HTTP/1.1, and a Service without settings of
-/// its own.
+/// its own. ingress-nginx's defaults are no more than it can do either: the longest body that it takes
+/// is shorter than theirs.
 pub fn is_default(target: &Target) -> bool {
+    let habits = target.overrides.as_ref();
     target.upstream == Upstream::Http1
-        && target.overrides.is_none()
         && Arc::ptr_eq(&target.port.http, &HttpPolicy::shared())
+        && habits.is_none_or(|policy| Arc::ptr_eq(policy, &HttpPolicy::shared_compat()))
 }
 
 /// A connection that is left to hyper: its stream, and what was read from it already.

@@ -131,7 +131,7 @@ fn ingress_i9_only_our_class_is_served() {
             "{name}: problems of ours only"
         );
     }
-    let mut world = World::with(|options| options.watch_without_class = true);
+    let mut world = World::with(|options| options.classes.without_class = true);
     world.simple_service("a");
     world.ingress_object(ingress(
         "it",

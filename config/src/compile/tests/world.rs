@@ -48,10 +48,7 @@ impl World {
     }
 
     fn build_with(change: impl FnOnce(&mut GatewayOptions), node: Option<NodeIdentity>) -> Self {
-        let mut options = GatewayOptions {
-            controller: "sealane.dev/ingress".into(),
-            ..GatewayOptions::default()
-        };
+        let mut options = GatewayOptions::default();
         change(&mut options);
         let mut world = Self {
             compiler: Compiler::new(options, node),
@@ -305,6 +302,7 @@ pub(super) fn rule<'a>(snapshot: &'a Snapshot, name: &str, path: &str) -> Option
         PathMatch::Prefix(prefix) => path
             .strip_prefix(&**prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        PathMatch::Start(start) => path.starts_with(&**start),
         PathMatch::Regex(regex) => regex.is_match(path).unwrap(),
     };
     let host = snapshot.routes.host(name)?;

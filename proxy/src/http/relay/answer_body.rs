@@ -16,9 +16,6 @@ use crate::balance::Flight;
 use crate::splice::{self, Pipe};
 use crate::{clock, scratch};
 
-/// How long an endpoint may be silent in the middle of an answer, nanoseconds.
-const SILENCE: u64 = 3600 * 1_000_000_000;
-
 impl<R: Route> Exchange<'_, R> {
     /// Relays the rest of an answer, and keeps the endpoint's connection if it can be used again.
     pub(super) async fn finish<I>(
@@ -39,6 +36,11 @@ impl<R: Route> Exchange<'_, R> {
             malformed,
         } = begun;
         let mut framing = answer.framing;
+        // How long the endpoint may be silent.
+        let silence = match clock::nanos(target.policy().timeouts.idle) {
+            0 => u64::MAX,
+            limit => limit,
+        };
         if framing.is_done() {
             // The endpoint's connection is free before the client has read the rest.
             drop(flight);
@@ -63,9 +65,10 @@ impl<R: Route> Exchange<'_, R> {
             };
             let read = match (&mut framing, pipe) {
                 (Framing::Length(left), Some(pipe)) => {
-                    self.splice(client, &upstream.stream, pipe, left).await?
+                    self.splice(client, &upstream.stream, (pipe, silence), left)
+                        .await?
                 }
-                (framing, _) => self.more(client, &mut upstream, framing).await?,
+                (framing, _) => self.more(client, &mut upstream, framing, silence).await?,
             };
             match read {
                 Ok(more) => extra = more,
@@ -91,7 +94,7 @@ impl<R: Route> Exchange<'_, R> {
         &self,
         client: &mut Client<I>,
         from: &TcpStream,
-        mut pipe: Pipe,
+        (mut pipe, silence): (Pipe, u64),
         left: &mut u64,
     ) -> Result<Result<bool, Malformed>, Gone>
     where
@@ -102,7 +105,7 @@ impl<R: Route> Exchange<'_, R> {
                 Ok(0) => return Ok(Err(Malformed)),
                 Ok(moved) => *left -= moved as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let deadline = clock::now().saturating_add(SILENCE);
+                    let deadline = clock::now().saturating_add(silence);
                     let waited = std::future::poll_fn(|cx| {
                         if from.poll_read_ready(cx).is_ready() {
                             return Poll::Ready(Ok(Ok(())));
@@ -157,11 +160,12 @@ impl<R: Route> Exchange<'_, R> {
         client: &mut Client<I>,
         upstream: &mut Upstream,
         framing: &mut Framing,
+        silence: u64,
     ) -> Result<Result<bool, Malformed>, Gone>
     where
         I: ClientStream,
     {
-        let deadline = clock::now().saturating_add(SILENCE);
+        let deadline = clock::now().saturating_add(silence);
         std::future::poll_fn(|cx| {
             let output = &mut client.output;
             let read = scratch::poll_read(&mut upstream.stream, cx, |_, bytes| {
