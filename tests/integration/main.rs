@@ -13,6 +13,7 @@ mod dns;
 mod explain;
 mod gateway;
 mod healing;
+mod ingress;
 mod input;
 mod kubectl;
 mod leader;
@@ -21,4 +22,6 @@ mod modes;
 mod nodes;
 mod rootless;
 mod sidecar;
+#[path = "../../ingress/tests/gateway/table.rs"]
+mod table;
 mod udp;

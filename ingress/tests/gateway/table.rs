@@ -90,15 +90,15 @@ impl End<'static> {
 }
 
 impl<'a> End<'a> {
-    /// What an answer says.
-    pub(crate) fn of(status: u16, location: &'a str, backend: &'a str) -> Self {
-        match status {
+    /// What an answer says; `None`: something that the table does not know.
+    pub(crate) fn of(status: u16, location: &'a str, backend: &'a str) -> Option<Self> {
+        Some(match status {
             200 => Self::Backend(backend),
             301 => Self::Moved(location),
             404 => Self::Nothing,
             503 => Self::Refused,
-            _ => panic!("an answer of status {status}"),
-        }
+            _ => return None,
+        })
     }
 }
 
