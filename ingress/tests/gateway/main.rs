@@ -4,12 +4,14 @@
     reason = "a test that cannot set itself up has failed"
 )]
 
+mod affinity;
 mod annotations;
 mod answers;
 mod canary;
 mod limits;
 mod manifests;
 mod mirror;
+mod next_upstream;
 mod nginx;
 mod proxies;
 mod proxy_protocol;

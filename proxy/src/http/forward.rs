@@ -213,7 +213,7 @@ impl Inner {
         };
         let response = match answer {
             Ok(Ok(mut response)) => {
-                if self.access_log.is_some() {
+                if self.access_log.is_some() || target.sticky.is_some() {
                     let served = Served {
                         service: target.port.service.clone(),
                         port: target.port.port,
