@@ -30,10 +30,11 @@ pub use pods::{Pod, Pods};
 pub use policy::{Scope, TrafficPolicy};
 pub use problem::{ObjectRef, Problem, ProblemKind};
 pub use route::{
-    AccessList, AnswerRules, Backend, BackendProtocol, Canary, CanaryHeader, CanaryShare, Cors,
-    CorsOrigins, Filters, HeaderPattern, HeaderTest, HostMatch, HostRoutes, HttpOverrides, Mirror,
-    Mode, OriginPattern, Part, PathMatch, Rate, RateLimits, Redirect, Replacement, Rewrite,
-    RoutePolicy, RouteRule, RouteTable, Template, WeightedBackend,
+    AccessList, AffinityKey, AffinityMode, AnswerRules, Backend, BackendProtocol, Canary,
+    CanaryHeader, CanaryShare, CookieAffinity, Cors, CorsOrigins, Filters, HashBy, HashPart,
+    HeaderPattern, HeaderTest, HostMatch, HostRoutes, HttpOverrides, Mirror, Mode, NextUpstream,
+    OriginPattern, Part, PathMatch, Rate, RateLimits, Redirect, Replacement, Rewrite, RoutePolicy,
+    RouteRule, RouteTable, SameSite, Template, WeightedBackend,
 };
 pub use service::{
     AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,

@@ -1,6 +1,6 @@
 //! Who takes a request: the rule's own backends, or its canary (ingress-nginx `canary`).
 //!
-//! The header field is asked first, then the cookie, then the weight. A canary that cannot be served
+//! A session of either side stays there. Without one the header field is asked first, then the cookie, then the weight. A canary that cannot be served
 //! or has no endpoint takes nothing, as in ingress-nginx: what would be its requests stay where they
 //! were before there was a canary.
 
@@ -13,10 +13,13 @@ use sealane_config::model::{Canary, CanaryHeader, CanaryShare, HeaderTest, Route
 use sealane_proxy::balance::Balancer;
 
 use crate::cookies;
+use crate::filters::affinity;
 
 /// What of a request decided about a canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
+    /// The session that it belongs to.
+    Session,
     /// A header field.
     Header,
     /// A cookie.
@@ -34,7 +37,7 @@ pub(crate) fn choose<'a>(
     if !serves(snapshot, canary) {
         return None;
     }
-    let takes = match asked(&canary.share, headers) {
+    let takes = match asked(rule, canary, headers) {
         Some((takes, _)) => takes,
         None => drawn(&canary.share, balancer),
     };
@@ -54,7 +57,11 @@ pub fn serves(snapshot: &Snapshot, canary: &Canary) -> bool {
 
 /// Whether the request itself asks for the canary, or not to get it, and by what; `None` leaves it to
 /// the weight.
-pub fn asked(share: &CanaryShare, headers: &HeaderMap) -> Option<(bool, By)> {
+pub fn asked(rule: &RouteRule, canary: &Canary, headers: &HeaderMap) -> Option<(bool, By)> {
+    if let Some(takes) = by_session(rule, canary, headers) {
+        return Some((takes, By::Session));
+    }
+    let share = &canary.share;
     let header = share.header.as_ref();
     let by_header = header.and_then(|header| by_header(header, headers));
     let by_cookie = || {
@@ -64,6 +71,22 @@ pub fn asked(share: &CanaryShare, headers: &HeaderMap) -> Option<(bool, By)> {
     by_header
         .map(|takes| (takes, By::Header))
         .or_else(|| Some((by_cookie()?, By::Cookie)))
+}
+
+/// The side of a request that belongs to a session.
+fn by_session(rule: &RouteRule, canary: &Canary, headers: &HeaderMap) -> Option<bool> {
+    let policy = rule.filters.policy.as_ref()?;
+    let affinity = policy.affinity.as_ref();
+    let affinity = affinity.filter(|_| !canary.share.ignores_sessions)?;
+    let backend = affinity::backend(affinity, headers)?;
+    let has = |rule: &RouteRule| {
+        let mut backends = rule.backends.iter().map(|weighted| &weighted.backend);
+        backends.any(|it| affinity.key.backend(&it.service, it.port) == backend)
+    };
+    if has(rule) {
+        return Some(false);
+    }
+    has(&canary.rule).then_some(true)
 }
 
 fn by_header(header: &CanaryHeader, headers: &HeaderMap) -> Option<bool> {

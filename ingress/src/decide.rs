@@ -12,13 +12,14 @@ use sealane_config::Snapshot;
 use sealane_config::model::{
     BackendProtocol, Filters, HttpPolicy, Mode, RouteRule, Scope, ServicePort, WeightedBackend,
 };
-use sealane_proxy::balance::Balancer;
+use sealane_proxy::balance::{Balancer, Sticky};
 use sealane_proxy::http::path::CanonicalPath;
 use sealane_proxy::http::{Body, Target, Upstream};
 use sealane_proxy::{Error, ErrorKind};
 
 use crate::canary;
-use crate::filters::{cors, redirect, rewrite};
+use crate::filters::affinity::Session;
+use crate::filters::{cors, hash, redirect, rewrite};
 use crate::matching::{self, Matched};
 
 /// What happens to a request, taken from one snapshot.
@@ -33,6 +34,8 @@ pub struct Decision {
     /// `Strict-Transport-Security` of the answer, whatever it is.
     pub hsts: Option<HeaderValue>,
     path: Option<rewrite::Path>,
+    /// The session that it belongs to.
+    pub(crate) session: Option<Session>,
 }
 
 /// What happens to a request whose rule is known.
@@ -121,13 +124,17 @@ pub fn decide<B>(
 ) -> Result<Decision, Error> {
     let asked = Asked::of(request)?;
     let matched = matching::find(&snapshot.routes, &asked.host, asked.path.matched())?;
-    let mut canary = None;
+    let (mut canary, mut session) = (None, None);
     let next = if let Some(next) = answer(snapshot, request, &asked, &matched, came)? {
         next
     } else {
         canary = canary::choose(snapshot, &matched.rule, request.headers(), balancer);
-        match draw(snapshot, canary.unwrap_or(&matched.rule), balancer) {
-            Ok(target) => Next::Forward(target),
+        let rule = canary.unwrap_or(&matched.rule);
+        match draw(snapshot, rule, balancer) {
+            Ok(mut target) => {
+                session = prefer(&mut target, rule, request, &asked, came, balancer);
+                Next::Forward(target)
+            }
             Err(error) => Next::Fail(error),
         }
     };
@@ -138,6 +145,7 @@ pub fn decide<B>(
             .then(|| snapshot.gateway.hsts.clone())
             .flatten(),
         rule: matched.rule,
+        session,
         next,
     })
 }
@@ -175,6 +183,26 @@ fn answer<B>(
         return Ok(Some(Next::Fail(error)));
     }
     Ok(None)
+}
+
+/// Has the request go where its session is, or where those like it go. Returns the session.
+fn prefer<B>(
+    target: &mut Target,
+    rule: &RouteRule,
+    request: &Request<B>,
+    asked: &Asked<'_>,
+    came: Came,
+    balancer: &Balancer,
+) -> Option<Session> {
+    let policy = rule.filters.policy.as_ref()?;
+    if let Some(affinity) = &policy.affinity {
+        let session = Session::of(affinity, request.headers(), &target.port, balancer);
+        target.sticky = Some(session.sticky);
+        return Some(session);
+    }
+    let by = policy.hash_by.as_ref()?;
+    target.sticky = hash::key(by, request, asked, came).map(Sticky::Key);
+    None
 }
 
 /// The same for a request that needs nothing but a backend: its path is canonical, and its rule
@@ -254,6 +282,7 @@ pub fn target(
         scope: Scope::Cluster,
         client: None,
         source: None,
+        sticky: None,
         overrides: overrides(&rule.filters, &port.http),
     })
 }

@@ -131,6 +131,9 @@ async fn follow(
     if let Some(changes) = changes {
         changes.write(response.headers_mut());
     }
+    if let Some(session) = &decision.session {
+        session.write(&mut response, &decision.rule, peer.secure);
+    }
     match held {
         Some(held) => response.map(|body| body.holding(held)),
         None => response,

@@ -86,6 +86,8 @@ struct Outcome {
 }
 
 /// Who answered a request; an extension of the answer.
+///
+/// Put there for the access log, and for whoever keeps requests with their endpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
     pub(crate) service: ServiceKey,

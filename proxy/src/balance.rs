@@ -24,6 +24,7 @@ mod affinity;
 mod eject;
 mod estimate;
 mod rate;
+mod sticky;
 mod warm;
 
 use std::cell::Cell;
@@ -44,6 +45,7 @@ const FAILURE_PENALTY: Duration = Duration::from_secs(5);
 
 pub use affinity::{Affinity, CAPACITY as AFFINITY_CAPACITY};
 pub use eject::State as Ejection;
+pub use sticky::{Sticky, home};
 
 /// Whether an endpoint takes traffic now, as far as its own failures go.
 pub fn ejection(endpoint: &Endpoint) -> Ejection {
@@ -184,8 +186,20 @@ impl Balancer {
         scope: Scope,
         avoid: &[EndpointAddr],
     ) -> Option<&'a Arc<Endpoint>> {
+        self.pick_by(&port.http.balancing, client, port, scope, avoid)
+    }
+
+    /// As [`Self::pick_for`], by other rules than those of the port.
+    pub(crate) fn pick_by<'a>(
+        &self,
+        rules: &Balancing,
+        client: Option<IpAddr>,
+        port: &'a ServicePort,
+        scope: Scope,
+        avoid: &[EndpointAddr],
+    ) -> Option<&'a Arc<Endpoint>> {
         let (near, everywhere) = (port.within(scope), port.everywhere_within(scope));
-        let pick = || self.pick_near(near, everywhere, avoid, &port.http.balancing);
+        let pick = || self.pick_near(near, everywhere, avoid, rules);
         self.stay_or(client, port, near, avoid, pick)
     }
 

@@ -32,7 +32,7 @@ mod tee;
 mod upgrade;
 
 pub use body::{Body, BodyError};
-pub use engine::{Engine, EngineOptions, Target, Upstream};
+pub use engine::{Engine, EngineOptions, Target, Upstream, served_by};
 pub use held::Held;
 pub use relay::{ClientStream, Front, PlainHead, Route, is_default, write_field};
 pub use respond::Hop;

@@ -32,7 +32,7 @@ pub(super) fn explain(
         );
         return Shares::of(trail, snapshot, rule).end();
     }
-    match canary::asked(&canary.share, headers) {
+    match canary::asked(rule, canary, headers) {
         Some((true, by)) => {
             step(Mark::Chosen, format!("{} asks for it", name(canary, by)));
             Shares::of(trail, snapshot, &canary.rule).end()
@@ -68,6 +68,7 @@ pub(super) fn explain(
 fn name(canary: &Canary, by: By) -> String {
     let share = &canary.share;
     match (by, &share.header, &share.cookie) {
+        (By::Session, _, _) => "the session".to_owned(),
         (By::Header, Some(header), _) => format!("the field {}", header.name),
         (By::Cookie, _, Some(cookie)) => format!("the cookie {cookie}"),
         (By::Header | By::Cookie, _, _) => "the request".to_owned(),

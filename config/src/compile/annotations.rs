@@ -13,6 +13,8 @@ use crate::model::{
 };
 
 pub(super) mod access;
+mod affinity;
+mod balance;
 mod canary;
 mod cors;
 pub(super) mod limits;
@@ -95,6 +97,7 @@ impl Policy {
     /// Reads the annotations and appends what is wrong with them to `problems`.
     pub(super) fn read(
         key: &ObjectKey,
+        uid: &str,
         annotations: &BTreeMap<String, String>,
         problems: &mut Vec<Problem>,
     ) -> Self {
@@ -111,6 +114,8 @@ impl Policy {
             permanent: (None, 301),
             temporal: (None, 302),
             canary: canary::Written::default(),
+            affinity: affinity::Written::default(),
+            next: balance::Written::default(),
             unknown: Vec::new(),
             without_effect: Vec::new(),
         };
@@ -136,7 +141,7 @@ impl Policy {
         let without_effect = std::mem::take(&mut reader.without_effect);
         let why = "without effect, because there is nothing of that kind here";
         reader.report(why, &without_effect);
-        reader.finish()
+        reader.finish(uid)
     }
 }
 
@@ -154,6 +159,8 @@ struct Reader<'a> {
     permanent: (Option<Template>, u16),
     temporal: (Option<Template>, u16),
     canary: canary::Written,
+    affinity: affinity::Written,
+    next: balance::Written,
     unknown: Vec<String>,
     without_effect: Vec<String>,
 }
@@ -169,6 +176,8 @@ impl Reader<'_> {
             }
             "backend-protocol" => self.backend_protocol(value),
             _ if canary::is(name) => self.canary(name, value),
+            _ if affinity::is(name) => self.affinity(name, value),
+            _ if balance::is(name) => self.balance(name, value),
             _ if SNIPPETS.contains(&name) => {
                 self.policy.refused = Some("snippet annotation");
                 let message = "snippets of configuration are refused, because what they would do \
@@ -274,9 +283,11 @@ impl Reader<'_> {
     }
 
     /// The policy once everything is read.
-    fn finish(mut self) -> Policy {
+    fn finish(mut self, uid: &str) -> Policy {
         self.route.limits = self.limits();
         self.policy.canary = self.canary_share();
+        self.finish_affinity(uid);
+        self.finish_next_upstream();
         self.answers();
         self.route.mirror = self.mirror();
         // A temporal redirect wins.

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use super::host_routes::{HostCompiler, Source};
 use super::ingress::{BackendRecord, IngressRecord, PathKind};
 use super::rank::SourceKey;
-use crate::model::{Canary, CanaryShare, HostMatch, Problem, ProblemKind, RouteRule};
+use crate::model::{
+    Canary, CanaryShare, Filters, HostMatch, Problem, ProblemKind, RoutePolicy, RouteRule,
+};
 
 const DEFAULT_BACKEND: &str = "spec.defaultBackend";
 
@@ -161,7 +163,10 @@ impl HostCompiler<'_> {
                 source: found.key.object(),
                 field: found.field.as_str().into(),
                 path: main.path.clone(),
-                filters: main.filters.clone(),
+                filters: Filters {
+                    policy: policy(main.filters.policy.as_ref(), found),
+                    ..main.filters.clone()
+                },
                 invalid: backends.as_ref().err().copied(),
                 backends: backends.unwrap_or_default(),
                 canary: None,
@@ -169,4 +174,21 @@ impl HostCompiler<'_> {
             share: Arc::clone(found.share),
         })
     }
+}
+
+/// The policy of the main Ingress, but for what belongs to the endpoints rather than to the path.
+fn policy(main: Option<&Arc<RoutePolicy>>, found: &Waiting<'_>) -> Option<Arc<RoutePolicy>> {
+    let own = found.record.policy.route.as_deref().cloned();
+    let own = own.unwrap_or_default();
+    let before = main.map(|main| (**main).clone()).unwrap_or_default();
+    let mut policy = before.clone();
+    policy.hash_by = own.hash_by;
+    policy.overrides.algorithm = own.overrides.algorithm;
+    if found.share.ignores_sessions {
+        policy.affinity = own.affinity;
+    }
+    if policy == before {
+        return main.cloned();
+    }
+    (policy != RoutePolicy::default()).then(|| Arc::new(policy))
 }

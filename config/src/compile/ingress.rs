@@ -127,7 +127,7 @@ impl IngressRecord {
             origin: Origin::Ingress,
             created: super::created(ingress.metadata.creation_timestamp.as_ref()),
             class,
-            policy: Policy::read(key, &annotations, &mut reader.problems),
+            policy: Policy::read(key, &status.uid, &annotations, &mut reader.problems),
             is_catch_all: spec.rules.as_ref().is_none_or(Vec::is_empty)
                 && spec.default_backend.is_some(),
             rules: reader.rules(

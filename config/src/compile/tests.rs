@@ -14,4 +14,5 @@ mod paths;
 mod pods;
 mod policies;
 mod services;
+mod spreading;
 mod world;

@@ -104,6 +104,12 @@ pub struct RetryPolicy {
     pub budget_percent: u32,
     /// … and for every second, so that a quiet Service has any at all.
     pub budget_per_second: u32,
+    /// Attempts at one request, with those that are not counted above; 0: no further limit.
+    pub tries: u32,
+    /// None is made when so much time is over; zero: no limit.
+    pub within: Duration,
+    /// None is made on an endpoint that the request was tried on, unless only its connection was old.
+    pub elsewhere: bool,
 }
 
 impl Default for RetryPolicy {
@@ -114,6 +120,9 @@ impl Default for RetryPolicy {
             backoff: Duration::from_millis(25)..=Duration::from_millis(250),
             budget_percent: 20,
             budget_per_second: 10,
+            tries: 0,
+            within: Duration::ZERO,
+            elsewhere: false,
         }
     }
 }
@@ -132,6 +141,10 @@ pub struct RetryOn {
     /// gRPC status codes, a bit for each. A call is repeated whatever it does, so these are for
     /// methods that may be repeated.
     pub grpc: u32,
+    /// The head of the answer took too long; idempotent methods only.
+    pub timeout: bool,
+    /// What is for idempotent methods only is for all: whoever says so knows that his may be repeated.
+    pub non_idempotent: bool,
 }
 
 impl Default for RetryOn {
@@ -154,6 +167,8 @@ impl RetryOn {
             reset: false,
             statuses: Box::default(),
             grpc: 0,
+            timeout: false,
+            non_idempotent: false,
         }
     }
 

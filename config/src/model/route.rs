@@ -9,18 +9,20 @@ use rpds::HashTrieMapSync;
 
 use super::{ObjectRef, ServiceKey};
 
+mod affinity;
 mod canary;
 mod limits;
 mod mirror;
 mod policy;
 mod response;
 
+pub use affinity::{AffinityKey, AffinityMode, CookieAffinity, HashBy, HashPart, SameSite};
 pub use canary::{Canary, CanaryHeader, CanaryShare, HeaderPattern, HeaderTest};
 pub use limits::{Rate, RateLimits};
 pub use mirror::Mirror;
 pub use policy::{
-    AccessList, Cors, CorsOrigins, HttpOverrides, OriginPattern, Part, Redirect, RoutePolicy,
-    Template,
+    AccessList, Cors, CorsOrigins, HttpOverrides, NextUpstream, OriginPattern, Part, Redirect,
+    RoutePolicy, Template,
 };
 pub use response::{AnswerRules, Replacement};
 

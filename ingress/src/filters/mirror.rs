@@ -180,6 +180,7 @@ async fn deliver(
         scope: Scope::Cluster,
         client: None,
         source: None,
+        sticky: None,
         overrides: None,
     };
     let response = engine.forward(request, &target).await;

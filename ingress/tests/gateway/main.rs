@@ -4,6 +4,7 @@
     reason = "a test that cannot set itself up has failed"
 )]
 
+mod affinity;
 mod annotations;
 mod answers;
 mod canary;
@@ -11,6 +12,7 @@ mod limits;
 mod manifests;
 mod mirror;
 mod modes;
+mod next_upstream;
 mod nginx;
 mod proxies;
 mod proxy_protocol;

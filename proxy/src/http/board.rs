@@ -37,7 +37,14 @@ impl Inner {
         tried: &[EndpointAddr],
     ) -> Result<&'a Arc<Endpoint>, Error> {
         let (client, port) = (target.client, &target.port);
-        let picked = self.balancer.pick_for(client, port, target.scope, tried);
+        let preferred = target
+            .sticky
+            .and_then(|sticky| self.balancer.preferred(sticky, target.everywhere(), tried));
+        let picked = preferred.or_else(|| {
+            let rules = &target.policy().balancing;
+            let balancer = &self.balancer;
+            balancer.pick_by(rules, client, port, target.scope, tried)
+        });
         picked.ok_or_else(|| {
             let detail = if target.is_cut_off() {
                 "the Service has no ready endpoint on this node, and its policy is Local"

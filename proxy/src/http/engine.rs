@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use sealane_config::Reader;
-use sealane_config::model::{AppProtocol, Endpoint, HttpPolicy, Scope, ServicePort};
+use sealane_config::model::{AppProtocol, Endpoint, EndpointAddr, HttpPolicy, Scope, ServicePort};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,9 +18,9 @@ use super::body::Body;
 use super::relay::Connections;
 use super::respond::{self, Hop};
 use super::services::{ServiceState, Services, Shared};
-use crate::access::AccessLog;
+use crate::access::{AccessLog, Served};
 use crate::admission;
-use crate::balance::{Affinity, Balancer};
+use crate::balance::{Affinity, Balancer, Sticky};
 use crate::connect::Connector;
 use crate::live::UPKEEP;
 use crate::pool::Pool;
@@ -75,6 +75,8 @@ pub struct Target {
     /// The client whose address endpoints are to see instead of ours, as far as
     /// [`Connector::source`] allows it.
     pub source: Option<IpAddr>,
+    /// Which of its endpoints it would rather go to.
+    pub sticky: Option<Sticky>,
     /// What holds for this request instead of the Service port's own policy.
     pub overrides: Option<Arc<HttpPolicy>>,
 }
@@ -250,6 +252,12 @@ impl Engine {
         state.metrics.answered(response.status(), started.elapsed());
         response
     }
+}
+
+/// The endpoint that gave an answer to a request with [`Target::sticky`]; `None` if none did.
+pub fn served_by(response: &Response<Body>) -> Option<EndpointAddr> {
+    let served = response.extensions().get::<Served>();
+    served.map(|served| served.endpoint)
 }
 
 /// A client that waits for the head of its answer. Dropped before that is there, it has gone.

@@ -98,7 +98,7 @@ pub(super) fn timed_out(limit: Limit) -> Failure {
         Limit::Response => (
             ErrorKind::ResponseTimeout,
             "the endpoint did not answer in time",
-            Reason::Final,
+            Reason::TimedOut,
         ),
         Limit::Request => (
             ErrorKind::RequestTimeout,

@@ -61,7 +61,7 @@ impl Inner {
         let rules = replay_rules(&parts, policy);
         check_limits(&parts.headers, &policy.limits)?;
         heads::write_request(&mut parts, target.upstream, wanted.as_ref())?;
-        let mut attempts = Attempts::new(is_idempotent(&parts.method));
+        let mut attempts = Attempts::new(may_repeat(&parts.method, policy));
         let original = Original::new(body, &rules, admission.state.shared());
         let mut latest = None;
         loop {
@@ -213,7 +213,7 @@ impl Inner {
         };
         let response = match answer {
             Ok(Ok(mut response)) => {
-                if self.access_log.is_some() {
+                if self.access_log.is_some() || target.sticky.is_some() {
                     let served = Served {
                         service: target.port.service.clone(),
                         port: target.port.port,
@@ -268,9 +268,14 @@ impl Inner {
 fn replay_rules(parts: &request::Parts, policy: &HttpPolicy) -> Rules {
     let may_repeat_call = policy.retries.on.grpc != 0 && failure::is_grpc(&parts.headers);
     Rules {
-        keep: is_idempotent(&parts.method) || may_repeat_call,
+        keep: may_repeat(&parts.method, policy) || may_repeat_call,
         most_bytes: policy.limits.body_bytes,
     }
+}
+
+/// The request may be sent again once it was sent.
+fn may_repeat(method: &Method, policy: &HttpPolicy) -> bool {
+    is_idempotent(method) || policy.retries.on.non_idempotent
 }
 
 /// The Service's own limits, where they are narrower than those of the connection.

@@ -8,6 +8,8 @@
 //!   or nothing of the body was sent, on a new connection, not charged.
 //! - *Broken, expired*: a new connection broke before any byte of an answer, or the attempt took
 //!   longer than an attempt may. Only idempotent methods (RFC 9110, 9.2.2), another endpoint, charged.
+//! - *Timed out*: the head of the answer took too long. Only if the policy says so, idempotent
+//!   methods, another endpoint, charged.
 //! - *Status, gRPC code*: the endpoint answered with an error that the Service's policy names. HTTP
 //!   statuses only for idempotent methods; gRPC codes for any call, because all of them are `POST`.
 //!   After a pause, on another endpoint if there is one, charged.
@@ -42,6 +44,8 @@ pub(crate) enum Reason {
     Broken,
     /// The attempt took too long.
     Expired,
+    /// The head of the answer took too long.
+    TimedOut,
     /// An answer with this status.
     Status(u16),
     /// An answer with this gRPC status code.
@@ -71,6 +75,10 @@ pub(crate) struct Attempts {
     fresh: bool,
     /// Attempts that may have had an effect and were repeated.
     charged: u32,
+    /// Attempts, but for those on a connection that was old.
+    made: u32,
+    /// When the first began, nanoseconds on the process's clock.
+    began: u64,
 }
 
 /// What the decision about one more attempt depends on, besides the attempts so far.
@@ -93,6 +101,8 @@ impl Attempts {
             tried: Vec::new(),
             fresh: false,
             charged: 0,
+            made: 0,
+            began: clock::now(),
         }
     }
 
@@ -113,6 +123,7 @@ impl Attempts {
             Reason::Refused => policy.on.refused_stream,
             Reason::Stale => true,
             Reason::Broken | Reason::Expired => policy.on.reset && self.idempotent,
+            Reason::TimedOut => policy.on.timeout && self.idempotent,
             Reason::Status(status) => self.idempotent && policy.on.has_status(status),
             Reason::Grpc(code) => policy.on.has_grpc(code),
             Reason::Final => false,
@@ -130,6 +141,12 @@ impl Attempts {
     ) -> Verdict {
         if !self.is_reason(reason, choice.policy) {
             return Verdict::Stop;
+        }
+        if reason != Reason::Stale {
+            self.made += 1;
+            if self.is_over(choice.policy) {
+                return Verdict::Stop;
+            }
         }
         let pause = match reason {
             Reason::Stale => {
@@ -151,7 +168,7 @@ impl Attempts {
                     Verdict::Stop
                 };
             }
-            Reason::Broken | Reason::Expired => {
+            Reason::Broken | Reason::Expired | Reason::TimedOut => {
                 self.tried.push(endpoint);
                 if !self.has_untried(choice.endpoints) {
                     return Verdict::Stop;
@@ -161,6 +178,9 @@ impl Attempts {
             Reason::Status(_) | Reason::Grpc(_) => {
                 self.tried.push(endpoint);
                 if !self.has_untried(choice.endpoints) {
+                    if choice.policy.elsewhere {
+                        return Verdict::Stop;
+                    }
                     self.tried.clear();
                 }
                 self.pause(choice)
@@ -175,6 +195,13 @@ impl Attempts {
         }
         self.charged += 1;
         Verdict::Again(pause)
+    }
+
+    /// No further attempt is to be made.
+    fn is_over(&self, policy: &RetryPolicy) -> bool {
+        let within = clock::nanos(policy.within);
+        let is_late = within != 0 && clock::now().saturating_sub(self.began) >= within;
+        is_late || policy.tries != 0 && self.made >= policy.tries
     }
 
     fn has_untried(&self, endpoints: &[Arc<Endpoint>]) -> bool {

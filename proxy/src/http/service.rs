@@ -97,6 +97,7 @@ impl ServiceTarget {
                 scope: Scope::Cluster,
                 client: None,
                 source: None,
+                sticky: None,
                 overrides: None,
             });
         }
@@ -113,6 +114,7 @@ impl ServiceTarget {
                 scope,
                 client: None,
                 source,
+                sticky: None,
                 overrides: None,
             });
         }

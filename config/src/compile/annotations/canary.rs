@@ -33,7 +33,10 @@ pub(super) fn is(name: &str) -> bool {
 /// A canary's own word counts for this annotation; for all others that of the Ingress that it is the
 /// canary of.
 pub(super) fn is_own(name: &str) -> bool {
-    is(name) || super::SNIPPETS.contains(&name)
+    is(name)
+        || super::affinity::is(name)
+        || super::balance::is_choice(name)
+        || super::SNIPPETS.contains(&name)
 }
 
 impl Reader<'_> {

@@ -44,7 +44,7 @@ pub(super) fn location(text: &str) -> Result<Template, String> {
 }
 
 /// The variable's name behind a `$`, in braces or not, and what follows it.
-fn variable(text: &str) -> Result<(&str, &str), String> {
+pub(super) fn variable(text: &str) -> Result<(&str, &str), String> {
     if let Some(braced) = text.strip_prefix('{') {
         return braced
             .split_once('}')

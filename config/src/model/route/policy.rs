@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::affinity::{CookieAffinity, HashBy};
 use super::{AnswerRules, Mirror, RateLimits};
-use crate::model::HttpPolicy;
+use crate::model::{Algorithm, HttpPolicy, RetryOn};
 
 /// What is asked of the gateway for the requests of a rule. The gateway acts in the order of the
 /// fields: redirects and CORS preflights come before limits, and those before access lists, as in
@@ -30,6 +31,10 @@ pub struct RoutePolicy {
     pub upstream_host: Option<Arc<str>>,
     /// `X-Forwarded-Prefix` as the backend gets it, for paths that are rewritten.
     pub forwarded_prefix: Option<Arc<str>>,
+    /// Requests of a session stay with their endpoint.
+    pub affinity: Option<Arc<CookieAffinity>>,
+    /// Requests with the same text go to the same endpoint.
+    pub hash_by: Option<HashBy>,
     /// What holds instead of the Service's own policy.
     pub overrides: HttpOverrides,
     /// What is changed of the backend's answers.
@@ -183,7 +188,25 @@ pub struct HttpOverrides {
     pub connect_timeout: Option<Duration>,
     /// For the head of an answer, and for each further piece of its body.
     pub read_timeout: Option<Duration>,
+    /// How an endpoint is chosen.
+    pub algorithm: Option<Algorithm>,
+    /// When another endpoint is tried.
+    pub next: Option<NextUpstream>,
 }
+
+/// When a request is sent to another endpoint (ingress-nginx `proxy-next-upstream`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextUpstream {
+    /// The reasons.
+    pub on: RetryOn,
+    /// Endpoints that one request is tried on, the first included; 0: no limit of its own.
+    pub tries: u32,
+    /// No further one is tried when so much time is over; zero: no limit.
+    pub within: Duration,
+}
+
+/// Tries of a request for which no other number is said.
+const MOST_TRIES: u32 = 16;
 
 impl HttpOverrides {
     /// What is set here, and what else is set in `other`.
@@ -192,6 +215,8 @@ impl HttpOverrides {
             body_bytes: self.body_bytes.or(other.body_bytes),
             connect_timeout: self.connect_timeout.or(other.connect_timeout),
             read_timeout: self.read_timeout.or(other.read_timeout),
+            algorithm: self.algorithm.or(other.algorithm),
+            next: self.next.or_else(|| other.next.clone()),
         }
     }
 
@@ -210,6 +235,20 @@ impl HttpOverrides {
         if let Some(limit) = self.read_timeout {
             policy.timeouts.response = limit;
             policy.timeouts.idle = limit;
+        }
+        if let Some(algorithm) = self.algorithm {
+            policy.balancing.algorithm = algorithm;
+        }
+        if let Some(next) = &self.next {
+            let retries = &mut policy.retries;
+            retries.tries = match next.tries {
+                0 => MOST_TRIES,
+                tries => tries.min(MOST_TRIES),
+            };
+            retries.count = retries.tries - 1;
+            retries.on = next.on.clone();
+            retries.within = next.within;
+            retries.elsewhere = true;
         }
         Some(policy)
     }

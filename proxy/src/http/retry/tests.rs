@@ -231,3 +231,85 @@ fn proxy_l14_a_budget_that_is_used_up_ends_it() {
     let verdict = attempts.next(Reason::NotConnected, addr, &choice, || false);
     assert_eq!(verdict, AT_ONCE, "what cannot have had an effect is free");
 }
+
+#[test]
+fn ingress_a15_tries_are_counted_on_different_endpoints() {
+    use Reason::{NotConnected, Refused, Stale, Status, TimedOut};
+    use Verdict::Stop;
+    let next = |tries, timeout, non_idempotent| RetryPolicy {
+        on: RetryOn {
+            statuses: Box::new([502..=502]),
+            timeout,
+            non_idempotent,
+            ..RetryOn::default()
+        },
+        count: tries - 1,
+        tries,
+        elsewhere: true,
+        ..RetryPolicy::default()
+    };
+    let (get, post) = (Method::GET, Method::POST);
+    let first = Verdict::Again(Duration::from_micros(12_500));
+    for (name, method, policy, count, reasons, want) in [
+        (
+            "connect failures count",
+            &post,
+            next(2, false, false),
+            9,
+            &[NotConnected, Refused][..],
+            &[AT_ONCE, Stop][..],
+        ),
+        (
+            "one try",
+            &get,
+            next(1, false, false),
+            9,
+            &[NotConnected],
+            &[Stop],
+        ),
+        (
+            "a connection that was old is no try",
+            &get,
+            next(2, false, false),
+            9,
+            &[Stale, NotConnected, NotConnected],
+            &[AT_ONCE, AT_ONCE, Stop],
+        ),
+        (
+            "nobody is asked twice",
+            &get,
+            next(9, false, false),
+            2,
+            &[Status(502), Status(502)],
+            &[first, Stop],
+        ),
+        (
+            "silence",
+            &get,
+            next(3, true, false),
+            3,
+            &[TimedOut],
+            &[AT_ONCE],
+        ),
+        (
+            "silence is no reason by itself",
+            &get,
+            next(3, false, false),
+            3,
+            &[TimedOut],
+            &[Stop],
+        ),
+        (
+            "silence, POST",
+            &post,
+            next(3, true, false),
+            3,
+            &[TimedOut],
+            &[Stop],
+        ),
+    ] {
+        assert_eq!(series(method, &policy, count, reasons), want, "{name}");
+    }
+    let default = series(&get, &RetryPolicy::default(), 3, &[TimedOut]);
+    assert_eq!(default, [Stop]);
+}

@@ -312,6 +312,7 @@ async fn a_connection_costs_little_memory() {
             scope: sealane_config::model::Scope::Cluster,
             client: None,
             source: None,
+            sticky: None,
             overrides: None,
         };
         let request = http::Request::new(Body::empty());

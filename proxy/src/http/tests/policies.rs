@@ -162,6 +162,7 @@ async fn reliability_b19_an_endpoint_that_is_barred_is_not_asked_and_the_reason_
             scope: Scope::Cluster,
             client: None,
             source: None,
+            sticky: None,
             overrides: None,
         };
         for (name, listeners, status, reason) in [

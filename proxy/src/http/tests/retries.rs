@@ -313,6 +313,7 @@ async fn proxy_l13_a_request_finds_endpoints_that_came_after_it() {
             scope: sealane_config::model::Scope::Cluster,
             client: None,
             source: None,
+            sticky: None,
             overrides: None,
         };
         let response = Box::pin(front.engine.forward(request, &target)).await;

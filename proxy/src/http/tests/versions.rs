@@ -265,6 +265,7 @@ async fn proxy_l3_versions_are_translated_for_the_endpoint() {
             scope: sealane_config::model::Scope::Cluster,
             client: None,
             source: None,
+            sticky: None,
             overrides: None,
         };
         let mut request = Request::post("/x?y").version(Version::HTTP_2);

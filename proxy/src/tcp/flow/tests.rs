@@ -32,6 +32,7 @@ fn port(addrs: &[SocketAddr]) -> Target {
         scope: Scope::Cluster,
         client: None,
         source: None,
+        sticky: None,
         overrides: None,
     }
 }

@@ -23,6 +23,7 @@ impl Anything {
                 scope: Scope::Cluster,
                 client: None,
                 source: None,
+                sticky: None,
                 overrides: None,
             },
             seen: RefCell::default(),
