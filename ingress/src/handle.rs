@@ -14,7 +14,7 @@ use crate::decide::{Came, Decision, Next, decide};
 use crate::filters::forwarded::Peer;
 use crate::filters::{cors, mirror, response, upstream};
 use crate::gateway::Inner;
-use crate::guards;
+use crate::guards::{self, Passed};
 
 /// Answers a request.
 pub(crate) async fn handle(
@@ -89,11 +89,11 @@ async fn follow(
     line: Option<&mut Pending>,
 ) -> Response<Body> {
     let asked = respond::Asked::new(request.version(), request.headers());
-    let held = match &decision.next {
-        Next::Redirect(_) | Next::Preflight(_) => None,
+    let passed = match &decision.next {
+        Next::Redirect(_) | Next::Preflight(_) => Passed::default(),
         Next::Forward(_) | Next::Fail(_) => {
-            match guards::pass(gateway, peer, &decision.rule, &mut request) {
-                Ok(held) => held,
+            match guards::pass(gateway, peer, &decision, &mut request).await {
+                Ok(passed) => passed,
                 Err(response) => return *response,
             }
         }
@@ -128,8 +128,5 @@ async fn follow(
     if let Some(changes) = changes {
         changes.write(response.headers_mut());
     }
-    match held {
-        Some(held) => response.map(|body| body.holding(held)),
-        None => response,
-    }
+    passed.finish(response)
 }

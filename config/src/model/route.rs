@@ -9,12 +9,14 @@ use rpds::HashTrieMapSync;
 
 use super::{ObjectRef, ServiceKey};
 
+mod auth;
 mod canary;
 mod limits;
 mod mirror;
 mod policy;
 mod response;
 
+pub use auth::{Auth, AuthCache, AuthPlace, BasicAuth, ExternalAuth, KeyPart, PasswordHash, Users};
 pub use canary::{Canary, CanaryHeader, CanaryShare, HeaderPattern, HeaderTest};
 pub use limits::{Rate, RateLimits};
 pub use mirror::Mirror;
