@@ -6,6 +6,8 @@
 
 mod annotations;
 mod answers;
+mod auth;
+mod auth_url;
 mod canary;
 mod limits;
 mod manifests;
