@@ -12,7 +12,7 @@ use sealane_config::report::Publish;
 use sealane_config::snapshot;
 use sealane_config::sockets::HostSockets;
 use sealane_config::watch::{IngressWatch, WatchOptions};
-use sealane_ingress::{GatewayOptions as ServeOptions, Limiter, tls};
+use sealane_ingress::{Answers, GatewayOptions as ServeOptions, Limiter, Passwords, tls};
 use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::{Barred, Connector};
 use sealane_proxy::http::{Hop, ServerOptions};
@@ -113,6 +113,8 @@ pub(crate) fn run(options: GatewayOptions, metrics: MetricsHandle) -> Result<(),
                 ..ServerOptions::default()
             },
             limiter: Limiter::default(),
+            passwords: Passwords::default(),
+            answers: Answers::default(),
         }),
         dns: None,
         services: None,

@@ -27,6 +27,7 @@ mod pod;
 mod port;
 mod problems;
 mod rank;
+mod route_policy;
 mod secret;
 mod secrets;
 mod service;

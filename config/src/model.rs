@@ -36,6 +36,9 @@ pub use route::{
     OriginPattern, Part, PathMatch, Rate, RateLimits, Redirect, Replacement, Rewrite, RoutePolicy,
     RouteRule, RouteTable, SameSite, Template, WeightedBackend,
 };
+pub use route::{
+    Auth, AuthCache, AuthPlace, BasicAuth, ExternalAuth, KeyPart, PasswordHash, Users,
+};
 pub use service::{
     AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,
     ServiceKind, ServiceName, ServicePort,

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::filters::forwarded::Peer;
 use crate::filters::mirror::Mirrors;
+use crate::guards::basic::Passwords;
+use crate::guards::external::answers::Answers;
 use crate::guards::limits::Limiter;
 use crate::handle;
 use crate::listen::accept_loop;
@@ -37,6 +39,10 @@ pub struct GatewayOptions {
     pub server: ServerOptions,
     /// What clients have asked for, where routes limit it; one for all workers.
     pub limiter: Limiter,
+    /// The passwords that were compared; one for all workers.
+    pub passwords: Passwords,
+    /// What services said that were asked about requests; one for all workers.
+    pub answers: Answers,
 }
 
 /// The gateway of one worker. Clones share its state.

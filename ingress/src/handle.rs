@@ -14,7 +14,7 @@ use crate::decide::{Came, Decision, Next, decide};
 use crate::filters::forwarded::Peer;
 use crate::filters::{cors, mirror, response, underscores, upstream};
 use crate::gateway::Inner;
-use crate::guards;
+use crate::guards::{self, Passed};
 
 /// Answers a request.
 pub(crate) async fn handle(
@@ -92,11 +92,11 @@ async fn follow(
     if decision.rule.filters.mode == Mode::Compat {
         underscores::drop_fields(request.headers_mut());
     }
-    let held = match &decision.next {
-        Next::Redirect(_) | Next::Preflight(_) => None,
+    let passed = match &decision.next {
+        Next::Redirect(_) | Next::Preflight(_) => Passed::default(),
         Next::Forward(_) | Next::Fail(_) => {
-            match guards::pass(gateway, peer, &decision.rule, &mut request) {
-                Ok(held) => held,
+            match guards::pass(gateway, peer, &decision, &mut request).await {
+                Ok(passed) => passed,
                 Err(response) => return *response,
             }
         }
@@ -134,8 +134,5 @@ async fn follow(
     if let Some(session) = &decision.session {
         session.write(&mut response, &decision.rule, peer.secure);
     }
-    match held {
-        Some(held) => response.map(|body| body.holding(held)),
-        None => response,
-    }
+    passed.finish(response)
 }

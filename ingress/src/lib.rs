@@ -20,4 +20,6 @@ pub mod proxy_protocol;
 pub mod tls;
 
 pub use gateway::{Gateway, GatewayOptions};
+pub use guards::basic::Passwords;
+pub use guards::external::answers::Answers;
 pub use guards::limits::Limiter;

@@ -69,6 +69,10 @@ pub enum ErrorKind {
     SlowBody,
     /// The client may not come in (403).
     AccessDenied,
+    /// The client has to say who it is (401).
+    Unauthorized,
+    /// Whether the client may come in cannot be found out (500).
+    AuthFailed,
     /// The client sends more requests, or has more of them in flight, than the rule lets it (503).
     RateLimited,
     /// No rule takes the request (404).
@@ -118,6 +122,8 @@ impl ErrorKind {
             Self::UnknownCoding => "unknown_coding",
             Self::SlowBody => "slow_body",
             Self::AccessDenied => "access_denied",
+            Self::Unauthorized => "unauthorized",
+            Self::AuthFailed => "auth_failed",
             Self::RateLimited => "rate_limited",
             Self::NoRoute => "no_route",
             Self::InvalidRoute => "invalid_route",
@@ -150,6 +156,8 @@ impl ErrorKind {
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::AccessDenied => StatusCode::FORBIDDEN,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::AuthFailed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::RateLimited
             | Self::InvalidRoute
@@ -201,7 +209,7 @@ impl ErrorKind {
             Self::NoRoute | Self::InvalidRoute | Self::NoService | Self::NoPort | Self::Loop => {
                 "NR"
             }
-            Self::AccessDenied => "UAEX",
+            Self::AccessDenied | Self::Unauthorized | Self::AuthFailed => "UAEX",
             Self::RateLimited => "RL",
             Self::NoEndpoints => "UH",
             Self::Overloaded => "UO",

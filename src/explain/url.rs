@@ -392,6 +392,27 @@ fn filters(
         let step = trail.step(Phase::Filter, mark, format!("client {}", came.client), why);
         step.of(&rule.source, "metadata.annotations");
     }
+    let auth = filters
+        .policy
+        .as_ref()
+        .and_then(|policy| policy.auth.as_ref());
+    if let Some(auth) = auth.filter(|_| rule.invalid.is_none()) {
+        let why = "asked of every request before it goes on; explain does not ask";
+        for (is_asked, what, field) in [
+            (auth.basic.is_some(), "a user and a password", "auth-type"),
+            (
+                auth.external.is_some(),
+                "a service's permission",
+                "auth-url",
+            ),
+        ] {
+            if is_asked {
+                let field = format!("metadata.annotations[nginx.ingress.kubernetes.io/{field}]");
+                let step = trail.step(Phase::Filter, Mark::Note, what, why);
+                step.of(&rule.source, &field);
+            }
+        }
+    }
 }
 
 fn follow(

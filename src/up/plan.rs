@@ -9,7 +9,7 @@ use sealane_cluster::network::{INTERCEPT_MARK, PodNetwork};
 use sealane_config::Reader;
 use sealane_config::sockets::HostSockets;
 use sealane_dns::{DnsConfig, DnsSettings};
-use sealane_ingress::{GatewayOptions, Limiter, tls};
+use sealane_ingress::{Answers, GatewayOptions, Limiter, Passwords, tls};
 use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::connect::{Barred, Connector};
 use sealane_proxy::http::{Hop, ServerOptions};
@@ -74,6 +74,8 @@ pub(super) fn work(
                 ..ServerOptions::default()
             },
             limiter: Limiter::default(),
+            passwords: Passwords::default(),
+            answers: Answers::default(),
         }),
         dns: Some(Dns {
             config: Arc::new(DnsConfig::cluster(

@@ -14,6 +14,7 @@ use crate::model::{
 
 pub(super) mod access;
 mod affinity;
+mod auth;
 mod balance;
 mod canary;
 mod cors;
@@ -22,6 +23,9 @@ mod mirror;
 mod rate;
 pub(super) mod redirect;
 mod response;
+
+use auth::AuthRecord;
+pub(super) use auth::{BasicRecord, UserForm};
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
@@ -36,12 +40,9 @@ const SNIPPETS: [&str; 6] = [
 ];
 
 /// Annotations that restrict who may come in, and are not supported.
-const ACCESS: [&str; 6] = [
-    "auth-secret",
+const ACCESS: [&str; 3] = [
     "auth-tls-secret",
     "auth-tls-verify-client",
-    "auth-type",
-    "auth-url",
     "enable-modsecurity",
 ];
 
@@ -72,6 +73,8 @@ pub(super) struct Policy {
     /// It is the canary of other Ingresses with the same hosts and paths, and takes these of their
     /// requests.
     pub(super) canary: Option<Arc<CanaryShare>>,
+    /// What clients have to prove, if anything.
+    pub(super) auth: Option<Arc<AuthRecord>>,
     /// What else is asked of the gateway, if anything is.
     pub(super) route: Option<Arc<RoutePolicy>>,
     /// Why none of the paths is served.
@@ -87,6 +90,7 @@ impl Default for Policy {
             force_ssl_redirect: None,
             backend_protocol: BackendProtocol::Http,
             canary: None,
+            auth: None,
             route: None,
             refused: None,
         }
@@ -116,6 +120,7 @@ impl Policy {
             canary: canary::Written::default(),
             affinity: affinity::Written::default(),
             next: balance::Written::default(),
+            auth: auth::Draft::default(),
             unknown: Vec::new(),
             without_effect: Vec::new(),
         };
@@ -145,6 +150,22 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// The Secrets that the annotations of an Ingress name; those of other namespaces only if that is
+    /// allowed.
+    pub(super) fn secrets(
+        &self,
+        ingress: &ObjectKey,
+        cross_namespace: bool,
+    ) -> impl Iterator<Item = &ObjectKey> {
+        let users = self.auth.iter().filter_map(|auth| auth.basic.as_ref());
+        let own = Arc::clone(&ingress.namespace);
+        users
+            .map(|basic| &basic.secret)
+            .filter(move |secret| cross_namespace || secret.namespace == own)
+    }
+}
+
 struct Reader<'a> {
     key: &'a ObjectKey,
     problems: &'a mut Vec<Problem>,
@@ -161,6 +182,7 @@ struct Reader<'a> {
     canary: canary::Written,
     affinity: affinity::Written,
     next: balance::Written,
+    auth: auth::Draft,
     unknown: Vec<String>,
     without_effect: Vec<String>,
 }
@@ -197,6 +219,7 @@ impl Reader<'_> {
             _ if rate::is(name) => self.rate(name, value),
             _ if response::is(name) => self.answer(name, value),
             _ if name == "enable-cors" || name.starts_with("cors-") => self.cors(name, value),
+            _ if auth::is(name) => self.auth(name, value),
             _ => self.of_route(name, value),
         }
     }
@@ -290,6 +313,7 @@ impl Reader<'_> {
         self.finish_next_upstream();
         self.answers();
         self.route.mirror = self.mirror();
+        self.finish_auth();
         // A temporal redirect wins.
         let redirects = [self.temporal, self.permanent];
         self.route.redirect = redirects

@@ -179,7 +179,14 @@ impl Gateway {
             self.dirty_hosts.extend(self.by_host.keys().cloned());
             self.dirty_default = true;
         }
-        self.settings = Arc::new(settings);
+        let before = std::mem::replace(&mut self.settings, Arc::new(settings));
+        if self.settings.rules.cross_namespace != before.rules.cross_namespace {
+            // Other Secrets may be read.
+            let sources: Vec<SourceKey> = self.served.keys().cloned().collect();
+            for source in sources {
+                self.index(&source, problems);
+            }
+        }
     }
 
     /// Lets time pass: hosts whose certificate began or ceased to be valid since the last call are
@@ -197,6 +204,7 @@ impl Gateway {
         for ingress in self.by_secret.get(key).into_iter().flatten() {
             if let Some(served) = self.served.get(ingress) {
                 self.dirty_hosts.extend(served.hosts.iter().cloned());
+                self.dirty_default |= served.is_catch_all;
             }
         }
         self.dirty_default |= self.options.default_certificate.as_ref() == Some(key);
@@ -340,7 +348,8 @@ impl Gateway {
         let old_secrets = self.unindex(source);
         let record = self.record(source);
         let found = record.map(|record| record.problems.clone());
-        let served = record.map(|record| Served::of(source, record));
+        let served =
+            record.map(|record| Served::of(source, record, self.settings.rules.cross_namespace));
         problems.set(
             Unit::Object(source.kind, source.key.clone()),
             found.unwrap_or_default(),
@@ -398,7 +407,7 @@ impl Gateway {
 }
 
 impl Served {
-    fn of(source: &SourceKey, record: &IngressRecord) -> Self {
+    fn of(source: &SourceKey, record: &IngressRecord, cross_namespace: bool) -> Self {
         let mut services = HashSet::new();
         for backend in record.backends() {
             match backend {
@@ -424,7 +433,10 @@ impl Served {
             },
             hosts: record.hosts().cloned().collect(),
             services,
-            secrets: secrets.map(|name| source.sibling(name)).collect(),
+            secrets: secrets
+                .map(|name| source.sibling(name))
+                .chain(record.policy.secrets(&source.key, cross_namespace).cloned())
+                .collect(),
             is_catch_all: record.is_catch_all,
         }
     }

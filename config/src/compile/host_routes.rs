@@ -275,6 +275,11 @@ impl HostCompiler<'_> {
     ) -> RouteRule {
         let policy = &record.policy;
         let resolved = self.backends((key, record), backend, backend_field, problems);
+        let route = self.route_policy(key, record, problems);
+        let resolved = match &route {
+            Ok(_) => resolved,
+            Err(reason) => Err(*reason),
+        };
         // A template refers to the groups of a pattern; the default backend has none.
         let rewrite = policy
             .rewrite
@@ -291,7 +296,7 @@ impl HostCompiler<'_> {
                     .force_ssl_redirect
                     .unwrap_or(self.defaults.force_ssl_redirect),
                 backend_protocol: policy.backend_protocol,
-                policy: self.policy(policy.route.as_ref()),
+                policy: route.ok().flatten(),
             },
             path,
             invalid: resolved.as_ref().err().copied(),
@@ -301,7 +306,7 @@ impl HostCompiler<'_> {
     }
 
     /// What is asked of the gateway, by the object or by default.
-    fn policy(&self, asked: Option<&Arc<RoutePolicy>>) -> Option<Arc<RoutePolicy>> {
+    pub(super) fn policy(&self, asked: Option<&Arc<RoutePolicy>>) -> Option<Arc<RoutePolicy>> {
         let RuleDefaults {
             access,
             blocked,

@@ -3,13 +3,16 @@
 //! What a Secret is for is decided by who refers to it: each use reads its own part, in a module of
 //! its own.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1;
 use rustls::crypto::CryptoProvider;
 
 use super::store::ObjectKey;
-use crate::model::ProblemKind;
+use crate::model::{ProblemKind, Users};
 
 mod certificate;
+mod users;
 
 pub(super) use certificate::Loaded;
 
@@ -20,6 +23,17 @@ pub struct SecretRecord {
     version: String,
     /// As a certificate to serve.
     pub(super) certificate: Result<Loaded, SecretProblem>,
+    /// As users with an htpasswd file.
+    pub(super) user_file: UserList,
+    /// As users, one a key.
+    pub(super) user_map: UserList,
+}
+
+/// Users, and what of them cannot be used, for people.
+#[derive(Clone, Debug)]
+pub(super) struct UserList {
+    pub(super) users: Arc<Users>,
+    pub(super) bad: Option<String>,
 }
 
 impl PartialEq for SecretRecord {
@@ -38,9 +52,15 @@ pub(super) struct SecretProblem {
 impl SecretRecord {
     /// Reads a Secret.
     pub fn read(key: &ObjectKey, secret: v1::Secret, provider: &CryptoProvider) -> Self {
+        let list = |(users, bad)| UserList {
+            users: Arc::new(users),
+            bad,
+        };
         Self {
             version: secret.metadata.resource_version.clone().unwrap_or_default(),
             certificate: certificate::load(key, &secret, provider),
+            user_file: list(users::file(&secret)),
+            user_map: list(users::map(&secret)),
         }
     }
 }

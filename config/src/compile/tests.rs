@@ -1,6 +1,7 @@
 //! Kubernetes objects in, snapshot out.
 
 mod any_order;
+mod auth;
 mod backends;
 mod canaries;
 mod certificates;

@@ -10,6 +10,7 @@ use rpds::HashTrieMapSync;
 use super::{ObjectRef, ServiceKey};
 
 mod affinity;
+mod auth;
 mod canary;
 mod limits;
 mod mirror;
@@ -17,6 +18,7 @@ mod policy;
 mod response;
 
 pub use affinity::{AffinityKey, AffinityMode, CookieAffinity, HashBy, HashPart, SameSite};
+pub use auth::{Auth, AuthCache, AuthPlace, BasicAuth, ExternalAuth, KeyPart, PasswordHash, Users};
 pub use canary::{Canary, CanaryHeader, CanaryShare, HeaderPattern, HeaderTest};
 pub use limits::{Rate, RateLimits};
 pub use mirror::Mirror;

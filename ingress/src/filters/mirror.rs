@@ -156,10 +156,16 @@ fn target(mirror: &Mirror, secure: bool, request: &Request<Body>) -> Result<Uri,
         return Ok(request.uri().clone());
     };
     let host = request.headers().get(HOST);
-    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let authority = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
     let scheme = if secure { "https" } else { "http" };
-    let host = matching::host_name(host);
-    let text = redirect::fill(template, scheme, &host, request.uri())?;
+    let host = matching::host_name(authority);
+    let filling = redirect::Filling {
+        scheme,
+        host: &host,
+        authority,
+        target: request.uri(),
+    };
+    let text = redirect::fill(template, filling)?;
     Uri::try_from(text)
         .map_err(|_invalid| Error::new(ErrorKind::BadRequest, "the copy has no target"))
 }

@@ -59,7 +59,13 @@ pub(crate) fn elsewhere(
     let scheme = if secure { "https" } else { "http" };
     if let Some(redirect) = &policy.redirect {
         let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND);
-        let location = fill(&redirect.location, scheme, &asked.host, target)?;
+        let filling = Filling {
+            scheme,
+            host: &asked.host,
+            authority: asked.authority,
+            target,
+        };
+        let location = fill(&redirect.location, filling)?;
         return answer(status, "moved", location).map(Some);
     }
     let root = policy.app_root.as_ref();
@@ -71,29 +77,54 @@ pub(crate) fn elsewhere(
     Ok(None)
 }
 
-/// The text with parts of the request filled in.
+/// What a [`Template`] is filled with.
+#[derive(Clone, Copy)]
+pub(crate) struct Filling<'a> {
+    pub(crate) scheme: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) authority: &'a str,
+    pub(crate) target: &'a Uri,
+}
+
+/// Fills a template in.
 ///
 /// # Errors
-/// It depends on a host that the request does not name.
-pub(crate) fn fill(
-    template: &Template,
-    scheme: &str,
-    host: &str,
-    target: &Uri,
-) -> Result<String, Error> {
+/// It needs a host that the request does not name.
+pub(crate) fn fill(template: &Template, with: Filling<'_>) -> Result<String, Error> {
+    let target = || with.target.path_and_query().map_or("/", |p| p.as_str());
     let mut text = String::new();
     for part in &template.0 {
         text.push_str(match part {
             Part::Text(text) => text,
-            Part::Scheme => scheme,
-            Part::Host => known(host)?,
-            Part::RequestUri => target.path_and_query().map_or("/", |p| p.as_str()),
-            Part::Path => target.path(),
-            Part::Query => target.query().unwrap_or(""),
-            Part::QuestionMark => target.query().map_or("", |_| "?"),
+            Part::Scheme => with.scheme,
+            Part::Host => known(with.host)?,
+            Part::HostAndPort => known(with.authority)?,
+            Part::RequestUri => target(),
+            Part::EscapedRequestUri => {
+                escape(target(), &mut text);
+                continue;
+            }
+            Part::Path => with.target.path(),
+            Part::Query => with.target.query().unwrap_or(""),
+            Part::QuestionMark => with.target.query().map_or("", |_| "?"),
         });
     }
     Ok(text)
+}
+
+/// Writes what is not unreserved (RFC 3986, 2.3) as `%XX`.
+fn escape(text: &str, out: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            for nibble in [byte >> 4, byte & 0xf] {
+                out.push(char::from(DIGITS[usize::from(nibble)]));
+            }
+        }
+    }
 }
 
 /// The host, which a redirect has to name.

@@ -35,9 +35,15 @@ impl<'a> Changes<'a> {
             Some((from, to)) => {
                 let scheme = if secure { "https" } else { "http" };
                 let host = request.headers().get(HOST);
-                let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
-                let host = matching::host_name(host);
-                let to = redirect::fill(to, scheme, &host, request.uri())?;
+                let authority = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+                let host = matching::host_name(authority);
+                let filling = redirect::Filling {
+                    scheme,
+                    host: &host,
+                    authority,
+                    target: request.uri(),
+                };
+                let to = redirect::fill(to, filling)?;
                 Some((&**from, to))
             }
             None => None,

@@ -7,6 +7,8 @@
 mod affinity;
 mod annotations;
 mod answers;
+mod auth;
+mod auth_url;
 mod canary;
 mod limits;
 mod manifests;

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
 use sealane_config::compile::{
     Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
-    ServedClasses, ServiceRecord, SliceRecord,
+    SecretRecord, ServedClasses, ServiceRecord, SliceRecord,
 };
 use sealane_config::defaults::{INGRESS_CONTROLLER, INGRESS_NGINX_CONTROLLER};
 use serde_json::{Value, json};
@@ -121,6 +123,29 @@ impl Manifests {
         let record = IngressRecord::read(&key, serde_json::from_value(ingress).unwrap());
         let set = Delta::Set(key, Ok(Some(record)));
         self.compiler.apply(Change::Ingresses(set), Instant::now());
+    }
+
+    /// Secret `NAME` in `default`; nothing: it is gone.
+    pub(crate) fn secret(&mut self, name: &str, data: Option<&[(&str, &str)]>) {
+        let key = ObjectKey::new("default", name);
+        let delta = match data {
+            Some(data) => {
+                let entry = |(name, text): &(&str, &str)| {
+                    let bytes = ByteString(text.as_bytes().to_vec());
+                    ((*name).to_owned(), bytes)
+                };
+                let secret = Secret {
+                    data: Some(data.iter().map(entry).collect()),
+                    ..Secret::default()
+                };
+                let provider = rustls::crypto::aws_lc_rs::default_provider();
+                let record = SecretRecord::read(&key, secret, &provider);
+                Delta::Set(key.clone(), Ok(Some(record)))
+            }
+            None => Delta::Remove(key.clone()),
+        };
+        self.compiler
+            .apply(Change::Secret(key, delta), Instant::now());
     }
 
     /// Compiles, and has the gateway serve it.

@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 use sealane_config::model::{
     AppProtocol, Filters, HostMatch, HostRoutes, ObjectRef, PathMatch, RouteRule, WeightedBackend,
 };
-use sealane_ingress::{Gateway, GatewayOptions, Limiter, tls};
+use sealane_ingress::{Answers, Gateway, GatewayOptions, Limiter, Passwords, tls};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, ServerOptions};
 use sealane_proxy::testing::{RawClient, World, backend};
@@ -58,6 +58,8 @@ impl Edge {
             https_port,
             server,
             limiter: Limiter::default(),
+            passwords: Passwords::default(),
+            answers: Answers::default(),
         };
         let engine = Engine::new(Connector::Direct, engine);
         let gateway = Gateway::new(world.reader.clone(), engine, options);

@@ -11,7 +11,7 @@ use sealane_config::model::{
     RouteRule, WeightedBackend,
 };
 use sealane_config::sockets::HostSockets;
-use sealane_ingress::{Gateway, GatewayOptions, Limiter, tls};
+use sealane_ingress::{Answers, Gateway, GatewayOptions, Limiter, Passwords, tls};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, ServerOptions};
 use sealane_proxy::node::{Capture, NodeProxy};
@@ -122,6 +122,8 @@ async fn work(
         https_port: 443,
         server: ServerOptions::default(),
         limiter: Limiter::default(),
+        passwords: Passwords::default(),
+        answers: Answers::default(),
     };
     let gateway = Gateway::new(reader.clone(), engine.clone(), gateway);
     let [http, https] = listeners.map(|listener| TcpListener::from_std(listener).unwrap());

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use crate::model::{Part, Template};
 
 /// nginx's variables that may be used, longest first where one begins with another.
-const VARIABLES: [(&str, Part); 6] = [
+const VARIABLES: [(&str, Part); 8] = [
+    ("escaped_request_uri", Part::EscapedRequestUri),
     ("request_uri", Part::RequestUri),
     ("is_args", Part::QuestionMark),
     ("scheme", Part::Scheme),
+    ("http_host", Part::HostAndPort),
     ("host", Part::Host),
     ("args", Part::Query),
     ("uri", Part::Path),
@@ -19,8 +21,18 @@ pub(super) fn location(text: &str) -> Result<Template, String> {
     let is_url = ["http://", "https://", "$scheme://", "/"]
         .iter()
         .any(|begin| text.starts_with(begin));
-    if !is_url || !text.bytes().all(|b| b.is_ascii_graphic()) {
+    if !is_url {
         return Err(format!("`{text}` is neither a URL nor a path"));
+    }
+    template(text)
+}
+
+/// A text in which nginx's variables may stand for parts of the request.
+pub(super) fn template(text: &str) -> Result<Template, String> {
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(format!(
+            "`{text}` has blanks or characters that are not ASCII"
+        ));
     }
     let mut parts = Vec::new();
     let mut rest = text;

@@ -365,7 +365,7 @@ fn ingress_a19_what_would_open_a_door_is_refused() {
     for (annotation, want) in [
         ("server-snippet", "snippet annotation"),
         ("configuration-snippet", "snippet annotation"),
-        ("auth-url", "unsupported access control"),
+        ("enable-modsecurity", "unsupported access control"),
         ("whitelist-source-range", "bad annotation"),
         ("denylist-source-range", "bad annotation"),
         ("permanent-redirect", "bad annotation"),
@@ -389,7 +389,7 @@ fn ingress_a19_what_would_open_a_door_is_refused() {
 #[test]
 fn ingress_a20_unknown_annotations_are_listed_once() {
     let mut world = world();
-    let annotations = json!({format!("{NGINX}/limit-rps"): "5", format!("{NGINX}/satisfy"): "any",
+    let annotations = json!({format!("{NGINX}/other-such"): "5", format!("{NGINX}/no-such"): "any",
         "example.com/other": "fine"});
     world.ingress("it", 0, annotations, one_host("host", everything("a")));
     let snapshot = world.build();
@@ -397,7 +397,7 @@ fn ingress_a20_unknown_annotations_are_listed_once() {
     assert_eq!(snapshot.problems.len(), 1);
     let problem = &snapshot.problems[0];
     assert_eq!(problem.kind, ProblemKind::UnknownAnnotation);
-    assert!(problem.message.contains("satisfy") && problem.message.contains("limit-rps"));
+    assert!(problem.message.contains("no-such") && problem.message.contains("other-such"));
     assert!(!problem.message.contains("example.com"));
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::affinity::{CookieAffinity, HashBy};
-use super::{AnswerRules, Mirror, RateLimits};
+use super::{AnswerRules, Auth, Mirror, RateLimits};
 use crate::model::{Algorithm, HttpPolicy, RetryOn};
 
 /// What is asked of the gateway for the requests of a rule. The gateway acts in the order of the
@@ -27,6 +27,8 @@ pub struct RoutePolicy {
     pub limits: Option<RateLimits>,
     /// Who may come in.
     pub access: AccessList,
+    /// What clients have to prove.
+    pub auth: Option<Arc<Auth>>,
     /// `Host` as the backend gets it.
     pub upstream_host: Option<Arc<str>>,
     /// `X-Forwarded-Prefix` as the backend gets it, for paths that are rewritten.
@@ -55,11 +57,11 @@ pub struct Redirect {
 }
 
 /// A text in which parts of the request are filled in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Template(pub Box<[Part]>);
 
 /// A part of a [`Template`], named after nginx's variables.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// As it stands.
     Text(Box<str>),
@@ -67,8 +69,12 @@ pub enum Part {
     Scheme,
     /// `$host`: the host without port.
     Host,
+    /// `$http_host`: the host, with the port if the client named it.
+    HostAndPort,
     /// `$request_uri`: path and query as they came.
     RequestUri,
+    /// `$escaped_request_uri`: the same, to be a value in a query.
+    EscapedRequestUri,
     /// `$uri`: the path.
     Path,
     /// `$args`: the query.
@@ -104,6 +110,11 @@ impl AccessList {
         let client = client.to_canonical();
         let among = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));
         !among(&self.deny) && (self.allow.is_empty() || among(&self.allow))
+    }
+
+    /// A client with this address may come in because it is listed, and not because nobody is.
+    pub fn lists(&self, client: IpAddr) -> bool {
+        !self.allow.is_empty() && self.admits(client)
     }
 }
 
