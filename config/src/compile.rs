@@ -8,6 +8,7 @@
 mod annotations;
 mod canaries;
 mod claims;
+mod client_auth;
 mod config_maps;
 mod endpoints;
 mod gateway;

@@ -3,6 +3,7 @@
 mod addr;
 mod addresses;
 mod attachment;
+mod authorities;
 mod endpoint;
 mod gateway;
 mod http;
@@ -18,6 +19,7 @@ mod tls;
 pub use addr::{ClientAddr, EndpointAddr, ListenAddr, VipAddr};
 pub use addresses::{AddressLists, AddressTable};
 pub use attachment::{Attachment, Parent, Refusal};
+pub use authorities::{Authorities, BadAuthorities, CertificateUse, Untrusted};
 pub use endpoint::{Conditions, Endpoint, EndpointInfo, EndpointStats, Location};
 pub use gateway::{GatewaySettings, ProxyProtocol, RuleDefaults, TrustedProxies};
 pub use http::{
@@ -30,10 +32,11 @@ pub use pods::{Pod, Pods};
 pub use policy::{Scope, TrafficPolicy};
 pub use problem::{ObjectRef, Problem, ProblemKind};
 pub use route::{
-    AccessList, AnswerRules, Backend, BackendProtocol, Canary, CanaryHeader, CanaryShare, Cors,
-    CorsOrigins, Filters, HeaderPattern, HeaderTest, HostMatch, HostRoutes, HttpOverrides, Mirror,
-    OriginPattern, Part, PathMatch, Rate, RateLimits, Redirect, Replacement, Rewrite, RoutePolicy,
-    RouteRule, RouteTable, Template, WeightedBackend,
+    AccessList, AnswerRules, Backend, BackendProtocol, Canary, CanaryHeader, CanaryShare,
+    ClientAuth, ClientVerification, Cors, CorsOrigins, Filters, HeaderPattern, HeaderTest,
+    HostMatch, HostRoutes, HostTls, HttpOverrides, Mirror, OriginPattern, Part, PathMatch, Rate,
+    RateLimits, Redirect, Replacement, Rewrite, RoutePolicy, RouteRule, RouteTable, SubjectPattern,
+    Template, WeightedBackend,
 };
 pub use service::{
     AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,

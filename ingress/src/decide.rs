@@ -10,7 +10,7 @@ use http::header::HOST;
 use http::{HeaderValue, Request, Response};
 use sealane_config::Snapshot;
 use sealane_config::model::{
-    BackendProtocol, Filters, RouteRule, Scope, ServicePort, WeightedBackend,
+    BackendProtocol, ClientAuth, Filters, RouteRule, Scope, ServicePort, WeightedBackend,
 };
 use sealane_proxy::balance::Balancer;
 use sealane_proxy::http::path::CanonicalPath;
@@ -18,8 +18,10 @@ use sealane_proxy::http::{Body, Target, Upstream};
 use sealane_proxy::{Error, ErrorKind};
 
 use crate::canary;
+use crate::client_auth::{self, Refusal};
 use crate::filters::{cors, redirect, rewrite};
 use crate::matching::{self, Matched};
+use crate::tls::Session;
 
 /// What happens to a request, taken from one snapshot.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Decision {
     pub next: Next,
     /// `Strict-Transport-Security` of the answer, whatever it is.
     pub hsts: Option<HeaderValue>,
+    /// Clients of the host show certificates.
+    pub client_auth: Option<Arc<ClientAuth>>,
     path: Option<rewrite::Path>,
 }
 
@@ -99,14 +103,16 @@ impl<'a> Asked<'a> {
 }
 
 /// How a request came, trusted proxies believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Came {
+#[derive(Clone, Copy, Debug)]
+pub struct Came<'a> {
     /// From this client.
     pub client: IpAddr,
     /// Over TLS.
     pub secure: bool,
     /// The port that a redirect to HTTPS names.
     pub https_port: u16,
+    /// What the client has shown in a TLS handshake with us, if there was one.
+    pub session: Option<&'a Session>,
 }
 
 /// Decides on a request. The only place that looks at the snapshot's routes, and does so once.
@@ -116,13 +122,20 @@ pub struct Came {
 pub fn decide<B>(
     snapshot: &Snapshot,
     request: &Request<B>,
-    came: Came,
+    came: Came<'_>,
     balancer: &Balancer,
 ) -> Result<Decision, Error> {
     let asked = Asked::of(request)?;
     let matched = matching::find(&snapshot.routes, &asked.host, asked.path.matched())?;
+    let version = request.version();
+    let client = matched.client_auth.as_deref();
+    client_auth::belongs(snapshot, &asked.host, client, came.session, version)?;
+    let answered = match client {
+        Some(client) => answer_to_client(snapshot, client, request, &asked, &matched, came)?,
+        None => answer(snapshot, request, &asked, &matched, came)?,
+    };
     let mut canary = None;
-    let next = if let Some(next) = answer(snapshot, request, &asked, &matched, came)? {
+    let next = if let Some(next) = answered {
         next
     } else {
         canary = canary::choose(snapshot, &matched.rule, request.headers(), balancer);
@@ -139,7 +152,39 @@ pub fn decide<B>(
             .flatten(),
         rule: matched.rule,
         next,
+        client_auth: matched.client_auth,
     })
+}
+
+/// As [`answer`], for a host whose clients show certificates. They are looked at first, but what came
+/// over plain HTTP may be redirected to where there are any.
+fn answer_to_client<B>(
+    snapshot: &Snapshot,
+    client: &ClientAuth,
+    request: &Request<B>,
+    asked: &Asked<'_>,
+    matched: &Matched,
+    came: Came<'_>,
+) -> Result<Option<Next>, Error> {
+    if !came.secure {
+        let answered = answer(snapshot, request, asked, matched, came)?;
+        if answered.is_some() || client_auth::is_for_challenges(&matched.rule) {
+            return Ok(answered);
+        }
+    }
+    let refused = match client_auth::admit(client, came.session) {
+        Ok(()) if came.secure => return answer(snapshot, request, asked, matched, came),
+        Ok(()) => return Ok(None),
+        Err(refused) => refused,
+    };
+    Ok(Some(match (refused, &client.error_page) {
+        (Refusal::Certificate(_), Some(page)) => {
+            let target = request.uri();
+            Next::Redirect(redirect::to_page(page, &asked.host, came.secure, target)?)
+        }
+        // Before limits and the like, which are for clients that could come in.
+        (Refusal::Certificate(error) | Refusal::Error(error), _) => return Err(error),
+    }))
 }
 
 /// What the gateway answers by itself, if it does: redirects, then preflights, then refusals. A rule
@@ -149,7 +194,7 @@ fn answer<B>(
     request: &Request<B>,
     asked: &Asked<'_>,
     matched: &Matched,
-    came: Came,
+    came: Came<'_>,
 ) -> Result<Option<Next>, Error> {
     let filters = &matched.rule.filters;
     let path = asked.path.matched();
@@ -203,7 +248,8 @@ pub(crate) fn decide_plain(
     let filters = &matched.rule.filters;
     let redirected = !secure && redirect::wanted(filters, matched.has_certificate, path.matched());
     // A canary looks at the request's fields.
-    if rewrite.is_some() || redirected || policy.is_some() || matched.rule.canary.is_some() {
+    let asks = matched.client_auth.is_some() || matched.rule.canary.is_some();
+    if rewrite.is_some() || redirected || policy.is_some() || asks {
         return None;
     }
     let target = draw(snapshot, &matched.rule, balancer).ok()?;

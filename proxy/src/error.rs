@@ -71,6 +71,10 @@ pub enum ErrorKind {
     AccessDenied,
     /// The client sends more requests, or has more of them in flight, than the rule lets it (503).
     RateLimited,
+    /// The client has shown no certificate, or not one that is accepted (400).
+    ClientCertificate,
+    /// The request came through a connection for another host (421).
+    Misdirected,
     /// No rule takes the request (404).
     NoRoute,
     /// The rule that takes the request cannot be served as it is written (503).
@@ -119,6 +123,8 @@ impl ErrorKind {
             Self::SlowBody => "slow_body",
             Self::AccessDenied => "access_denied",
             Self::RateLimited => "rate_limited",
+            Self::ClientCertificate => "client_certificate",
+            Self::Misdirected => "misdirected_request",
             Self::NoRoute => "no_route",
             Self::InvalidRoute => "invalid_route",
             Self::NoService => "no_service",
@@ -150,6 +156,8 @@ impl ErrorKind {
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::AccessDenied => StatusCode::FORBIDDEN,
+            Self::ClientCertificate => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::RateLimited
             | Self::InvalidRoute
@@ -198,11 +206,14 @@ impl ErrorKind {
             | Self::SlowBody
             | Self::ExpectationFailed
             | Self::UnknownCoding => "DPE",
-            Self::NoRoute | Self::InvalidRoute | Self::NoService | Self::NoPort | Self::Loop => {
-                "NR"
-            }
-            Self::AccessDenied => "UAEX",
             Self::RateLimited => "RL",
+            Self::Misdirected
+            | Self::NoRoute
+            | Self::InvalidRoute
+            | Self::NoService
+            | Self::NoPort
+            | Self::Loop => "NR",
+            Self::AccessDenied | Self::ClientCertificate => "UAEX",
             Self::NoEndpoints => "UH",
             Self::Overloaded => "UO",
             Self::RetryBudget => "URX",

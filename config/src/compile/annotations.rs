@@ -20,6 +20,9 @@ mod mirror;
 mod rate;
 pub(super) mod redirect;
 mod response;
+mod tls;
+
+pub(super) use tls::{ClientRecord, TlsPolicy};
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
@@ -34,14 +37,7 @@ const SNIPPETS: [&str; 6] = [
 ];
 
 /// Annotations that restrict who may come in, and are not supported.
-const ACCESS: [&str; 6] = [
-    "auth-secret",
-    "auth-tls-secret",
-    "auth-tls-verify-client",
-    "auth-type",
-    "auth-url",
-    "enable-modsecurity",
-];
+const ACCESS: [&str; 4] = ["auth-secret", "auth-type", "auth-url", "enable-modsecurity"];
 
 /// Annotations about buffers and versions of nginx: bodies are passed on as they come, and what a
 /// connection speaks is agreed on with each side.
@@ -72,6 +68,8 @@ pub(super) struct Policy {
     pub(super) canary: Option<Arc<CanaryShare>>,
     /// What else is asked of the gateway, if anything is.
     pub(super) route: Option<Arc<RoutePolicy>>,
+    /// What is asked of TLS.
+    pub(super) tls: TlsPolicy,
     /// Why none of the paths is served.
     pub(super) refused: Option<&'static str>,
 }
@@ -86,6 +84,7 @@ impl Default for Policy {
             backend_protocol: BackendProtocol::Http,
             canary: None,
             route: None,
+            tls: TlsPolicy::default(),
             refused: None,
         }
     }
@@ -111,6 +110,7 @@ impl Policy {
             permanent: (None, 301),
             temporal: (None, 302),
             canary: canary::Written::default(),
+            tls: tls::Draft::default(),
             unknown: Vec::new(),
             without_effect: Vec::new(),
         };
@@ -131,6 +131,7 @@ impl Policy {
         let why = "without effect at a canary, because what the Ingress says that it is the canary \
                    of holds for it";
         reader.report(why, &of_main);
+        reader.policy.tls = reader.finish_tls();
         let unknown = std::mem::take(&mut reader.unknown);
         reader.report("not supported and without effect", &unknown);
         let without_effect = std::mem::take(&mut reader.without_effect);
@@ -154,6 +155,7 @@ struct Reader<'a> {
     permanent: (Option<Template>, u16),
     temporal: (Option<Template>, u16),
     canary: canary::Written,
+    tls: tls::Draft,
     unknown: Vec<String>,
     without_effect: Vec<String>,
 }
@@ -187,6 +189,7 @@ impl Reader<'_> {
             _ if mirror::is(name) => self.mirrored(name, value),
             _ if rate::is(name) => self.rate(name, value),
             _ if response::is(name) => self.answer(name, value),
+            _ if tls::is(name) => self.tls(name, value),
             _ if name == "enable-cors" || name.starts_with("cors-") => self.cors(name, value),
             _ => self.of_route(name, value),
         }

@@ -460,7 +460,10 @@ impl Served {
             },
             hosts: record.hosts().cloned().collect(),
             services,
-            secrets: secrets.map(|name| source.sibling(name)).collect(),
+            secrets: secrets
+                .map(|name| source.sibling(name))
+                .chain(record.policy.tls.secrets().cloned())
+                .collect(),
             is_catch_all: record.is_catch_all,
         }
     }

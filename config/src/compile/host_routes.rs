@@ -23,9 +23,9 @@ use super::service::port_number;
 use super::services::Services;
 use super::store::ObjectKey;
 use crate::model::{
-    AccessList, Backend, Filters, HostMatch, HostRoutes, HttpOverrides, PathMatch, Problem,
-    ProblemKind, Protocol, Rewrite, RoutePolicy, RouteRule, RuleDefaults, ServiceKey, ServiceKind,
-    WeightedBackend,
+    AccessList, Backend, Filters, HostMatch, HostRoutes, HostTls, HttpOverrides, PathMatch,
+    Problem, ProblemKind, Protocol, Rewrite, RoutePolicy, RouteRule, RuleDefaults, ServiceKey,
+    ServiceKind, WeightedBackend,
 };
 
 /// Compiles hosts against the Services and Secrets as they are.
@@ -85,6 +85,9 @@ impl HostCompiler<'_> {
             rules: self.rules(host, &with_rule, &mut waiting, before, &mut problems),
             fallback: self.fallback(&with_rule, &mut waiting, &mut problems),
             has_certificate: is_tls,
+            tls: HostTls {
+                client: self.client_auth(&with_rule, &mut problems),
+            },
         });
         waiting.left_over(&mut problems);
         CompiledHost {
@@ -104,6 +107,7 @@ impl HostCompiler<'_> {
         let mut waiting = Canaries::claim_default(&canaries, &mut problems);
         let rule = self.fallback(&sources, &mut waiting, &mut problems);
         waiting.left_over(&mut problems);
+        let rule = rule.map(|rule| self.without_client_auth(rule, &sources, &mut problems));
         (rule, problems)
     }
 

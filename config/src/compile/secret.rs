@@ -3,12 +3,15 @@
 //! What a Secret is for is decided by who refers to it: each use reads its own part, in a module of
 //! its own.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1;
 use rustls::crypto::CryptoProvider;
 
 use super::store::ObjectKey;
-use crate::model::ProblemKind;
+use crate::model::{Authorities, ProblemKind};
 
+mod authorities;
 mod certificate;
 
 pub(super) use certificate::Loaded;
@@ -20,6 +23,8 @@ pub struct SecretRecord {
     version: String,
     /// As a certificate to serve.
     pub(super) certificate: Result<Loaded, SecretProblem>,
+    /// As authorities that vouch for certificates.
+    pub(super) authorities: Result<Arc<Authorities>, SecretProblem>,
 }
 
 impl PartialEq for SecretRecord {
@@ -41,6 +46,7 @@ impl SecretRecord {
         Self {
             version: secret.metadata.resource_version.clone().unwrap_or_default(),
             certificate: certificate::load(key, &secret, provider),
+            authorities: authorities::load(key, &secret, provider),
         }
     }
 }

@@ -4,6 +4,7 @@ mod any_order;
 mod backends;
 mod canaries;
 mod certificates;
+mod client_auth;
 mod gateway_api;
 mod gateway_settings;
 mod incremental;

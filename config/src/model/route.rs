@@ -14,6 +14,7 @@ mod limits;
 mod mirror;
 mod policy;
 mod response;
+mod tls;
 
 pub use canary::{Canary, CanaryHeader, CanaryShare, HeaderPattern, HeaderTest};
 pub use limits::{Rate, RateLimits};
@@ -23,6 +24,7 @@ pub use policy::{
     Template,
 };
 pub use response::{AnswerRules, Replacement};
+pub use tls::{ClientAuth, ClientVerification, HostTls, SubjectPattern};
 
 /// All hosts of the gateway.
 ///
@@ -116,6 +118,8 @@ pub struct HostRoutes {
     /// A certificate is configured for this host, so plain HTTP is redirected where a rule asks
     /// for `ssl_redirect`.
     pub has_certificate: bool,
+    /// What it asks of TLS besides.
+    pub tls: HostTls,
 }
 
 /// One path of one host and what to do with its requests.

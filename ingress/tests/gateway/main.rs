@@ -7,6 +7,8 @@
 mod annotations;
 mod answers;
 mod canary;
+mod certificates;
+mod client_auth;
 mod limits;
 mod manifests;
 mod mirror;

@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::crypto::aws_lc_rs;
 use sealane_config::compile::{
     Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
-    ServiceRecord, SliceRecord,
+    SecretRecord, ServiceRecord, SliceRecord,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -18,6 +21,8 @@ pub(crate) const NGINX: &str = "nginx.ingress.kubernetes.io";
 pub(crate) struct Manifests {
     compiler: Box<Compiler>,
     names: Names,
+    /// Versions of Secrets so far.
+    secrets: u64,
 }
 
 impl Manifests {
@@ -36,6 +41,7 @@ impl Manifests {
         Self {
             compiler,
             names: Names::default(),
+            secrets: 0,
         }
     }
 
@@ -107,6 +113,23 @@ impl Manifests {
         let record = IngressRecord::read(&key, serde_json::from_value(ingress).unwrap());
         let set = Delta::Set(key, Ok(Some(record)));
         self.compiler.apply(Change::Ingresses(set), Instant::now());
+    }
+
+    /// Secret `NAME` in `default`, for Ingresses that refer to it already.
+    pub(crate) fn secret(&mut self, name: &str, data: &[(&str, &str)]) {
+        self.secrets += 1;
+        let data = data.iter();
+        let data = data.map(|(key, value)| ((*key).to_owned(), STANDARD.encode(value).into()));
+        let secret = json!({
+            "metadata": {"namespace": "default", "name": name, "resourceVersion": self.secrets.to_string()},
+            "data": data.collect::<serde_json::Map<_, _>>(),
+        });
+        let key = ObjectKey::new("default", name);
+        let provider = aws_lc_rs::default_provider();
+        let record = SecretRecord::read(&key, serde_json::from_value(secret).unwrap(), &provider);
+        let set = Delta::Set(key.clone(), Ok(Some(record)));
+        self.compiler
+            .apply(Change::Secret(key, set), Instant::now());
     }
 
     /// Compiles, and has the gateway serve it.

@@ -115,7 +115,7 @@ fn grpc(kind: ErrorKind, message: &'static str) -> Response<Body> {
 }
 
 /// gRPC's code for a kind: 14 unavailable, 12 unimplemented, 4 deadline exceeded, 8 resource
-/// exhausted, 7 permission denied, 10 aborted, 13 internal. A call that nothing takes is unimplemented, as gRPC's own
+/// exhausted, 7 permission denied, 10 aborted, 13 internal, 16 unauthenticated. A call that nothing takes is unimplemented, as gRPC's own
 /// servers say.
 fn grpc_status(kind: ErrorKind) -> &'static str {
     match kind {
@@ -125,13 +125,15 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::SlowBody => "4",
         ErrorKind::HeadersTooLarge | ErrorKind::BodyTooLarge | ErrorKind::RateLimited => "8",
         ErrorKind::AccessDenied => "7",
+        ErrorKind::ClientCertificate => "16",
         ErrorKind::NoRoute | ErrorKind::MethodNotAllowed => "12",
         ErrorKind::Loop => "10",
         ErrorKind::BadRequest
         | ErrorKind::TargetTooLong
         | ErrorKind::ExpectationFailed
         | ErrorKind::UnknownCoding => "13",
-        ErrorKind::InvalidRoute
+        ErrorKind::Misdirected
+        | ErrorKind::InvalidRoute
         | ErrorKind::NoService
         | ErrorKind::NoPort
         | ErrorKind::NoEndpoints
