@@ -186,7 +186,7 @@ impl ServerCertVerifier for Trusting {
 
 /// A client, which remembers its sessions.
 pub(crate) struct Client {
-    config: ClientConfig,
+    pub(crate) config: ClientConfig,
 }
 
 /// An answer.
