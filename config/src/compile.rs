@@ -35,6 +35,7 @@ mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod upstream_tls;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;

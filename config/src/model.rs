@@ -36,7 +36,7 @@ pub use route::{
     ClientAuth, ClientVerification, Cors, CorsOrigins, Filters, HeaderPattern, HeaderTest,
     HostMatch, HostRoutes, HostTls, HttpOverrides, Mirror, OriginPattern, Part, PathMatch, Rate,
     RateLimits, Redirect, Replacement, Rewrite, RoutePolicy, RouteRule, RouteTable, SubjectPattern,
-    Template, WeightedBackend,
+    Template, TlsVersions, UpstreamTls, WeightedBackend,
 };
 pub use service::{
     AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,

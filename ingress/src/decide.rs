@@ -243,6 +243,7 @@ pub(crate) fn decide_plain(
         ssl_redirect: _,
         force_ssl_redirect: _,
         backend_protocol: _,
+        upstream_tls: _,
         policy,
     } = &matched.rule.filters;
     let filters = &matched.rule.filters;
@@ -305,6 +306,7 @@ pub fn target(
             .as_ref()
             .and_then(|policy| policy.overrides.over(&port.http))
             .map(Arc::new),
+        tls: rule.filters.upstream_tls.clone(),
     })
 }
 

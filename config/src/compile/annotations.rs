@@ -22,7 +22,7 @@ pub(super) mod redirect;
 mod response;
 mod tls;
 
-pub(super) use tls::{ClientRecord, TlsPolicy};
+pub(super) use tls::{ClientRecord, TlsPolicy, UpstreamRecord};
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 

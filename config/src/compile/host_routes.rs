@@ -255,7 +255,17 @@ impl HostCompiler<'_> {
         problems: &mut Vec<Problem>,
     ) -> RouteRule {
         let policy = &record.policy;
+        let upstream_tls = policy
+            .tls
+            .upstream
+            .as_ref()
+            .map(|record| self.upstream_tls(key, record, backend, problems))
+            .transpose();
         let resolved = self.backends((key, record), backend, backend_field, problems);
+        let resolved = upstream_tls
+            .as_ref()
+            .err()
+            .map_or(resolved, |why| Err(*why));
         // A template refers to the groups of a pattern; the default backend has none.
         let rewrite = policy
             .rewrite
@@ -271,6 +281,7 @@ impl HostCompiler<'_> {
                     .force_ssl_redirect
                     .unwrap_or(self.defaults.force_ssl_redirect),
                 backend_protocol: policy.backend_protocol,
+                upstream_tls: upstream_tls.ok().flatten(),
                 policy: self.policy(policy.route.as_ref()),
             },
             path,

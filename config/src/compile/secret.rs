@@ -23,6 +23,9 @@ pub struct SecretRecord {
     version: String,
     /// As a certificate to serve.
     pub(super) certificate: Result<Loaded, SecretProblem>,
+    /// The same, whatever the type of the Secret, to show to endpoints; `None`: there is neither
+    /// certificate nor key.
+    pub(super) identity: Option<Result<Loaded, SecretProblem>>,
     /// As authorities that vouch for certificates.
     pub(super) authorities: Result<Arc<Authorities>, SecretProblem>,
 }
@@ -46,6 +49,7 @@ impl SecretRecord {
         Self {
             version: secret.metadata.resource_version.clone().unwrap_or_default(),
             certificate: certificate::load(key, &secret, provider),
+            identity: certificate::load_any(key, &secret, provider),
             authorities: authorities::load(key, &secret, provider),
         }
     }

@@ -24,7 +24,7 @@ pub use policy::{
     Template,
 };
 pub use response::{AnswerRules, Replacement};
-pub use tls::{ClientAuth, ClientVerification, HostTls, SubjectPattern};
+pub use tls::{ClientAuth, ClientVerification, HostTls, SubjectPattern, TlsVersions, UpstreamTls};
 
 /// All hosts of the gateway.
 ///
@@ -184,6 +184,8 @@ pub struct Filters {
     pub force_ssl_redirect: bool,
     /// What the backend speaks.
     pub backend_protocol: BackendProtocol,
+    /// How TLS is spoken with a backend that speaks it, if anything is said about that.
+    pub upstream_tls: Option<Arc<UpstreamTls>>,
     /// What else is asked, if anything is.
     pub policy: Option<Arc<RoutePolicy>>,
 }

@@ -181,6 +181,7 @@ async fn deliver(
         client: None,
         source: None,
         overrides: None,
+        tls: None,
     };
     let response = engine.forward(request, &target).await;
     if response.extensions().get::<ErrorKind>().is_some() {

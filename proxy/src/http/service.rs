@@ -98,6 +98,7 @@ impl ServiceTarget {
                 client: None,
                 source: None,
                 overrides: None,
+                tls: None,
             });
         }
         let snapshot = self.reader.load();
@@ -114,6 +115,7 @@ impl ServiceTarget {
                 client: None,
                 source,
                 overrides: None,
+                tls: None,
             });
         }
         Err(if snapshot.services.contains_key(&self.backend.service) {

@@ -1,9 +1,11 @@
-//! Certificates of clients (`auth-tls-*`).
+//! Certificates of clients (`auth-tls-*`), and TLS to endpoints (`proxy-ssl-*`).
+
+use rustls::pki_types::ServerName;
 
 use super::Reader;
 use super::redirect;
 use crate::compile::store::ObjectKey;
-use crate::model::{ClientVerification, ProblemKind, SubjectPattern, Template};
+use crate::model::{ClientVerification, ProblemKind, SubjectPattern, Template, TlsVersions};
 
 /// The most certificates between one and its authority that can be asked for. webpki follows six.
 const MAX_DEPTH: usize = 6;
@@ -13,6 +15,22 @@ const MAX_DEPTH: usize = 6;
 pub(in crate::compile) struct TlsPolicy {
     /// Clients show certificates.
     pub(in crate::compile) client: Option<ClientRecord>,
+    /// How TLS is spoken with endpoints.
+    pub(in crate::compile) upstream: Option<UpstreamRecord>,
+}
+
+/// TLS to endpoints, as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::compile) struct UpstreamRecord {
+    /// The Secret with certificate and authorities.
+    pub(in crate::compile) secret: Option<ObjectKey>,
+    pub(in crate::compile) verify: bool,
+    /// One if nothing is said.
+    pub(in crate::compile) depth: Option<usize>,
+    /// The Service's if nothing is said.
+    pub(in crate::compile) name: Option<ServerName<'static>>,
+    pub(in crate::compile) sends_name: bool,
+    pub(in crate::compile) versions: TlsVersions,
 }
 
 /// Certificates of clients, as written.
@@ -30,9 +48,14 @@ pub(in crate::compile) struct ClientRecord {
 impl TlsPolicy {
     /// The Secrets that it names.
     pub(in crate::compile) fn secrets(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.client
-            .iter()
-            .filter_map(|client| client.secret.as_ref())
+        let client = self
+            .client
+            .as_ref()
+            .and_then(|client| client.secret.as_ref());
+        let upstream = self.upstream.as_ref();
+        client
+            .into_iter()
+            .chain(upstream.and_then(|it| it.secret.as_ref()))
     }
 }
 
@@ -46,6 +69,7 @@ pub(super) struct Draft {
     modifiers: Vec<String>,
     /// Clients without a certificate are to be kept out.
     is_required: bool,
+    upstream: UpstreamRecord,
 }
 
 impl Default for Draft {
@@ -63,17 +87,21 @@ impl Default for Draft {
             is_broken: false,
             modifiers: Vec::new(),
             is_required: false,
+            upstream: UpstreamRecord::default(),
         }
     }
 }
 
 /// Whether an annotation is about TLS.
 pub(super) fn is(name: &str) -> bool {
-    name.starts_with("auth-tls-")
+    name.starts_with("auth-tls-") || name.starts_with("proxy-ssl-")
 }
 
 impl Reader<'_> {
     pub(super) fn tls(&mut self, name: &str, value: &str) {
+        if name.starts_with("proxy-ssl-") {
+            return self.upstream_tls(name, value);
+        }
         if name != "auth-tls-secret" {
             self.tls.modifiers.push(name.to_owned());
         }
@@ -110,6 +138,44 @@ impl Reader<'_> {
         }
     }
 
+    fn upstream_tls(&mut self, name: &str, value: &str) {
+        match name {
+            "proxy-ssl-secret" => {
+                let secret = secret(self.key, value);
+                self.tls.upstream.secret = self.or_refuse(name, secret);
+            }
+            "proxy-ssl-verify" => match value {
+                "on" | "off" => self.tls.upstream.verify = value == "on",
+                _ => {
+                    let why = format!("`{value}` is neither on nor off");
+                    self.or_refuse::<()>(name, Err(why));
+                }
+            },
+            "proxy-ssl-verify-depth" => {
+                self.tls.upstream.depth = self.or_report(name, depth(value));
+            }
+            "proxy-ssl-name" => {
+                self.tls.upstream.name = self.or_refuse(name, server_name(value));
+            }
+            "proxy-ssl-server-name" => match value {
+                "on" | "off" => self.tls.upstream.sends_name = value == "on",
+                _ => {
+                    let why = format!("`{value}` is neither on nor off");
+                    self.or_report::<()>(name, Err(why));
+                }
+            },
+            "proxy-ssl-protocols" => {
+                if let Some(versions) = self.or_report(name, versions(value)) {
+                    self.tls.upstream.versions = versions;
+                }
+            }
+            "proxy-ssl-ciphers" => {
+                self.without_effect.push(format!("{}{name}", super::PREFIX));
+            }
+            _ => self.unknown.push(format!("{}{name}", super::PREFIX)),
+        }
+    }
+
     /// The value; with a bad one nobody gets in.
     fn or_close<T>(&mut self, name: &str, read: Result<T, String>) -> Option<T> {
         read.map_err(|why| {
@@ -122,7 +188,16 @@ impl Reader<'_> {
 
     /// What the annotations come to.
     pub(super) fn finish_tls(&mut self) -> TlsPolicy {
-        let draft = std::mem::take(&mut self.tls);
+        let mut draft = std::mem::take(&mut self.tls);
+        let upstream = std::mem::take(&mut draft.upstream);
+        let upstream = (upstream != UpstreamRecord::default()).then_some(upstream);
+        TlsPolicy {
+            client: self.finish_clients(draft),
+            upstream,
+        }
+    }
+
+    fn finish_clients(&mut self, draft: Draft) -> Option<ClientRecord> {
         let mut client = draft.client;
         if draft.is_broken {
             client.secret = None;
@@ -137,12 +212,10 @@ impl Reader<'_> {
                     let message = "without effect, because there is no `auth-tls-secret`";
                     self.problem(name, ProblemKind::BadAnnotation, message.into());
                 }
-                return TlsPolicy::default();
+                return None;
             }
         }
-        TlsPolicy {
-            client: Some(client),
-        }
+        Some(client)
     }
 }
 
@@ -167,6 +240,22 @@ fn secret(ingress: &ObjectKey, value: &str) -> Result<ObjectKey, String> {
         ));
     }
     Ok(ObjectKey::new(namespace, name))
+}
+
+fn server_name(value: &str) -> Result<ServerName<'static>, String> {
+    let name = ServerName::try_from(value.to_owned());
+    name.map_err(|_why| format!("`{value}` is neither a host name nor an address"))
+}
+
+/// Versions in OpenSSL's names. Those before 1.2 are not spoken.
+fn versions(value: &str) -> Result<TlsVersions, String> {
+    let has = |version| value.split_whitespace().any(|named| named == version);
+    match (has("TLSv1.2"), has("TLSv1.3")) {
+        (true, true) => Ok(TlsVersions::All),
+        (true, false) => Ok(TlsVersions::Only12),
+        (false, true) => Ok(TlsVersions::Only13),
+        (false, false) => Err(format!("`{value}` has neither TLSv1.2 nor TLSv1.3")),
+    }
 }
 
 fn verification(value: &str) -> Result<ClientVerification, String> {

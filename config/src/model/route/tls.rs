@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use rustls::pki_types::ServerName;
+
 use super::Template;
-use crate::model::{Authorities, ObjectRef};
+use crate::model::{Authorities, Certificate, ObjectRef};
 
 /// What a host asks of TLS.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +53,49 @@ impl ClientAuth {
         let authorities = self.authorities.as_ref()?;
         (self.verify != ClientVerification::Off).then_some((authorities, self.verify))
     }
+}
+
+/// TLS to endpoints (ingress-nginx `proxy-ssl-*`). Policies are equal if they come from the same
+/// versions of their Secrets.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    /// What is shown to endpoints that ask.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Who has to vouch for endpoints. `None`: they are not verified.
+    pub authorities: Option<Arc<Authorities>>,
+    /// Most certificates between an endpoint's and an authority's.
+    pub depth: usize,
+    /// The name that an endpoint's certificate has to be for.
+    pub name: ServerName<'static>,
+    /// Endpoints are told the name (SNI).
+    pub sends_name: bool,
+    /// What is spoken.
+    pub versions: TlsVersions,
+}
+
+impl PartialEq for UpstreamTls {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |certificate: &Option<Arc<Certificate>>| certificate.as_ref().map(Arc::as_ptr);
+        let by = |authorities: &Option<Arc<Authorities>>| authorities.as_ref().map(Arc::as_ptr);
+        of(&self.certificate) == of(&other.certificate)
+            && by(&self.authorities) == by(&other.authorities)
+            && (self.depth, &self.name) == (other.depth, &other.name)
+            && (self.sends_name, self.versions) == (other.sends_name, other.versions)
+    }
+}
+
+impl Eq for UpstreamTls {}
+
+/// Versions of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TlsVersions {
+    /// 1.2 and 1.3.
+    #[default]
+    All,
+    /// 1.2.
+    Only12,
+    /// 1.3.
+    Only13,
 }
 
 /// A regular expression for the subject of a certificate, in the form of RFC 2253: found anywhere in

@@ -314,6 +314,7 @@ async fn proxy_l13_a_request_finds_endpoints_that_came_after_it() {
             client: None,
             source: None,
             overrides: None,
+            tls: None,
         };
         let response = Box::pin(front.engine.forward(request, &target)).await;
         assert_eq!(response.status(), 200);

@@ -33,6 +33,7 @@ fn port(addrs: &[SocketAddr]) -> Target {
         client: None,
         source: None,
         overrides: None,
+        tls: None,
     }
 }
 

@@ -24,6 +24,7 @@ impl Anything {
                 client: None,
                 source: None,
                 overrides: None,
+                tls: None,
             },
             seen: RefCell::default(),
         }
