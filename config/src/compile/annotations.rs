@@ -68,8 +68,8 @@ pub(super) struct Policy {
     pub(super) canary: Option<Arc<CanaryShare>>,
     /// What else is asked of the gateway, if anything is.
     pub(super) route: Option<Arc<RoutePolicy>>,
-    /// What is asked of TLS.
-    pub(super) tls: TlsPolicy,
+    /// What is asked of TLS, if anything is. Boxed, because that is rare.
+    pub(super) tls: Option<Box<TlsPolicy>>,
     /// Why none of the paths is served.
     pub(super) refused: Option<&'static str>,
 }
@@ -84,7 +84,7 @@ impl Default for Policy {
             backend_protocol: BackendProtocol::Http,
             canary: None,
             route: None,
-            tls: TlsPolicy::default(),
+            tls: None,
             refused: None,
         }
     }

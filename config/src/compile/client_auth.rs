@@ -18,7 +18,7 @@ impl HostCompiler<'_> {
     ) -> Option<Arc<ClientAuth>> {
         let mut asking = sources
             .iter()
-            .filter_map(|(key, record)| Some((key, record.policy.tls.client.as_ref()?)));
+            .filter_map(|(key, record)| Some((key, record.policy.tls.as_ref()?.client.as_ref()?)));
         let (winner, client) = asking.next()?;
         for (loser, _) in asking.filter(|(_, other)| *other != client) {
             problems.push(Problem {
@@ -42,7 +42,10 @@ impl HostCompiler<'_> {
         problems: &mut Vec<Problem>,
     ) -> Arc<RouteRule> {
         let source = sources.iter().find(|(key, record)| {
-            key.object() == rule.source && record.policy.tls.client.is_some()
+            key.object() == rule.source && {
+                let tls = record.policy.tls.as_ref();
+                tls.is_some_and(|tls| tls.client.is_some())
+            }
         });
         if source.is_none() {
             return rule;

@@ -462,7 +462,14 @@ impl Served {
             services,
             secrets: secrets
                 .map(|name| source.sibling(name))
-                .chain(record.policy.tls.secrets().cloned())
+                .chain(
+                    record
+                        .policy
+                        .tls
+                        .iter()
+                        .flat_map(|tls| tls.secrets())
+                        .cloned(),
+                )
                 .collect(),
             is_catch_all: record.is_catch_all,
         }

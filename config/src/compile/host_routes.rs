@@ -257,8 +257,8 @@ impl HostCompiler<'_> {
         let policy = &record.policy;
         let upstream_tls = policy
             .tls
-            .upstream
             .as_ref()
+            .and_then(|tls| tls.upstream.as_ref())
             .map(|record| self.upstream_tls(key, record, backend, problems))
             .transpose();
         let resolved = self.backends((key, record), backend, backend_field, problems);

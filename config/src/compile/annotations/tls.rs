@@ -187,14 +187,15 @@ impl Reader<'_> {
     }
 
     /// What the annotations come to.
-    pub(super) fn finish_tls(&mut self) -> TlsPolicy {
+    pub(super) fn finish_tls(&mut self) -> Option<Box<TlsPolicy>> {
         let mut draft = std::mem::take(&mut self.tls);
         let upstream = std::mem::take(&mut draft.upstream);
         let upstream = (upstream != UpstreamRecord::default()).then_some(upstream);
-        TlsPolicy {
+        let policy = TlsPolicy {
             client: self.finish_clients(draft),
             upstream,
-        }
+        };
+        (policy != TlsPolicy::default()).then(|| Box::new(policy))
     }
 
     fn finish_clients(&mut self, draft: Draft) -> Option<ClientRecord> {
