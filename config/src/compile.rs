@@ -9,6 +9,7 @@ mod annotations;
 mod canaries;
 mod claims;
 mod classes;
+mod client_auth;
 mod config_maps;
 mod endpoints;
 mod gateway;
@@ -37,6 +38,7 @@ mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod upstream_tls;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;

@@ -3,6 +3,7 @@
 mod addr;
 mod addresses;
 mod attachment;
+mod authorities;
 mod endpoint;
 mod gateway;
 mod http;
@@ -18,6 +19,7 @@ mod tls;
 pub use addr::{ClientAddr, EndpointAddr, ListenAddr, VipAddr};
 pub use addresses::{AddressLists, AddressTable};
 pub use attachment::{Attachment, Parent, Refusal};
+pub use authorities::{Authorities, BadAuthorities, CertificateUse, Untrusted};
 pub use endpoint::{Conditions, Endpoint, EndpointInfo, EndpointStats, Location};
 pub use gateway::{GatewaySettings, ProxyProtocol, RuleDefaults, TrustedProxies};
 pub use http::{
@@ -38,6 +40,9 @@ pub use route::{
 };
 pub use route::{
     Auth, AuthCache, AuthPlace, BasicAuth, ExternalAuth, KeyPart, PasswordHash, Users,
+};
+pub use route::{
+    ClientAuth, ClientVerification, HostTls, SubjectPattern, TlsVersions, UpstreamTls,
 };
 pub use service::{
     AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,

@@ -10,7 +10,8 @@ use http::header::HOST;
 use http::{HeaderValue, Request, Response};
 use sealane_config::Snapshot;
 use sealane_config::model::{
-    BackendProtocol, Filters, HttpPolicy, Mode, RouteRule, Scope, ServicePort, WeightedBackend,
+    BackendProtocol, ClientAuth, Filters, HttpPolicy, Mode, RouteRule, Scope, ServicePort,
+    WeightedBackend,
 };
 use sealane_proxy::balance::{Balancer, Sticky};
 use sealane_proxy::http::path::CanonicalPath;
@@ -18,9 +19,11 @@ use sealane_proxy::http::{Body, Target, Upstream};
 use sealane_proxy::{Error, ErrorKind};
 
 use crate::canary;
-use crate::filters::affinity::Session;
+use crate::client_auth::{self, Refusal};
+use crate::filters::affinity;
 use crate::filters::{cors, hash, redirect, rewrite};
 use crate::matching::{self, Matched};
+use crate::tls::Session;
 
 /// What happens to a request, taken from one snapshot.
 #[derive(Debug)]
@@ -33,9 +36,11 @@ pub struct Decision {
     pub next: Next,
     /// `Strict-Transport-Security` of the answer, whatever it is.
     pub hsts: Option<HeaderValue>,
+    /// Clients of the host show certificates.
+    pub client_auth: Option<Arc<ClientAuth>>,
     path: Option<rewrite::Path>,
     /// The session that it belongs to.
-    pub(crate) session: Option<Session>,
+    pub(crate) session: Option<affinity::Session>,
 }
 
 /// What happens to a request whose rule is known.
@@ -102,14 +107,16 @@ impl<'a> Asked<'a> {
 }
 
 /// How a request came, trusted proxies believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Came {
+#[derive(Clone, Copy, Debug)]
+pub struct Came<'a> {
     /// From this client.
     pub client: IpAddr,
     /// Over TLS.
     pub secure: bool,
     /// The port that a redirect to HTTPS names.
     pub https_port: u16,
+    /// What the client has shown in a TLS handshake with us, if there was one.
+    pub session: Option<&'a Session>,
 }
 
 /// Decides on a request. The only place that looks at the snapshot's routes, and does so once.
@@ -119,13 +126,20 @@ pub struct Came {
 pub fn decide<B>(
     snapshot: &Snapshot,
     request: &Request<B>,
-    came: Came,
+    came: Came<'_>,
     balancer: &Balancer,
 ) -> Result<Decision, Error> {
     let asked = Asked::of(request)?;
     let matched = matching::find(&snapshot.routes, &asked.host, asked.path.matched())?;
+    let version = request.version();
+    let client = matched.client_auth.as_deref();
+    client_auth::belongs(snapshot, &asked.host, client, came.session, version)?;
+    let answered = match client {
+        Some(client) => answer_to_client(snapshot, client, request, &asked, &matched, came)?,
+        None => answer(snapshot, request, &asked, &matched, came)?,
+    };
     let (mut canary, mut session) = (None, None);
-    let next = if let Some(next) = answer(snapshot, request, &asked, &matched, came)? {
+    let next = if let Some(next) = answered {
         next
     } else {
         canary = canary::choose(snapshot, &matched.rule, request.headers(), balancer);
@@ -147,7 +161,44 @@ pub fn decide<B>(
         rule: matched.rule,
         session,
         next,
+        client_auth: matched.client_auth,
     })
+}
+
+/// As [`answer`], for a host whose clients show certificates. They are looked at first, but what came
+/// over plain HTTP may be redirected to where there are any.
+fn answer_to_client<B>(
+    snapshot: &Snapshot,
+    client: &ClientAuth,
+    request: &Request<B>,
+    asked: &Asked<'_>,
+    matched: &Matched,
+    came: Came<'_>,
+) -> Result<Option<Next>, Error> {
+    if !came.secure {
+        let answered = answer(snapshot, request, asked, matched, came)?;
+        if answered.is_some() || client_auth::is_for_challenges(&matched.rule) {
+            return Ok(answered);
+        }
+    }
+    let refused = match client_auth::admit(client, came.session) {
+        Ok(()) if came.secure => return answer(snapshot, request, asked, matched, came),
+        Ok(()) => return Ok(None),
+        Err(refused) => refused,
+    };
+    Ok(Some(match (refused, &client.error_page) {
+        (Refusal::Certificate(_), Some(page)) => {
+            let filling = redirect::Filling {
+                scheme: if came.secure { "https" } else { "http" },
+                host: &asked.host,
+                authority: asked.authority,
+                target: request.uri(),
+            };
+            Next::Redirect(redirect::to_page(page, filling)?)
+        }
+        // Before limits and the like, which are for clients that could come in.
+        (Refusal::Certificate(error) | Refusal::Error(error), _) => return Err(error),
+    }))
 }
 
 /// What the gateway answers by itself, if it does: redirects, then preflights, then refusals. A rule
@@ -157,7 +208,7 @@ fn answer<B>(
     request: &Request<B>,
     asked: &Asked<'_>,
     matched: &Matched,
-    came: Came,
+    came: Came<'_>,
 ) -> Result<Option<Next>, Error> {
     let filters = &matched.rule.filters;
     let path = asked.path.matched();
@@ -195,10 +246,10 @@ fn prefer<B>(
     asked: &Asked<'_>,
     came: Came,
     balancer: &Balancer,
-) -> Option<Session> {
+) -> Option<affinity::Session> {
     let policy = rule.filters.policy.as_ref()?;
     if let Some(affinity) = &policy.affinity {
-        let session = Session::of(affinity, request.headers(), &target.port, balancer);
+        let session = affinity::Session::of(affinity, request.headers(), &target.port, balancer);
         target.sticky = Some(session.sticky);
         return Some(session);
     }
@@ -229,12 +280,14 @@ pub(crate) fn decide_plain(
         ssl_redirect: _,
         force_ssl_redirect: _,
         backend_protocol: _,
+        upstream_tls: _,
         policy,
     } = &matched.rule.filters;
     let filters = &matched.rule.filters;
     let redirected = !secure && redirect::wanted(filters, matched.has_certificate, path.matched());
     // A canary looks at the request's fields.
-    if rewrite.is_some() || redirected || policy.is_some() || matched.rule.canary.is_some() {
+    let asks = matched.client_auth.is_some() || matched.rule.canary.is_some();
+    if rewrite.is_some() || redirected || policy.is_some() || asks {
         return None;
     }
     let target = draw(snapshot, &matched.rule, balancer).ok()?;
@@ -286,6 +339,7 @@ pub fn target(
         source: None,
         sticky: None,
         overrides: overrides(&rule.filters, &port.http),
+        tls: rule.filters.upstream_tls.clone(),
     })
 }
 

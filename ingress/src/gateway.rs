@@ -12,7 +12,6 @@ use sealane_proxy::http::{ClientStream, Engine, ServerOptions, serve_relayed};
 use sealane_proxy::live::UPKEEP;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::filters::forwarded::Peer;
@@ -32,7 +31,7 @@ use crate::tls;
 pub struct GatewayOptions {
     /// Made once by [`tls::server_config`] and shared by all workers, so that a session can be
     /// resumed on any of them.
-    pub tls: Arc<rustls::ServerConfig>,
+    pub tls: Arc<tls::ServerConfigs>,
     /// The port that a redirect to HTTPS names; none is named for 443.
     pub https_port: u16,
     /// How long clients may keep us waiting.
@@ -132,7 +131,6 @@ impl Gateway {
         shutdown: CancellationToken,
     ) -> io::Result<()> {
         let inner = Rc::clone(&self.inner);
-        let acceptor = TlsAcceptor::from(Arc::clone(&inner.options.tls));
         let admitted = self.inner.engine.connections();
         let port = listener.local_addr()?.port();
         let proxies = Rc::clone(&inner);
@@ -142,17 +140,18 @@ impl Gateway {
             shutdown,
             move |source| proxies.is_proxy(source),
             move |mut stream, client, place| {
-                let (inner, acceptor) = (Rc::clone(&inner), acceptor.clone());
+                let inner = Rc::clone(&inner);
                 async move {
                     let listener = (port, true);
                     let peer = inner.peer(&mut stream, client, listener, &place).await;
-                    let Some(peer) = peer else { return };
+                    let Some(mut peer) = peer else { return };
                     let accepted = tokio::select! {
-                        accepted = Box::pin(tls::accept(&acceptor, stream)) => accepted,
+                        accepted = Box::pin(tls::accept(&inner.options.tls, stream)) => accepted,
                         () = place.end().cancelled() => return,
                     };
                     if let Some(stream) = accepted {
                         let mut server = inner.options.server.clone();
+                        peer.session = Some(Rc::new(tls::Session::of(stream.get_ref().1)));
                         server.http2_only = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                         // Boxed, because a session is large and is moved from state to state.
                         serve_connection(inner, Box::new(stream), peer, server, place).await;

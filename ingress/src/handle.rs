@@ -10,6 +10,7 @@ use sealane_proxy::access::Pending;
 use sealane_proxy::http::{Body, respond};
 use tokio::time::Instant;
 
+use crate::client_auth;
 use crate::decide::{Came, Decision, Next, decide};
 use crate::filters::forwarded::Peer;
 use crate::filters::{cors, mirror, response, underscores, upstream};
@@ -40,6 +41,7 @@ pub(crate) async fn handle(
             client: peer.ip,
             secure: peer.secure,
             https_port: gateway.options.https_port,
+            session: peer.session.as_deref(),
         },
         gateway.engine.balancer(),
     );
@@ -124,6 +126,9 @@ async fn follow(
         line.identify(request.headers());
     }
     upstream::write(&decision.rule.filters, request.headers_mut());
+    if let Some(client) = &decision.client_auth {
+        client_auth::write(client, peer.session.as_deref(), request.headers_mut());
+    }
     if let Some(mirrored) = mirrored {
         request = mirrored.send(gateway, request);
     }

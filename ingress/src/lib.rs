@@ -6,6 +6,7 @@
 //! ([`decide`]), limits and access ([`guards`]), engine.
 
 pub mod canary;
+mod client_auth;
 mod cookies;
 pub mod decide;
 mod filters;

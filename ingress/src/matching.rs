@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use sealane_config::model::{HostRoutes, PathMatch, RouteRule, RouteTable};
+use sealane_config::model::{ClientAuth, HostRoutes, PathMatch, RouteRule, RouteTable};
 use sealane_proxy::{Error, ErrorKind};
 
 /// The rule for a request, and whether its host has a certificate.
@@ -20,6 +20,8 @@ pub struct Matched {
     pub rule: Arc<RouteRule>,
     /// Plain HTTP can be redirected.
     pub has_certificate: bool,
+    /// Clients of its host show certificates.
+    pub client_auth: Option<Arc<ClientAuth>>,
 }
 
 /// Finds the rule for a host, as from [`host_name`], and a canonical path.
@@ -52,6 +54,7 @@ pub fn find_observed(
     Ok(Matched {
         rule: Arc::clone(rule),
         has_certificate: routes.is_some_and(|routes| routes.has_certificate),
+        client_auth: routes.and_then(|routes| routes.tls.client.clone()),
     })
 }
 

@@ -1,20 +1,29 @@
 //! TLS of the gateway: which certificate, and what is refused.
 
+mod clients;
+mod configs;
+mod identity;
+mod session;
+
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::Acceptor;
 use rustls::sign::CertifiedKey;
 use sealane_config::Reader;
 use sealane_config::model::{Certificate, CertificateTable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+
+pub use configs::ServerConfigs;
+pub use session::Session;
+pub(crate) use session::Shown;
 
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,21 +55,16 @@ pub enum TlsError {
 }
 
 /// What all workers serve HTTPS with: certificates from the current snapshot, `fallback` where it
-/// has none, HTTP/2 before HTTP/1.1, resumption by tickets whose keys live in memory only.
+/// has none, TLS 1.3 and 1.2, HTTP/2 before HTTP/1.1, resumption by tickets whose keys live in memory
+/// only and change every six hours.
 ///
 /// # Errors
 /// [`TlsError::Rustls`].
 pub fn server_config(
     reader: Reader,
     fallback: Arc<CertifiedKey>,
-) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Certificates { reader, fallback }));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
-    Ok(Arc::new(config))
+) -> Result<Arc<ServerConfigs>, TlsError> {
+    ServerConfigs::new(reader, fallback).map(Arc::new)
 }
 
 /// A self-signed certificate for when there is no other, with a DNS name as clients insist on one
@@ -79,36 +83,32 @@ pub fn self_signed() -> Result<Arc<CertifiedKey>, TlsError> {
     )))
 }
 
-/// Looks certificates up in the current snapshot, so that a rotated one serves the next handshake.
-#[derive(Debug)]
-struct Certificates {
-    reader: Reader,
-    fallback: Arc<CertifiedKey>,
-}
-
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let snapshot = self.reader.load();
-        let found = certificate(&snapshot.certificates, hello.server_name());
-        Some(found.map_or_else(|| Arc::clone(&self.fallback), |c| Arc::clone(&c.key)))
-    }
-}
-
 /// The certificate for a server name (SNI): the host's own, or else the default one if there is one.
 pub fn certificate<'a>(
     table: &'a CertificateTable,
     server_name: Option<&str>,
 ) -> Option<&'a Arc<Certificate>> {
-    let named = server_name.and_then(|name| {
-        let name = name.to_ascii_lowercase();
-        table.find(name.strip_suffix('.').unwrap_or(&name))
-    });
+    let named = server_name.and_then(|name| certificate_of(table, &normal(name)));
     named.or(table.default.as_ref())
+}
+
+/// The certificate of a host, as from [`normal`], if it has its own.
+pub(crate) fn certificate_of<'a>(
+    table: &'a CertificateTable,
+    name: &str,
+) -> Option<&'a Arc<Certificate>> {
+    table.find(name)
+}
+
+/// A server name as tables have it: lower case, no dot at its end.
+fn normal(name: &str) -> String {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.to_ascii_lowercase()
 }
 
 /// A TLS session on an accepted connection; `None` if there was none to be had.
 pub(crate) async fn accept(
-    acceptor: &TlsAcceptor,
+    configs: &ServerConfigs,
     stream: TcpStream,
 ) -> Option<TlsStream<TcpStream>> {
     let handshake = async {
@@ -121,7 +121,7 @@ pub(crate) async fn accept(
             }
             Ok(_) | Err(_) => return None,
         }
-        match acceptor.accept(stream).await {
+        match shake(configs, stream).await {
             Ok(stream) => Some(stream),
             Err(error) => {
                 tracing::debug!(%error, "TLS handshake failed");
@@ -132,6 +132,12 @@ pub(crate) async fn accept(
     timeout(HANDSHAKE_TIMEOUT, handshake).await.ok().flatten()
 }
 
+async fn shake(configs: &ServerConfigs, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let config = configs.choose(start.client_hello().server_name());
+    start.into_stream(config.map_err(io::Error::other)?).await
+}
+
 /// Says what is wrong. Closing with unread bytes would reset the connection under the answer, so
 /// the request is read and dropped first.
 async fn refuse_plain_http(mut stream: TcpStream) {
@@ -140,7 +146,7 @@ async fn refuse_plain_http(mut stream: TcpStream) {
         stream.shutdown().await?;
         let mut sink = [0; 4096];
         while stream.read(&mut sink).await? > 0 {}
-        Ok::<_, std::io::Error>(())
+        Ok::<_, io::Error>(())
     };
     // Whether the client takes the answer is its own business.
     let _ = timeout(LINGER, answer).await;

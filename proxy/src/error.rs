@@ -75,6 +75,10 @@ pub enum ErrorKind {
     AuthFailed,
     /// The client sends more requests, or has more of them in flight, than the rule lets it (503).
     RateLimited,
+    /// The client has shown no certificate, or not one that is accepted (400).
+    ClientCertificate,
+    /// The request came through a connection for another host (421).
+    Misdirected,
     /// No rule takes the request (404).
     NoRoute,
     /// The rule that takes the request cannot be served as it is written (503).
@@ -125,6 +129,8 @@ impl ErrorKind {
             Self::Unauthorized => "unauthorized",
             Self::AuthFailed => "auth_failed",
             Self::RateLimited => "rate_limited",
+            Self::ClientCertificate => "client_certificate",
+            Self::Misdirected => "misdirected_request",
             Self::NoRoute => "no_route",
             Self::InvalidRoute => "invalid_route",
             Self::NoService => "no_service",
@@ -158,6 +164,8 @@ impl ErrorKind {
             Self::AccessDenied => StatusCode::FORBIDDEN,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::AuthFailed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ClientCertificate => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::RateLimited
             | Self::InvalidRoute
@@ -206,11 +214,17 @@ impl ErrorKind {
             | Self::SlowBody
             | Self::ExpectationFailed
             | Self::UnknownCoding => "DPE",
-            Self::NoRoute | Self::InvalidRoute | Self::NoService | Self::NoPort | Self::Loop => {
-                "NR"
-            }
-            Self::AccessDenied | Self::Unauthorized | Self::AuthFailed => "UAEX",
+            Self::AccessDenied
+            | Self::Unauthorized
+            | Self::AuthFailed
+            | Self::ClientCertificate => "UAEX",
             Self::RateLimited => "RL",
+            Self::Misdirected
+            | Self::NoRoute
+            | Self::InvalidRoute
+            | Self::NoService
+            | Self::NoPort
+            | Self::Loop => "NR",
             Self::NoEndpoints => "UH",
             Self::Overloaded => "UO",
             Self::RetryBudget => "URX",

@@ -30,12 +30,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hyper::client::conn::http1;
-use sealane_config::model::{Endpoint, EndpointStats};
+use sealane_config::model::{Endpoint, EndpointStats, UpstreamTls};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use connection::SharedSender;
 pub(crate) use connection::{ConnectError, Sender};
+use tls::PolicyId;
 
 use crate::connect::Connector;
 use crate::http::{Body, Upstream};
@@ -76,14 +77,22 @@ struct Key {
     upstream: Upstream,
     /// The client whose address the endpoint sees: its connections are nobody else's.
     source: Option<IpAddr>,
+    /// Under which policy TLS is spoken, where it is.
+    tls: PolicyId,
 }
 
 impl Key {
-    fn new(stats: &Arc<EndpointStats>, upstream: Upstream, source: Option<IpAddr>) -> Self {
+    fn new(
+        stats: &Arc<EndpointStats>,
+        upstream: Upstream,
+        source: Option<IpAddr>,
+        tls: PolicyId,
+    ) -> Self {
         Self {
             endpoint: Arc::as_ptr(stats).addr(),
             upstream,
             source,
+            tls,
         }
     }
 
@@ -130,9 +139,11 @@ pub(crate) enum Reuse {
 
 /// What a request wants of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct Wish<'a> {
     /// What is spoken.
     pub(crate) upstream: Upstream,
+    /// How TLS is, if it is.
+    pub(crate) tls: Option<&'a Arc<UpstreamTls>>,
     /// The client whose address the endpoint should see.
     pub(crate) client: Option<IpAddr>,
     /// Which connections will do.
@@ -204,16 +215,18 @@ impl Pool {
     pub(crate) async fn lease(
         self: &Rc<Self>,
         endpoint: &Endpoint,
-        wish: Wish,
+        wish: Wish<'_>,
     ) -> Result<Lease, ConnectError> {
         let Wish {
             upstream,
+            tls,
             client,
             reuse,
             limit,
         } = wish;
         let source = self.connector.source(client, endpoint.addr);
-        let key = Key::new(&endpoint.stats, upstream, source);
+        let tls = self.tls.policy(tls.filter(|_| upstream.is_tls()));
+        let key = Key::new(&endpoint.stats, upstream, source, tls);
         let (sender, stream, reused) = if upstream.is_http2() && self.has_room(&key) {
             let (sender, stream, reused) = self.shared(endpoint, key, limit).await?;
             (sender, Some(stream), reused)
@@ -240,6 +253,7 @@ impl Pool {
 
     /// Drops connections that were idle for too long, and all of those whose endpoint is gone.
     pub(crate) fn sweep(&self) {
+        self.tls.sweep();
         let now = Instant::now();
         self.slots.borrow_mut().retain(|key, slot| {
             if slot.stats.removed.load(Relaxed) {
@@ -387,10 +401,10 @@ impl Pool {
             Upstream::Http1 => connection::http1(stream).await,
             Upstream::Http2 => connection::http2(stream).await,
             Upstream::Http1Tls => {
-                connection::http1(self.tls.http1(stream, endpoint.addr).await?).await
+                connection::http1(self.tls.http1(stream, endpoint.addr, key.tls).await?).await
             }
             Upstream::Http2Tls => {
-                connection::http2(self.tls.http2(stream, endpoint.addr).await?).await
+                connection::http2(self.tls.http2(stream, endpoint.addr, key.tls).await?).await
             }
         }
     }

@@ -1,6 +1,8 @@
 //! A request to the gateway: certificate, gate, path, host, rule, filters, backend, endpoints. Each
 //! decision is asked of the code that serves requests.
 
+mod clients;
+
 use http::header::{HOST, LOCATION};
 use http::{Request, StatusCode, Uri};
 use sealane_config::Snapshot;
@@ -93,12 +95,16 @@ fn walk(
     };
     path(trail, &request, &asked);
     host(trail, snapshot, &asked);
+    clients::explain(trail, snapshot, &asked);
     rules(trail, snapshot, &asked);
     let balancer = Balancer::seeded(0);
+    // Nothing is known of a certificate that the client would show: it is one without.
+    let session = query.secure.then(|| tls::Session::anonymous(&asked.host));
     let came = Came {
         client: query.client,
         secure: query.secure,
         https_port,
+        session: session.as_ref(),
     };
     let decision = decide::decide(snapshot, &request, came, &balancer)?;
     filters(trail, &decision, came, snapshot, &asked);
@@ -340,7 +346,7 @@ fn comparison(rule: &PathMatch, path: &str, taken: bool) -> String {
 fn filters(
     trail: &mut Trail,
     decision: &Decision,
-    came: Came,
+    came: Came<'_>,
     snapshot: &Snapshot,
     asked: &Asked<'_>,
 ) {

@@ -23,6 +23,9 @@ mod mirror;
 mod rate;
 pub(super) mod redirect;
 mod response;
+mod tls;
+
+pub(super) use tls::{ClientRecord, TlsPolicy, UpstreamRecord};
 
 use auth::AuthRecord;
 pub(super) use auth::{BasicRecord, UserForm};
@@ -40,11 +43,7 @@ const SNIPPETS: [&str; 6] = [
 ];
 
 /// Annotations that restrict who may come in, and are not supported.
-const ACCESS: [&str; 3] = [
-    "auth-tls-secret",
-    "auth-tls-verify-client",
-    "enable-modsecurity",
-];
+const ACCESS: [&str; 1] = ["enable-modsecurity"];
 
 /// Annotations about buffers and versions of nginx: bodies are passed on as they come, and what a
 /// connection speaks is agreed on with each side.
@@ -77,6 +76,8 @@ pub(super) struct Policy {
     pub(super) auth: Option<Arc<AuthRecord>>,
     /// What else is asked of the gateway, if anything is.
     pub(super) route: Option<Arc<RoutePolicy>>,
+    /// What is asked of TLS, if anything is. Boxed, because that is rare.
+    pub(super) tls: Option<Box<TlsPolicy>>,
     /// Why none of the paths is served.
     pub(super) refused: Option<&'static str>,
 }
@@ -92,6 +93,7 @@ impl Default for Policy {
             canary: None,
             auth: None,
             route: None,
+            tls: None,
             refused: None,
         }
     }
@@ -121,6 +123,7 @@ impl Policy {
             affinity: affinity::Written::default(),
             next: balance::Written::default(),
             auth: auth::Draft::default(),
+            tls: tls::Draft::default(),
             unknown: Vec::new(),
             without_effect: Vec::new(),
         };
@@ -141,6 +144,7 @@ impl Policy {
         let why = "without effect at a canary, because what the Ingress says that it is the canary \
                    of holds for it";
         reader.report(why, &of_main);
+        reader.policy.tls = reader.finish_tls();
         let unknown = std::mem::take(&mut reader.unknown);
         reader.report("not supported and without effect", &unknown);
         let without_effect = std::mem::take(&mut reader.without_effect);
@@ -183,6 +187,7 @@ struct Reader<'a> {
     affinity: affinity::Written,
     next: balance::Written,
     auth: auth::Draft,
+    tls: tls::Draft,
     unknown: Vec<String>,
     without_effect: Vec<String>,
 }
@@ -218,6 +223,7 @@ impl Reader<'_> {
             _ if mirror::is(name) => self.mirrored(name, value),
             _ if rate::is(name) => self.rate(name, value),
             _ if response::is(name) => self.answer(name, value),
+            _ if tls::is(name) => self.tls(name, value),
             _ if name == "enable-cors" || name.starts_with("cors-") => self.cors(name, value),
             _ if auth::is(name) => self.auth(name, value),
             _ => self.of_route(name, value),

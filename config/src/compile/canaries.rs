@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::host_routes::{HostCompiler, Source};
 use super::ingress::{BackendRecord, IngressRecord, PathKind};
 use super::rank::SourceKey;
+use super::upstream_tls::NO_UPSTREAM_TLS;
 use crate::model::{
     Canary, CanaryShare, Filters, HostMatch, Problem, ProblemKind, RoutePolicy, RouteRule,
 };
@@ -158,6 +159,7 @@ impl HostCompiler<'_> {
     ) -> Arc<Canary> {
         let source = (found.key, found.record);
         let backends = self.backends(source, found.backend, &found.backend_field(), problems);
+        let unverified = main.invalid.filter(|why| *why == NO_UPSTREAM_TLS);
         Arc::new(Canary {
             rule: Arc::new(RouteRule {
                 source: found.key.object(),
@@ -167,7 +169,8 @@ impl HostCompiler<'_> {
                     policy: policy(main.filters.policy.as_ref(), found),
                     ..main.filters.clone()
                 },
-                invalid: backends.as_ref().err().copied(),
+                // What cannot be verified as asked for is not spoken to by way of the canary either.
+                invalid: backends.as_ref().err().copied().or(unverified),
                 backends: backends.unwrap_or_default(),
                 canary: None,
             }),

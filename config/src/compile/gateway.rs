@@ -436,6 +436,14 @@ impl Served {
             secrets: secrets
                 .map(|name| source.sibling(name))
                 .chain(record.policy.secrets(&source.key, cross_namespace).cloned())
+                .chain(
+                    record
+                        .policy
+                        .tls
+                        .iter()
+                        .flat_map(|tls| tls.secrets())
+                        .cloned(),
+                )
                 .collect(),
             is_catch_all: record.is_catch_all,
         }

@@ -20,7 +20,7 @@ use super::rank::{PathRank, SourceKey};
 use super::secrets::Secrets;
 use super::services::Services;
 use crate::model::{
-    AccessList, Filters, HostMatch, HostRoutes, HttpOverrides, Mode, PathMatch, Problem,
+    AccessList, Filters, HostMatch, HostRoutes, HostTls, HttpOverrides, Mode, PathMatch, Problem,
     ProblemKind, Rewrite, RoutePolicy, RouteRule, RuleDefaults,
 };
 
@@ -75,6 +75,9 @@ impl HostCompiler<'_> {
             rules: self.rules(host, &with_rule, &mut waiting, before, &mut problems),
             fallback: self.fallback(&with_rule, &mut waiting, &mut problems),
             has_certificate: is_tls,
+            tls: HostTls {
+                client: self.client_auth(&with_rule, &mut problems),
+            },
         });
         waiting.left_over(&mut problems);
         CompiledHost {
@@ -94,6 +97,7 @@ impl HostCompiler<'_> {
         let mut waiting = Canaries::claim_default(&canaries, &mut problems);
         let rule = self.fallback(&sources, &mut waiting, &mut problems);
         waiting.left_over(&mut problems);
+        let rule = rule.map(|rule| self.without_client_auth(rule, &sources, &mut problems));
         (rule, problems)
     }
 
@@ -274,12 +278,16 @@ impl HostCompiler<'_> {
         problems: &mut Vec<Problem>,
     ) -> RouteRule {
         let policy = &record.policy;
+        let upstream_tls = policy
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.upstream.as_ref())
+            .map(|record| self.upstream_tls(key, record, backend, problems))
+            .transpose();
         let resolved = self.backends((key, record), backend, backend_field, problems);
         let route = self.route_policy(key, record, problems);
-        let resolved = match &route {
-            Ok(_) => resolved,
-            Err(reason) => Err(*reason),
-        };
+        let refused = upstream_tls.as_ref().err().or(route.as_ref().err());
+        let resolved = refused.map_or(resolved, |why| Err(*why));
         // A template refers to the groups of a pattern; the default backend has none.
         let rewrite = policy
             .rewrite
@@ -296,6 +304,7 @@ impl HostCompiler<'_> {
                     .force_ssl_redirect
                     .unwrap_or(self.defaults.force_ssl_redirect),
                 backend_protocol: policy.backend_protocol,
+                upstream_tls: upstream_tls.ok().flatten(),
                 policy: route.ok().flatten(),
             },
             path,

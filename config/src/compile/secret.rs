@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1;
 use rustls::crypto::CryptoProvider;
 
 use super::store::ObjectKey;
-use crate::model::{ProblemKind, Users};
+use crate::model::{Authorities, ProblemKind, Users};
 
+mod authorities;
 mod certificate;
 mod users;
 
@@ -23,6 +24,11 @@ pub struct SecretRecord {
     version: String,
     /// As a certificate to serve.
     pub(super) certificate: Result<Loaded, SecretProblem>,
+    /// The same, whatever the type of the Secret, to show to endpoints; `None`: there is neither
+    /// certificate nor key.
+    pub(super) identity: Option<Result<Loaded, SecretProblem>>,
+    /// As authorities that vouch for certificates.
+    pub(super) authorities: Result<Arc<Authorities>, SecretProblem>,
     /// As users with an htpasswd file.
     pub(super) user_file: UserList,
     /// As users, one a key.
@@ -59,6 +65,8 @@ impl SecretRecord {
         Self {
             version: secret.metadata.resource_version.clone().unwrap_or_default(),
             certificate: certificate::load(key, &secret, provider),
+            identity: certificate::load_any(key, &secret, provider),
+            authorities: authorities::load(key, &secret, provider),
             user_file: list(users::file(&secret)),
             user_map: list(users::map(&secret)),
         }

@@ -5,6 +5,7 @@ mod auth;
 mod backends;
 mod canaries;
 mod certificates;
+mod client_auth;
 mod gateway_api;
 mod gateway_settings;
 mod incremental;

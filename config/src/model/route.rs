@@ -16,6 +16,7 @@ mod limits;
 mod mirror;
 mod policy;
 mod response;
+mod tls;
 
 pub use affinity::{AffinityKey, AffinityMode, CookieAffinity, HashBy, HashPart, SameSite};
 pub use auth::{Auth, AuthCache, AuthPlace, BasicAuth, ExternalAuth, KeyPart, PasswordHash, Users};
@@ -27,6 +28,7 @@ pub use policy::{
     RoutePolicy, Template,
 };
 pub use response::{AnswerRules, Replacement};
+pub use tls::{ClientAuth, ClientVerification, HostTls, SubjectPattern, TlsVersions, UpstreamTls};
 
 /// All hosts of the gateway.
 ///
@@ -120,6 +122,8 @@ pub struct HostRoutes {
     /// A certificate is configured for this host, so plain HTTP is redirected where a rule asks
     /// for `ssl_redirect`.
     pub has_certificate: bool,
+    /// What it asks of TLS besides.
+    pub tls: HostTls,
 }
 
 /// One path of one host and what to do with its requests.
@@ -199,6 +203,8 @@ pub struct Filters {
     pub force_ssl_redirect: bool,
     /// What the backend speaks.
     pub backend_protocol: BackendProtocol,
+    /// How TLS is spoken with a backend that speaks it, if anything is said about that.
+    pub upstream_tls: Option<Arc<UpstreamTls>>,
     /// What else is asked, if anything is.
     pub policy: Option<Arc<RoutePolicy>>,
 }

@@ -5,11 +5,14 @@
 //! are trusted are believed ([`Peer::behind`]).
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use http::header::{FORWARDED, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sealane_config::model::TrustedProxies;
 use sealane_proxy::http::{PlainHead, write_field};
+
+use crate::tls::Session;
 
 mod origin;
 
@@ -46,6 +49,8 @@ pub(crate) struct Peer {
     lines: Vec<u8>,
     /// The client came over TLS.
     pub(crate) secure: bool,
+    /// What the client has shown in a TLS handshake with us.
+    pub(crate) session: Option<Rc<Session>>,
 }
 
 impl Peer {
@@ -75,6 +80,7 @@ impl Peer {
             scheme: HeaderValue::from_static(scheme),
             lines,
             secure,
+            session: None,
         }
     }
 
@@ -105,6 +111,7 @@ impl Peer {
             // Such a request is never relayed.
             lines: Vec::new(),
             secure,
+            session: self.session.clone(),
         })
     }
 

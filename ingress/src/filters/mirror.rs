@@ -188,6 +188,7 @@ async fn deliver(
         source: None,
         sticky: None,
         overrides: None,
+        tls: None,
     };
     let response = engine.forward(request, &target).await;
     if response.extensions().get::<ErrorKind>().is_some() {

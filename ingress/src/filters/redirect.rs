@@ -14,10 +14,13 @@ const ACME: &str = "/.well-known/acme-challenge";
 /// Whether a request that came in plain HTTP has to come again over HTTPS.
 pub(crate) fn wanted(filters: &Filters, has_certificate: bool, path: &str) -> bool {
     let asked = filters.force_ssl_redirect || (filters.ssl_redirect && has_certificate);
-    let is_acme = path
-        .strip_prefix(ACME)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    asked && !is_acme
+    asked && !is_challenge(path)
+}
+
+/// Whether a path is one at which certificate authorities ask.
+pub(crate) fn is_challenge(path: &str) -> bool {
+    path.strip_prefix(ACME)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Redirects to the same target at `https://host`: with `308 Permanent Redirect`, which keeps method
@@ -75,6 +78,14 @@ pub(crate) fn elsewhere(
         return answer(StatusCode::FOUND, "moved", location).map(Some);
     }
     Ok(None)
+}
+
+/// `302 Found` to a page that a template names.
+///
+/// # Errors
+/// The place depends on a host that the request does not name.
+pub(crate) fn to_page(page: &Template, with: Filling<'_>) -> Result<Response<Body>, Error> {
+    answer(StatusCode::FOUND, "moved", fill(page, with)?)
 }
 
 /// What a [`Template`] is filled with.

@@ -1,6 +1,6 @@
 use std::cmp::Reverse;
 
-use sealane_config::model::{Filters, HostMatch, ObjectRef};
+use sealane_config::model::{Filters, HostMatch, HostTls, ObjectRef};
 
 use super::*;
 
@@ -43,6 +43,7 @@ fn host(host: HostMatch, mut rules: Vec<Arc<RouteRule>>, fallback: bool) -> Arc<
         rules,
         fallback: fallback.then(|| rule(PathMatch::Prefix(Arc::from("")), "fallback")),
         has_certificate: false,
+        tls: HostTls::default(),
     })
 }
 

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::crypto::aws_lc_rs;
 use sealane_config::compile::{
     Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
     SecretRecord, ServedClasses, ServiceRecord, SliceRecord,
@@ -21,6 +22,8 @@ pub(crate) const NGINX: &str = "nginx.ingress.kubernetes.io";
 pub(crate) struct Manifests {
     compiler: Box<Compiler>,
     names: Names,
+    /// Versions of Secrets so far.
+    secrets: u64,
 }
 
 impl Manifests {
@@ -47,6 +50,7 @@ impl Manifests {
         Self {
             compiler,
             names: Names::default(),
+            secrets: 0,
         }
     }
 
@@ -125,21 +129,21 @@ impl Manifests {
         self.compiler.apply(Change::Ingresses(set), Instant::now());
     }
 
-    /// Secret `NAME` in `default`; nothing: it is gone.
+    /// Secret `NAME` in `default`, for Ingresses that refer to it already; nothing: it is gone.
     pub(crate) fn secret(&mut self, name: &str, data: Option<&[(&str, &str)]>) {
+        self.secrets += 1;
         let key = ObjectKey::new("default", name);
         let delta = match data {
             Some(data) => {
-                let entry = |(name, text): &(&str, &str)| {
-                    let bytes = ByteString(text.as_bytes().to_vec());
-                    ((*name).to_owned(), bytes)
-                };
-                let secret = Secret {
-                    data: Some(data.iter().map(entry).collect()),
-                    ..Secret::default()
-                };
-                let provider = rustls::crypto::aws_lc_rs::default_provider();
-                let record = SecretRecord::read(&key, secret, &provider);
+                let data = data
+                    .iter()
+                    .map(|(key, value)| ((*key).to_owned(), STANDARD.encode(value).into()));
+                let secret = json!({
+                    "metadata": {"namespace": "default", "name": name, "resourceVersion": self.secrets.to_string()},
+                    "data": data.collect::<serde_json::Map<_, _>>(),
+                });
+                let secret = serde_json::from_value(secret).unwrap();
+                let record = SecretRecord::read(&key, secret, &aws_lc_rs::default_provider());
                 Delta::Set(key.clone(), Ok(Some(record)))
             }
             None => Delta::Remove(key.clone()),

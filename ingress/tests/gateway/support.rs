@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
 use sealane_config::model::{
-    AppProtocol, Filters, HostMatch, HostRoutes, ObjectRef, PathMatch, RouteRule, WeightedBackend,
+    AppProtocol, Filters, HostMatch, HostRoutes, HostTls, ObjectRef, PathMatch, RouteRule,
+    WeightedBackend,
 };
 use sealane_ingress::{Answers, Gateway, GatewayOptions, Limiter, Passwords, tls};
 use sealane_proxy::connect::Connector;
@@ -100,6 +101,7 @@ impl Edge {
                 rules: rules.iter().cloned().map(Arc::new).collect(),
                 fallback: None,
                 has_certificate: certificate,
+                tls: HostTls::default(),
             })
         };
         let table = &mut self.world.snapshot.routes;

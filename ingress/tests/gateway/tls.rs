@@ -21,6 +21,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use x509_parser::extensions::GeneralName;
 
+use crate::certificates;
 use crate::support::{Edge, on_worker, prefix};
 
 /// Accepts and remembers every certificate.
@@ -318,6 +319,46 @@ async fn ingress_a5_a_backend_that_speaks_tls_is_spoken_to_in_tls() {
             assert_eq!(web.seen().last().unwrap().version, version);
         }
         relay.abort();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reliability_b9_http2_does_not_reuse_a_connection_across_certificates() {
+    on_worker(async {
+        let web = Origin::named("web").await;
+        let mut edge = Edge::new().await;
+        edge.service("web", &[web.addr]);
+        edge.host("", true, vec![prefix("/", "web")]);
+        let shared = certificate("a.test");
+        let table = &mut edge.world.snapshot.certificates;
+        for (name, certificate) in [
+            ("a.test", Arc::clone(&shared)),
+            ("b.test", shared),
+            ("c.test", certificate("c.test")),
+        ] {
+            table.exact.insert_mut(Arc::from(name), certificate);
+        }
+        edge.world.publish();
+        let client = certificates::Client::new(None);
+        for (name, hosts, statuses) in [
+            (
+                "a.test",
+                &["a.test", "b.test", "c.test", "none.test"][..],
+                &[200, 200, 421, 200][..],
+            ),
+            ("c.test", &["c.test", "a.test"], &[200, 421]),
+            ("none.test", &["a.test"], &[200]),
+        ] {
+            let answers = client.get_http2(&edge, name, hosts).await;
+            let got: Vec<u16> = answers
+                .iter()
+                .map(|answer| answer.status().as_u16())
+                .collect();
+            assert_eq!(got, statuses, "{name}");
+        }
+        // Over HTTP/1.1 clients do not do that by themselves; SNI picks the certificate, Host the route.
+        assert_eq!(client.get(&edge, "a.test", "c.test").await.status, 200);
     })
     .await;
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use sealane_config::Reader;
-use sealane_config::model::{AppProtocol, Endpoint, EndpointAddr, HttpPolicy, Scope, ServicePort};
+use sealane_config::model::{
+    AppProtocol, Endpoint, EndpointAddr, HttpPolicy, Scope, ServicePort, UpstreamTls,
+};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,9 +42,9 @@ pub enum Upstream {
     Http1,
     /// HTTP/2 in plain text, with prior knowledge.
     Http2,
-    /// HTTP/1.1 over TLS; the certificate is not verified.
+    /// HTTP/1.1 over TLS.
     Http1Tls,
-    /// HTTP/2 over TLS; the certificate is not verified.
+    /// HTTP/2 over TLS.
     Http2Tls,
 }
 
@@ -54,6 +56,10 @@ impl Upstream {
             AppProtocol::Tls => Self::Http1Tls,
             AppProtocol::Detect | AppProtocol::Http | AppProtocol::Tcp => Self::Http1,
         }
+    }
+
+    pub(crate) fn is_tls(self) -> bool {
+        matches!(self, Self::Http1Tls | Self::Http2Tls)
     }
 
     pub(crate) fn is_http2(self) -> bool {
@@ -79,6 +85,8 @@ pub struct Target {
     pub sticky: Option<Sticky>,
     /// What holds for this request instead of the Service port's own policy.
     pub overrides: Option<Arc<HttpPolicy>>,
+    /// How TLS is spoken with endpoints that speak it; `None`: their certificates are not verified.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 impl Target {

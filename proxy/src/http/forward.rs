@@ -193,6 +193,7 @@ impl Inner {
         };
         let wanted = Wish {
             upstream,
+            tls: target.tls.as_ref(),
             client: target.source,
             reuse,
             limit: policy.timeouts.connect,

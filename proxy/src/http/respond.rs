@@ -125,7 +125,7 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::SlowBody => "4",
         ErrorKind::HeadersTooLarge | ErrorKind::BodyTooLarge | ErrorKind::RateLimited => "8",
         ErrorKind::AccessDenied => "7",
-        ErrorKind::Unauthorized => "16",
+        ErrorKind::Unauthorized | ErrorKind::ClientCertificate => "16",
         ErrorKind::NoRoute | ErrorKind::MethodNotAllowed => "12",
         ErrorKind::Loop => "10",
         ErrorKind::BadRequest
@@ -133,7 +133,8 @@ fn grpc_status(kind: ErrorKind) -> &'static str {
         | ErrorKind::ExpectationFailed
         | ErrorKind::AuthFailed
         | ErrorKind::UnknownCoding => "13",
-        ErrorKind::InvalidRoute
+        ErrorKind::Misdirected
+        | ErrorKind::InvalidRoute
         | ErrorKind::NoService
         | ErrorKind::NoPort
         | ErrorKind::NoEndpoints

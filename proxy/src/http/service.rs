@@ -99,6 +99,7 @@ impl ServiceTarget {
                 source: None,
                 sticky: None,
                 overrides: None,
+                tls: None,
             });
         }
         let snapshot = self.reader.load();
@@ -116,6 +117,7 @@ impl ServiceTarget {
                 source,
                 sticky: None,
                 overrides: None,
+                tls: None,
             });
         }
         Err(if snapshot.services.contains_key(&self.backend.service) {

@@ -5,8 +5,9 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::testing::{Origin, endpoint, full};
 
-const WISH: Wish = Wish {
+const WISH: Wish<'_> = Wish {
     upstream: Upstream::Http2,
+    tls: None,
     client: None,
     reuse: Reuse::Any,
     limit: Duration::from_secs(1),

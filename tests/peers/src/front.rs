@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 
 use sealane_config::Reader;
 use sealane_config::model::{
-    AppProtocol, Filters, HostMatch, HostRoutes, HttpPolicy, ObjectRef, PathMatch, Protocol,
-    RouteRule, WeightedBackend,
+    AppProtocol, Filters, HostMatch, HostRoutes, HostTls, HttpPolicy, ObjectRef, PathMatch,
+    Protocol, RouteRule, WeightedBackend,
 };
 use sealane_config::sockets::HostSockets;
 use sealane_ingress::{Answers, Gateway, GatewayOptions, Limiter, Passwords, tls};
@@ -84,6 +84,7 @@ impl Front {
             rules: [Arc::new(everything())].into_iter().collect(),
             fallback: None,
             has_certificate: false,
+            tls: HostTls::default(),
         };
         let any = HostRoutes {
             host: HostMatch::Any,

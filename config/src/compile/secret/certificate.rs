@@ -56,6 +56,24 @@ pub(super) fn load(
             message: format!("Secret {key} has the type {type_}, a certificate needs {TLS_TYPE}"),
         });
     }
+    read(key, secret, provider)
+}
+
+/// As [`load`], from a Secret of any type that has one of the two.
+pub(super) fn load_any(
+    key: &ObjectKey,
+    secret: &v1::Secret,
+    provider: &CryptoProvider,
+) -> Option<Result<Loaded, SecretProblem>> {
+    let has = |name| !field(secret, name).is_empty();
+    (has("tls.crt") || has("tls.key")).then(|| read(key, secret, provider))
+}
+
+fn read(
+    key: &ObjectKey,
+    secret: &v1::Secret,
+    provider: &CryptoProvider,
+) -> Result<Loaded, SecretProblem> {
     let bad = |message: &str| SecretProblem {
         kind: ProblemKind::BadCertificate,
         message: format!("Secret {key}: {message}"),

@@ -314,6 +314,7 @@ async fn a_connection_costs_little_memory() {
             source: None,
             sticky: None,
             overrides: None,
+            tls: None,
         };
         let request = http::Request::new(Body::empty());
         let size = size_of_val(&front.engine.forward(request, &target));

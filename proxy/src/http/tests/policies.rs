@@ -164,6 +164,7 @@ async fn reliability_b19_an_endpoint_that_is_barred_is_not_asked_and_the_reason_
             source: None,
             sticky: None,
             overrides: None,
+            tls: None,
         };
         for (name, listeners, status, reason) in [
             ("loopback", Vec::new(), 502, "address_refused"),

@@ -315,6 +315,7 @@ async fn proxy_l13_a_request_finds_endpoints_that_came_after_it() {
             source: None,
             sticky: None,
             overrides: None,
+            tls: None,
         };
         let response = Box::pin(front.engine.forward(request, &target)).await;
         assert_eq!(response.status(), 200);

@@ -267,6 +267,7 @@ async fn proxy_l3_versions_are_translated_for_the_endpoint() {
             source: None,
             sticky: None,
             overrides: None,
+            tls: None,
         };
         let mut request = Request::post("/x?y").version(Version::HTTP_2);
         for (name, value) in [("host", "a.test"), ("te", "trailers")] {

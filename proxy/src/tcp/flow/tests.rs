@@ -34,6 +34,7 @@ fn port(addrs: &[SocketAddr]) -> Target {
         source: None,
         sticky: None,
         overrides: None,
+        tls: None,
     }
 }
 

@@ -25,6 +25,7 @@ impl Anything {
                 source: None,
                 sticky: None,
                 overrides: None,
+                tls: None,
             },
             seen: RefCell::default(),
         }

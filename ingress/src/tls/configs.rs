@@ -1,0 +1,136 @@
+//! What handshakes are made with: one set of settings for hosts that ask clients for nothing, one for
+//! each policy about certificates of clients.
+//!
+//! A policy has ticket keys and a session cache of its own, so that no session is resumed under
+//! another policy than the one that it was made under. (Nor under another name: rustls compares it.)
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, SupportedProtocolVersion};
+use sealane_config::Reader;
+use sealane_config::model::{Authorities, ClientVerification};
+
+use super::clients::Recorder;
+use super::{TlsError, certificate, normal};
+
+/// The versions that are spoken.
+static VERSIONS: [&SupportedProtocolVersion; 2] =
+    [&rustls::version::TLS13, &rustls::version::TLS12];
+
+/// The settings of all handshakes. One for all workers, so that a session can be resumed on any of
+/// them.
+pub struct ServerConfigs {
+    certificates: Arc<Certificates>,
+    /// For hosts that ask for no certificate.
+    silent: Arc<ServerConfig>,
+    /// For those that do. Looked at for their handshakes only, and so short that it is searched.
+    asking: Mutex<Vec<Asking>>,
+}
+
+/// Settings that ask for a certificate, for as long as the authorities are in use.
+struct Asking {
+    authorities: Weak<Authorities>,
+    verify: ClientVerification,
+    config: Arc<ServerConfig>,
+}
+
+impl ServerConfigs {
+    /// See [`super::server_config`].
+    pub(super) fn new(reader: Reader, fallback: Arc<CertifiedKey>) -> Result<Self, TlsError> {
+        let certificates = Arc::new(Certificates { reader, fallback });
+        Ok(Self {
+            silent: Arc::new(config(Arc::new(NoClientAuth), &certificates)?),
+            certificates,
+            asking: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The settings for a handshake that begins with this name.
+    ///
+    /// # Errors
+    /// [`TlsError::Rustls`]: there is no randomness for the keys of tickets.
+    pub fn choose(&self, server_name: Option<&str>) -> Result<Arc<ServerConfig>, TlsError> {
+        let snapshot = self.certificates.reader.load();
+        let name = server_name.map(normal);
+        let host = snapshot.routes.host(name.as_deref().unwrap_or(""));
+        let asks = host
+            .and_then(|host| host.tls.client.as_ref())
+            .and_then(|client| client.asks());
+        match asks {
+            Some((authorities, verify)) => self.asking(authorities, verify),
+            None => Ok(Arc::clone(&self.silent)),
+        }
+    }
+
+    fn asking(
+        &self,
+        authorities: &Arc<Authorities>,
+        verify: ClientVerification,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
+        // Nothing that could panic half-way is done under the lock.
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = asking.iter().find(|known| {
+            known.verify == verify
+                && std::ptr::eq(known.authorities.as_ptr(), Arc::as_ptr(authorities))
+        });
+        if let Some(known) = known {
+            return Ok(Arc::clone(&known.config));
+        }
+        let recorder = Recorder::new(authorities, verify, provider());
+        let config = Arc::new(config(Arc::new(recorder), &self.certificates)?);
+        asking.retain(|known| known.authorities.strong_count() > 0);
+        asking.push(Asking {
+            authorities: Arc::downgrade(authorities),
+            verify,
+            config: Arc::clone(&config),
+        });
+        Ok(config)
+    }
+}
+
+impl fmt::Debug for ServerConfigs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerConfigs").finish_non_exhaustive()
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Early data stays off: it can be replayed (RFC 8446, 8).
+fn config(
+    clients: Arc<dyn ClientCertVerifier>,
+    certificates: &Arc<Certificates>,
+) -> Result<ServerConfig, TlsError> {
+    let certificates: Arc<dyn ResolvesServerCert> = certificates.clone();
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&VERSIONS)?
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // The strongest suite that both know, whichever the client lists first.
+    config.ignore_client_order = true;
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(config)
+}
+
+/// Looks certificates up in the current snapshot, so that a rotated one serves the next handshake.
+#[derive(Debug)]
+struct Certificates {
+    reader: Reader,
+    fallback: Arc<CertifiedKey>,
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let snapshot = self.reader.load();
+        let found = certificate(&snapshot.certificates, hello.server_name());
+        Some(found.map_or_else(|| Arc::clone(&self.fallback), |c| Arc::clone(&c.key)))
+    }
+}
