@@ -38,6 +38,7 @@ mod tests;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
+pub use annotations::is_without_effect;
 pub use config_maps::ConfigMapRecord;
 pub use gateway::GatewayOptions;
 pub use ingress::{ClassRecord, IngressRecord, ingress_class};

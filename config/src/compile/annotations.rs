@@ -57,6 +57,11 @@ const WITHOUT_EFFECT: [&str; 9] = [
     "proxy-request-buffering",
 ];
 
+/// An annotation, by its name without the prefix, that is accepted and changes nothing.
+pub fn is_without_effect(name: &str) -> bool {
+    WITHOUT_EFFECT.contains(&name)
+}
+
 /// What the annotations of an Ingress say, for all of its paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Policy {

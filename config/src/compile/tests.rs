@@ -8,6 +8,7 @@ mod gateway_api;
 mod gateway_settings;
 mod incremental;
 mod ingresses;
+mod known;
 mod moves;
 mod names_only;
 mod paths;
