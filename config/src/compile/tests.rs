@@ -6,6 +6,7 @@ mod canaries;
 mod certificates;
 mod gateway_api;
 mod gateway_settings;
+mod hostile;
 mod incremental;
 mod ingresses;
 mod known;
