@@ -8,6 +8,7 @@ use crate::echo::EchoOptions;
 use crate::explain::ExplainOptions;
 use crate::gateway::GatewayOptions;
 use crate::init::InitOptions;
+use crate::migrate::MigrateOptions;
 use crate::node::NodeOptions;
 use crate::sidecar::SidecarOptions;
 use crate::up::settings::UpOptions;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     /// Say why a request, a connection or a name goes where it goes, decision by decision
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Box<ExplainOptions>),
+    /// Say what becomes of another gateway's objects when Sealane takes its place
+    Migrate(MigrateOptions),
     /// Serve a cluster's Services on the node that this runs on
     #[command(after_help = NODE_EXAMPLES)]
     Node(Box<NodeOptions>),
@@ -114,6 +117,26 @@ Exit codes:
   2  wrong usage
   3  it would be answered with an error, or the cluster or instance does not answer
   5  nothing takes it, or the Service, name or code does not exist";
+
+pub(crate) const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  sealane migrate ingress-nginx -A
+      All Ingresses of ingress-nginx in the cluster of your kubeconfig. Nothing is changed, and no
+      Secret is read.
+  sealane migrate ingress-nginx -f k8s/
+      Those in a directory, without a cluster.
+  sealane migrate ingress-nginx -A --configmap ingress-nginx/ingress-nginx-controller
+      What becomes of its settings, too.
+  sealane migrate ingress-nginx -A -o json | jq -r '.ingresses[] | select(.verdict == \"refused\") | .name'
+      For a pipeline.
+
+Exit codes:
+  0  everything would be served as before
+  1  the report failed
+  2  wrong usage
+  3  something would be refused, a file cannot be read, or the cluster does not answer or refuses
+  4  something would differ
+  5  a path, context or namespace does not exist";
 
 const NODE_EXAMPLES: &str = "\
 Examples:

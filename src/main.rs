@@ -16,6 +16,7 @@ mod health;
 mod init;
 mod log;
 mod manifests;
+mod migrate;
 mod mode;
 mod node;
 mod output;
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let cli = Cli::parse_from(dns::args::translate(std::env::args_os()));
     let log = match cli.command {
-        Command::Check(_) | Command::Explain(_) => QUIET_LOG,
+        Command::Check(_) | Command::Explain(_) | Command::Migrate(_) => QUIET_LOG,
         Command::Up(_)
         | Command::Node(_)
         | Command::Gateway(_)
@@ -82,6 +83,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Init(options) => init::run(&options),
         Command::Check(options) => block_on(check::run(options)),
         Command::Explain(options) => block_on(explain::run(*options)),
+        Command::Migrate(options) => block_on(migrate::run(options)),
         Command::Echo(options) => block_on(echo::run(options)),
     }
 }

@@ -16,7 +16,8 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressClassSpec};
+use kube::ResourceExt as _;
 use sealane_config::Snapshot;
 use sealane_config::compile::{ObjectKey, ServedClasses};
 use serde_json::Value;
@@ -27,6 +28,9 @@ use crate::gateway_settings::object;
 use crate::manifests::{Manifest, ManifestError};
 
 pub(crate) use planned::Template;
+
+/// `spec.controller` of ingress-nginx's IngressClasses.
+pub(crate) const INGRESS_NGINX: &str = "k8s.io/ingress-nginx";
 
 /// Where the state comes from.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -123,6 +127,35 @@ pub(crate) struct Objects {
     pub(crate) settings: Option<ObjectKey>,
     /// The ConfigMaps that are referred to; `None`: not there.
     pub(crate) config_maps: BTreeMap<Key, Option<ConfigMap>>,
+}
+
+impl State {
+    /// Compiles again, as a gateway that takes ingress-nginx's place. `class` is of ingress-nginx
+    /// where nothing else is said of it.
+    pub(crate) fn take_over(&mut self, class: &str, without_class: bool) {
+        let is_written =
+            !self.origin.is_files() || self.places.find(("IngressClass", "", class), "").is_some();
+        let classes = &mut self.objects.classes;
+        let known = classes.iter_mut().find(|known| known.name_any() == class);
+        let spec = Some(IngressClassSpec {
+            controller: Some(INGRESS_NGINX.to_owned()),
+            parameters: None,
+        });
+        match known {
+            Some(_) if is_written => {}
+            // The API server in memory has a class of that name, which is ours.
+            Some(known) => known.spec = spec,
+            None => {
+                let mut made = IngressClass {
+                    spec,
+                    ..IngressClass::default()
+                };
+                made.metadata.name = Some(class.to_owned());
+                classes.push(made);
+            }
+        }
+        self.snapshot = compile::compile_taking_over(&self.objects, INGRESS_NGINX, without_class);
+    }
 }
 
 /// Finds the manifest, and the line, of an object's field.

@@ -43,6 +43,7 @@ mod upstream_tls;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
+pub use annotations::is_without_effect;
 pub use classes::{ClassRecord, ServedClasses};
 pub use config_maps::ConfigMapRecord;
 pub use gateway::GatewayOptions;

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod compile;
 pub mod defaults;
+pub mod ingress_nginx;
 pub mod model;
 pub mod report;
 pub mod snapshot;

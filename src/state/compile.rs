@@ -32,9 +32,27 @@ pub(super) fn referred(objects: &Objects) -> (Vec<Key>, Vec<Key>) {
 
 /// Compiles the objects from nothing.
 pub(super) fn compile(objects: &Objects) -> Snapshot {
+    compile_as(objects, gateway(objects))
+}
+
+/// The same, as a gateway with the classes of another controller.
+pub(super) fn compile_taking_over(
+    objects: &Objects,
+    controller: &str,
+    watch_without_class: bool,
+) -> Snapshot {
+    let options = GatewayOptions {
+        controller: controller.to_owned(),
+        watch_without_class,
+        ..gateway(objects)
+    };
+    compile_as(objects, options)
+}
+
+fn compile_as(objects: &Objects, options: GatewayOptions) -> Snapshot {
     let now = Instant::now();
     let mut names = Names::default();
-    let mut compiler = Compiler::new(gateway(objects), None);
+    let mut compiler = Compiler::new(options, None);
     for service in &objects.services {
         let key = key_of(service);
         let record = ServiceRecord::read(&key, service.clone(), &mut names);

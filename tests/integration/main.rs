@@ -18,6 +18,7 @@ mod input;
 mod kubectl;
 mod leader;
 mod lifecycle;
+mod migrate;
 mod modes;
 mod nodes;
 mod rootless;

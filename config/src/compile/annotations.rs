@@ -59,6 +59,11 @@ const WITHOUT_EFFECT: [&str; 9] = [
     "proxy-request-buffering",
 ];
 
+/// An annotation, by its name without the prefix, that is accepted and changes nothing.
+pub fn is_without_effect(name: &str) -> bool {
+    WITHOUT_EFFECT.contains(&name)
+}
+
 /// What the annotations of an Ingress say, for all of its paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Policy {
@@ -135,10 +140,14 @@ impl Policy {
             let Some(short) = name.strip_prefix(PREFIX) else {
                 continue;
             };
-            if is_canary && !canary::is_own(short) {
+            let value = value.trim();
+            // Snippets have lines, and are refused for what they are.
+            if value.contains(char::is_control) && !SNIPPETS.contains(&short) {
+                reader.control_character(short);
+            } else if is_canary && !canary::is_own(short) {
                 of_main.push(name.clone());
             } else {
-                reader.one(short, value.trim());
+                reader.one(short, value);
             }
         }
         let why = "without effect at a canary, because what the Ingress says that it is the canary \
@@ -329,6 +338,14 @@ impl Reader<'_> {
         self.route.cors = self.cors_enabled.then_some(self.cors);
         self.policy.route = (self.route != RoutePolicy::default()).then(|| Arc::new(self.route));
         self.policy
+    }
+
+    /// A line break or the like has no place in any value: somebody tried to write something else.
+    fn control_character(&mut self, name: &str) {
+        self.policy.refused = Some("control character in an annotation");
+        let message = "the value has a control character, such as a line break: the Ingress answers \
+                       503 until it is removed";
+        self.problem(name, ProblemKind::RefusedAnnotation, message.into());
     }
 
     /// The value; a bad one is reported, and what holds without the annotation holds.

@@ -35,7 +35,11 @@ pub(super) struct Problems {
 
 impl Problems {
     /// Replaces what `unit` found.
-    pub(super) fn set(&mut self, unit: Unit, problems: Vec<Problem>) {
+    pub(super) fn set(&mut self, unit: Unit, mut problems: Vec<Problem>) {
+        for problem in &mut problems {
+            printable(&mut problem.message);
+            printable(&mut problem.field);
+        }
         if problems.is_empty() {
             self.changed |= self.by_unit.remove(&unit).is_some();
         } else if self.by_unit.get(&unit) != Some(&problems) {
@@ -59,6 +63,20 @@ impl Problems {
         all.dedup();
         report(before, &all);
         Some(all.into())
+    }
+}
+
+/// Messages repeat what users wrote, and are printed on terminals and in lines of logs.
+fn printable(text: &mut String) {
+    if text.contains(char::is_control) {
+        let escaped = text.chars().map(|char| {
+            if char.is_control() {
+                char.escape_default().to_string()
+            } else {
+                char.to_string()
+            }
+        });
+        *text = escaped.collect();
     }
 }
 

@@ -240,7 +240,9 @@ fn write(
                 scope: Scope::Cluster,
                 client: None,
                 source: None,
+                sticky: None,
                 overrides: None,
+                tls: None,
             }
         }
         AuthPlace::Host(host) => {

@@ -178,3 +178,40 @@ async fn ingress_a7_scripts_of_other_origins_are_told_what_nginx_tells_them() {
     let differences: Vec<Difference> = told.into_iter().chain([vary]).collect();
     compare(cases, &[], &differences).await;
 }
+
+#[tokio::test]
+async fn ingress_a12_as_many_requests_come_in_as_with_nginx() {
+    let gets = |count| vec!["GET / HTTP/1.1".to_owned(); count];
+    let cases = vec![
+        Case {
+            name: "rate",
+            annotations: &[("limit-rpm", "1")],
+            http: "limit_req_zone $binary_remote_addr zone=rate:1m rate=1r/m;",
+            server: "location / {
+                limit_req zone=rate burst=5 nodelay; limit_req_status 503; PROXY }",
+            requests: gets(9),
+            ..Case::default()
+        },
+        Case {
+            name: "burst",
+            annotations: &[("limit-rpm", "2"), ("limit-burst-multiplier", "1")],
+            http: "limit_req_zone $binary_remote_addr zone=burst:1m rate=2r/m;",
+            server: "location / {
+                limit_req zone=burst burst=2 nodelay; limit_req_status 503; PROXY }",
+            requests: gets(5),
+            ..Case::default()
+        },
+        // Limits come before lists of addresses.
+        Case {
+            name: "denied",
+            annotations: &[("limit-rpm", "1"), ("denylist-source-range", "127.0.0.0/8")],
+            http: "limit_req_zone $binary_remote_addr zone=denied:1m rate=1r/m;",
+            server: "location / {
+                limit_req zone=denied burst=5 nodelay; limit_req_status 503;
+                deny 127.0.0.0/8; PROXY }",
+            requests: gets(8),
+            ..Case::default()
+        },
+    ];
+    compare(cases, &[], &[]).await;
+}
