@@ -13,5 +13,6 @@ mod names_only;
 mod paths;
 mod pods;
 mod policies;
+mod rotation;
 mod services;
 mod world;
