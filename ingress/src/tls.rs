@@ -59,6 +59,8 @@ pub fn server_config(
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Certificates { reader, fallback }));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // The strongest suite that both know, whichever the client lists first.
+    config.ignore_client_order = true;
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
 }
