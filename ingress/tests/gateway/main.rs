@@ -6,13 +6,16 @@
 
 mod annotations;
 mod answers;
+mod browser;
 mod canary;
+mod endpoints;
 mod limits;
 mod manifests;
 mod mirror;
 mod nginx;
 mod proxies;
 mod proxy_protocol;
+mod rotation;
 mod routing;
 mod slow;
 mod support;
