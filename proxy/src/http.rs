@@ -30,6 +30,7 @@ mod service;
 mod services;
 mod tee;
 mod upgrade;
+mod websocket;
 
 pub use body::{Body, BodyError};
 pub use engine::{Engine, EngineOptions, Target, Upstream, served_by};

@@ -35,6 +35,9 @@ use crate::exit::Failure;
 /// Most workers that can be asked for.
 const MAX_WORKERS: usize = 64;
 
+/// How long before the end of a drain WebSockets that are still open are told to go.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// How often is looked whether a worker has ended that should not.
 const LIVENESS: Duration = Duration::from_secs(1);
 
@@ -180,6 +183,8 @@ pub(crate) struct Workers {
     drain: CancellationToken,
     /// The same for connections to the pod; cancelled by `drain`, too.
     inbound: CancellationToken,
+    /// Cancelled: WebSockets end.
+    farewell: CancellationToken,
     failures: mpsc::Receiver<String>,
     watchdog: Watchdog,
     /// A worker that is stuck is a failure.
@@ -193,6 +198,7 @@ pub(crate) struct Workers {
 pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure> {
     let drain = CancellationToken::new();
     let inbound = drain.child_token();
+    let farewell = CancellationToken::new();
     let (bound, started) = std_mpsc::sync_channel(sets.len());
     let (failed, failures) = mpsc::channel(1);
     let (affinity, shared) = (Affinity::default(), Shared::default());
@@ -209,6 +215,7 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
             flows: flows.clone(),
             drain: drain.clone(),
             inbound: inbound.clone(),
+            farewell: farewell.clone(),
             failed: failed.clone(),
         };
         let bound = bound.clone();
@@ -227,6 +234,7 @@ pub(crate) fn start(sets: Vec<Sockets>, work: &Work) -> Result<Workers, Failure>
         threads,
         drain,
         inbound,
+        farewell,
         failures,
         watchdog,
         fails_when_stuck: false,
@@ -259,13 +267,16 @@ impl Workers {
         self.inbound.cancel();
     }
 
-    /// Stops accepting and waits until everything in flight is done, at most `deadline`. Workers
-    /// that are not done by then end with the process.
+    /// Stops accepting and waits until everything in flight is done, at most `deadline`; shortly
+    /// before that WebSockets are closed. Workers that are not done by then end with the process.
     pub(crate) async fn drain(self, deadline: Duration) {
         self.drain.cancel();
         let until = Instant::now() + deadline;
         for thread in self.threads {
             while !thread.is_finished() {
+                if until.saturating_duration_since(Instant::now()) <= FAREWELL {
+                    self.farewell.cancel();
+                }
                 if Instant::now() >= until {
                     tracing::warn!("requests were still in flight at the end of the drain");
                     return;
@@ -291,6 +302,7 @@ struct Worker {
     flows: FlowBudget,
     drain: CancellationToken,
     inbound: CancellationToken,
+    farewell: CancellationToken,
     failed: mpsc::Sender<String>,
 }
 
@@ -323,6 +335,7 @@ impl Worker {
             connections: self.work.connections.clone(),
             access_log: self.work.access_log.clone(),
             shared: self.shared.clone(),
+            farewell: self.farewell.clone(),
             hop: if self.work.pod.is_some() {
                 Hop::Sidecar
             } else {
@@ -425,6 +438,7 @@ impl Worker {
             shared: self.shared.clone(),
             hop: Hop::Sidecar,
             direction: Direction::Inbound,
+            farewell: self.farewell.clone(),
             ..EngineOptions::default()
         };
         let inbound = Engine::new(self.work.connector.clone(), options);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use sealane_test_kubernetes::{ControlPlane, Options as ControlPlaneOptions, Unavailable};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -145,6 +145,12 @@ impl Cluster {
         self.child.id().context("it has ended")
     }
 
+    /// Has it stop in order, and does not wait for that.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.pid()?)?).context("a process")?;
+        kill_process(pid, Signal::TERM).context("it has ended")
+    }
+
     /// The end of what it wrote to standard error.
     pub(crate) fn log(&self) -> String {
         let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
@@ -155,12 +161,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let Some(pid) = self.child.id() else {
-            return;
-        };
-        let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process");
         // It has ended by itself otherwise.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.terminate();
         let until = Instant::now() + Duration::from_secs(10);
         while Instant::now() < until {
             if matches!(self.child.try_wait(), Ok(Some(_))) {

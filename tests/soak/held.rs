@@ -125,6 +125,22 @@ impl Held {
     }
 }
 
+/// Opens a WebSocket, has the gateway stop, and waits for what the socket is told: the code of the
+/// Close frame, if that is how it ends.
+pub(crate) async fn last_words(
+    http: SocketAddr,
+    stop: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Option<u16>> {
+    let stream = TcpStream::connect(http).await?;
+    let mut socket = websocket(Box::new(stream)).await?;
+    stop()?;
+    let said = timeout(PATIENCE, socket.next()).await;
+    Ok(match said.context("the WebSocket stays open")? {
+        Some(Ok(Message::Close(Some(close)))) => Some(close.code.into()),
+        _ => None,
+    })
+}
+
 /// Both directions of a connection.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -153,11 +169,15 @@ async fn socket(
             Box::new(stream)
         }
     };
+    Ok(Way::Socket(Box::new(websocket(stream).await?)))
+}
+
+async fn websocket(stream: Box<dyn Stream>) -> anyhow::Result<WebSocketStream<Box<dyn Stream>>> {
     let url = format!("ws://{HELD_HOST}/socket");
     let opening = timeout(PATIENCE, tokio_tungstenite::client_async(url, stream));
     let opened = opening.await.context("no WebSocket in time")?;
     let (socket, _response) = opened.context("no WebSocket")?;
-    Ok(Way::Socket(Box::new(socket)))
+    Ok(socket)
 }
 
 async fn call(mut sender: SendRequest<Channel<Bytes>>) -> anyhow::Result<Way> {

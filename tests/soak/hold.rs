@@ -8,11 +8,14 @@ use anyhow::Context as _;
 
 use crate::cluster::{Cluster, allow_descriptors};
 use crate::edits::{self, Edits};
-use crate::held::{Held, Kept};
+use crate::held::{Held, Kept, last_words};
 use crate::load::Tally;
 use crate::peer::{self, Peer};
-use crate::restart::{Restarts, start_loads, stop_loads};
+use crate::restart::{REPLICAS, Restarts, start_loads, stop_loads};
 use crate::rotation::{Rotation, Shown};
+
+/// The code of a Close frame from a server that goes away (RFC 6455, 7.4.1).
+const GOING_AWAY: u16 = 1001;
 
 /// How many, how long.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -48,6 +51,8 @@ pub(crate) struct Outcome {
     loads: Vec<Tally>,
     restarts: u32,
     pods: usize,
+    /// What a WebSocket was told at the end of it all.
+    told: Option<u16>,
 }
 
 impl Outcome {
@@ -64,6 +69,7 @@ impl Outcome {
             && loads.all(|load| load.failures() == 0 && load.good > 0)
             && self.restarts > 0
             && self.pods > 0
+            && self.told == Some(GOING_AWAY)
     }
 }
 
@@ -102,6 +108,7 @@ impl fmt::Display for Outcome {
             writeln!(f, "    {count} × {what}")?;
         }
         writeln!(f, "{} restarts, {} pods replaced", self.restarts, self.pods)?;
+        writeln!(f, "at the end a WebSocket was told {:?}", self.told)?;
         let mut loads = self.loads.iter();
         loads.try_for_each(|load| writeln!(f, "{load}"))
     }
@@ -142,7 +149,7 @@ pub(crate) async fn run(sealane: Option<PathBuf>, options: &Options) -> anyhow::
     let held = held.await.with_context(|| cluster.log())?;
     let open = held.count();
     let loads = start_loads(&cluster, options.rate).await?;
-    let restarts = Restarts::start(client.clone(), options.every);
+    let restarts = Restarts::start(client.clone(), options.every, REPLICAS);
 
     let started = Instant::now();
     let time = Duration::from_secs(options.seconds);
@@ -152,15 +159,19 @@ pub(crate) async fn run(sealane: Option<PathBuf>, options: &Options) -> anyhow::
     let seconds = started.elapsed().as_secs_f64();
     let (restarts, pods) = restarts.stop().await?;
     let shown = rotation.stop().await?;
+    let kept = held.finish().await;
+    let loads = stop_loads(loads)?;
+    let told = last_words(cluster.http, || cluster.terminate()).await?;
     Ok(Outcome {
         wanted: *options,
         seconds,
         open,
-        kept: held.finish().await,
+        kept,
         edits,
         shown,
-        loads: stop_loads(loads)?,
+        loads,
         restarts,
         pods,
+        told,
     })
 }

@@ -115,6 +115,23 @@ mod tests {
             seconds: 20,
             rate: 300,
             every: 5,
+            replicas: restart::REPLICAS,
+        };
+        let outcome = restart::run(None, &options).await.expect("a run");
+        assert!(outcome.passed(), "{outcome}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ingress_u5_no_request_fails_while_ten_pods_are_updated() {
+        if !possible() {
+            return;
+        }
+        let _turn = TURN.lock().await;
+        let options = restart::Options {
+            seconds: 15,
+            rate: 300,
+            every: 10,
+            replicas: 10,
         };
         let outcome = restart::run(None, &options).await.expect("a run");
         assert!(outcome.passed(), "{outcome}");

@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 use crate::cluster::{Cluster, DEADLINE, HOST};
 use crate::load::{Load, Plan, Tally};
 
-/// Pods of the Deployment.
-pub(crate) const REPLICAS: usize = 3;
+/// Pods of the Deployment, if nobody asks for more.
+pub(crate) const REPLICAS: u32 = 3;
 
 /// How long, how fast, how often.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Seconds from one restart to the next
     #[arg(long, default_value_t = 5)]
     pub(crate) every: u64,
+    /// Pods of the Deployment
+    #[arg(long, default_value_t = REPLICAS)]
+    pub(crate) replicas: u32,
 }
 
 /// What came of it.
@@ -43,6 +46,7 @@ pub(crate) struct Outcome {
     loads: Vec<Tally>,
     restarts: u32,
     pods: usize,
+    replicas: u32,
 }
 
 impl Outcome {
@@ -51,7 +55,7 @@ impl Outcome {
         let good: u64 = self.loads.iter().map(|load| load.good).sum();
         self.loads.iter().all(|load| load.failures() == 0)
             && good > self.wanted / 2
-            && self.pods >= REPLICAS * self.restarts as usize / 2
+            && self.pods >= (self.replicas * self.restarts / 2) as usize
     }
 }
 
@@ -76,8 +80,9 @@ impl fmt::Display for Outcome {
 /// The cluster cannot be started or asked.
 pub(crate) async fn run(sealane: Option<PathBuf>, options: &Options) -> anyhow::Result<Outcome> {
     let cluster = Cluster::start(sealane).await?;
+    scale(&cluster.client, options.replicas).await?;
     let loads = start_loads(&cluster, options.rate).await?;
-    let restarts = Restarts::start(cluster.client.clone(), options.every);
+    let restarts = Restarts::start(cluster.client.clone(), options.every, options.replicas);
     let started = Instant::now();
     tokio::time::sleep(Duration::from_secs(options.seconds)).await;
     let seconds = started.elapsed().as_secs_f64();
@@ -88,7 +93,25 @@ pub(crate) async fn run(sealane: Option<PathBuf>, options: &Options) -> anyhow::
         loads: stop_loads(loads)?,
         restarts,
         pods,
+        replicas: options.replicas,
     })
+}
+
+/// Sets how many pods there are, and waits until they are ready.
+async fn scale(client: &Client, replicas: u32) -> anyhow::Result<()> {
+    let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    let params = PatchParams::default();
+    deployments.patch("api", &params, &patch).await?;
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let status = deployments.get("api").await?.status.unwrap_or_default();
+        if status.ready_replicas == i32::try_from(replicas).ok() {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < until, "too few are ready: {status:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Half of the requests by the cluster IP, from a pod, and half through the gateway.
@@ -133,12 +156,13 @@ pub(crate) struct Restarts {
 }
 
 impl Restarts {
-    pub(crate) fn start(client: Client, every: u64) -> Self {
+    pub(crate) fn start(client: Client, every: u64, replicas: u32) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicU32::new(0));
         let task = tokio::spawn(restart(
             client,
             Duration::from_secs(every),
+            replicas,
             Arc::clone(&stop),
             Arc::clone(&count),
         ));
@@ -161,6 +185,7 @@ impl Restarts {
 async fn restart(
     client: Client,
     every: Duration,
+    replicas: u32,
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU32>,
 ) -> anyhow::Result<usize> {
@@ -187,10 +212,10 @@ async fn restart(
     loop {
         see(&pods, &mut seen).await?;
         let status = deployments.get("api").await?.status.unwrap_or_default();
-        let replicas = i32::try_from(REPLICAS).ok();
-        if status.updated_replicas == replicas && status.replicas == replicas {
+        let all = i32::try_from(replicas).ok();
+        if status.updated_replicas == all && status.replicas == all {
             // The first ones were not made by a restart.
-            return Ok(seen.len().saturating_sub(REPLICAS));
+            return Ok(seen.len().saturating_sub(replicas as usize));
         }
         anyhow::ensure!(Instant::now() < until, "the last restart hangs: {status:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -8,7 +8,7 @@ use crate::churn::Churn;
 use crate::cluster::{Cluster, allow_descriptors};
 use crate::idle::Idle;
 use crate::load::Tally;
-use crate::restart::{Restarts, start_loads, stop_loads};
+use crate::restart::{REPLICAS, Restarts, start_loads, stop_loads};
 use crate::samples::{Sample, Trend};
 
 /// From one look at the process to the next, and from one line of the table to the next.
@@ -114,7 +114,7 @@ pub(crate) async fn run(sealane: Option<PathBuf>, options: &Options) -> anyhow::
     let idle = Idle::open(options.idle, cluster.http).await;
     let churn = Churn::start(cluster.client.clone(), options.updates).await?;
     let loads = start_loads(&cluster, options.rate).await?;
-    let restarts = Restarts::start(cluster.client.clone(), options.every);
+    let restarts = Restarts::start(cluster.client.clone(), options.every, REPLICAS);
     println!(
         "{:>6} {:>11} {:>6} {:>8} {:>9} {:>7} {:>6} {:>5} {:>10} {:>8}",
         "time",

@@ -17,6 +17,7 @@ mod names_only;
 mod paths;
 mod pods;
 mod policies;
+mod rotation;
 mod services;
 mod spreading;
 mod world;

@@ -66,6 +66,7 @@ impl ServerCertVerifier for Remember {
     }
 }
 
+/// A client that takes any certificate.
 pub(crate) struct Client {
     connector: TlsConnector,
     seen: Arc<Remember>,
@@ -106,7 +107,7 @@ impl Client {
     }
 
     /// The certificate that this name gets.
-    async fn certificate(&self, edge: &Edge, name: &str) -> CertificateDer<'static> {
+    pub(crate) async fn certificate(&self, edge: &Edge, name: &str) -> CertificateDer<'static> {
         self.connect(edge, name).await;
         self.seen.0.lock().unwrap().pop().unwrap()
     }
@@ -127,7 +128,7 @@ pub(crate) fn certificate(name: &str) -> Arc<Certificate> {
     })
 }
 
-fn der(certificate: &CertifiedKey) -> &CertificateDer<'static> {
+pub(crate) fn der(certificate: &CertifiedKey) -> &CertificateDer<'static> {
     &certificate.cert[0]
 }
 

@@ -127,6 +127,9 @@ pub struct EngineOptions {
     pub direction: Direction,
     /// Where each request gets a line.
     pub access_log: Option<AccessLog>,
+    /// Cancelled: WebSockets are told that we go away, and end. It takes two seconds at most, one
+    /// to finish a frame and one for the other side to answer.
+    pub farewell: CancellationToken,
 }
 
 /// The engine of one worker. Clones share its pools and its state.
@@ -145,6 +148,7 @@ pub(super) struct Inner {
     pub(super) hop: Hop,
     connections: admission::Connections,
     pub(super) access_log: Option<AccessLog>,
+    pub(super) farewell: CancellationToken,
     /// Where a request that failed looks for endpoints that have appeared since it came.
     pub(super) reader: RefCell<Option<Reader>>,
 }
@@ -162,6 +166,7 @@ impl Engine {
                 hop: options.hop,
                 connections: options.connections,
                 access_log: options.access_log,
+                farewell: options.farewell,
                 reader: RefCell::new(None),
             }),
         }

@@ -260,7 +260,7 @@ impl Inner {
             ));
         };
         wanted.answer(&mut response, protocol);
-        wanted.tunnel(endpoint, flight, &self.tunnels);
+        wanted.tunnel(endpoint, flight, &self.tunnels, self.farewell.clone());
         Ok(response.map(|_nothing| Body::empty()))
     }
 }

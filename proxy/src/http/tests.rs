@@ -6,6 +6,7 @@ mod policies;
 mod relayed;
 mod retries;
 mod treatment;
+mod upgrades;
 mod versions;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -36,6 +37,7 @@ struct Front {
     world: World,
     engine: Engine,
     shutdown: CancellationToken,
+    farewell: CancellationToken,
     connections: TaskTracker,
 }
 
@@ -51,12 +53,18 @@ impl Front {
             world.http = policy(annotations);
         }
         world.service("api", AppProtocol::Detect, endpoints);
-        let engine = Engine::new(Connector::Direct, EngineOptions::default());
+        let farewell = CancellationToken::new();
+        let options = EngineOptions {
+            farewell: farewell.clone(),
+            ..EngineOptions::default()
+        };
+        let engine = Engine::new(Connector::Direct, options);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let front = Self {
             addr: listener.local_addr().unwrap(),
             engine,
             shutdown: CancellationToken::new(),
+            farewell,
             connections: TaskTracker::new(),
             world,
         };

@@ -13,13 +13,15 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional_with_sizes;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::headers::{has_token, remove_hop_by_hop};
 use super::held::Held;
+use super::websocket;
 use crate::balance::Flight;
 
 /// Bytes in flight in each direction of a tunnel.
@@ -91,13 +93,33 @@ impl Wanted {
     }
 
     /// The endpoint agreed: once both sides have switched, bytes are copied both ways until both
-    /// are done. The endpoint's request counts as in flight for as long.
-    pub(super) fn tunnel(self, endpoint: OnUpgrade, flight: Flight, tunnels: &TaskTracker) {
+    /// are done, or until a `farewell` if it is a WebSocket. The endpoint's request counts as in
+    /// flight for as long.
+    pub(super) fn tunnel(
+        self,
+        endpoint: OnUpgrade,
+        flight: Flight,
+        tunnels: &TaskTracker,
+        farewell: CancellationToken,
+    ) {
+        let is_websocket = self
+            .protocol
+            .as_bytes()
+            .eq_ignore_ascii_case(WEBSOCKET.as_bytes());
         tunnels.spawn_local(async move {
             let _in_flight = (flight, self.held);
-            if let Ok((client, endpoint)) = tokio::try_join!(self.client, endpoint)
-                && let Err(error) = copy(client, endpoint).await
-            {
+            let Ok((client, endpoint)) = tokio::try_join!(self.client, endpoint) else {
+                return;
+            };
+            let (mut client, mut endpoint) = (TokioIo::new(client), TokioIo::new(endpoint));
+            let copied = if is_websocket {
+                websocket::copy(client, endpoint, BUFFER, &farewell).await
+            } else {
+                let both =
+                    copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER, BUFFER);
+                both.await.map(drop)
+            };
+            if let Err(error) = copied {
                 tracing::debug!(%error, "tunnel broke");
             }
         });
@@ -122,11 +144,4 @@ pub(super) fn is_extended_connect(
 fn write(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
-}
-
-async fn copy(client: Upgraded, endpoint: Upgraded) -> std::io::Result<()> {
-    let mut client = TokioIo::new(client);
-    let mut endpoint = TokioIo::new(endpoint);
-    copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER, BUFFER).await?;
-    Ok(())
 }

@@ -10,7 +10,7 @@ use crate::Snapshot;
 use crate::compile::ObjectKey;
 use crate::model::ProblemKind;
 
-fn pem(names: &[&str], years: std::ops::Range<i32>) -> (String, String) {
+pub(super) fn pem(names: &[&str], years: std::ops::Range<i32>) -> (String, String) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
     params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
@@ -39,7 +39,7 @@ pub(super) fn tls(version: &str, names: &[&str]) -> Secret {
 }
 
 /// A world with one Ingress for `host`, TLS as given.
-fn world(name: &str, tls: serde_json::Value) -> World {
+pub(super) fn world(name: &str, tls: serde_json::Value) -> World {
     let mut world = World::new();
     world.simple_service("a");
     let mut spec = one_host(name, json!([path("Prefix", "/", "a")]));
@@ -48,8 +48,8 @@ fn world(name: &str, tls: serde_json::Value) -> World {
     world
 }
 
-/// The DER length of the certificate for a server name: tells certificates apart by identity.
-fn served(snapshot: &Snapshot, sni: &str) -> Option<Vec<u8>> {
+/// The certificate for a server name.
+pub(super) fn served(snapshot: &Snapshot, sni: &str) -> Option<Vec<u8>> {
     let certificate = snapshot.certificates.find(sni)?;
     Some(certificate.key.cert[0].to_vec())
 }

@@ -119,6 +119,42 @@ fn proxy_s27_work_does_not_grow_with_the_number_of_services() {
 }
 
 #[test]
+fn ingress_u2_16_000_ingresses_are_compiled_once_and_an_edit_costs_its_host() {
+    const INGRESSES: usize = 16_000;
+    let mut world = World::new();
+    world.simple_service("a");
+    let edit = |world: &mut World, index: usize, at: &str| {
+        let host = format!("s{index}.test");
+        let spec = one_host(&host, json!([path("Prefix", at, "a")]));
+        world.ingress(&format!("s{index}"), 0, json!({}), spec);
+        host
+    };
+    for index in 0..INGRESSES {
+        edit(&mut world, index, "/");
+    }
+    let (before, work) = world.build_counted();
+    assert_eq!(work.hosts, INGRESSES, "each host once, at the start");
+    for number in 0..20 {
+        let host = edit(&mut world, number * 797, "/edited");
+        let (after, work) = world.build_counted();
+        let one = Work {
+            hosts: 1,
+            ..Work::default()
+        };
+        assert_eq!(work, one, "{host}");
+        let routes = |snapshot: &crate::Snapshot, host: &str| {
+            Arc::clone(snapshot.routes.host(host).unwrap())
+        };
+        assert!(!Arc::ptr_eq(
+            &routes(&before, &host),
+            &routes(&after, &host)
+        ));
+        let other = "s1.test";
+        assert!(Arc::ptr_eq(&routes(&before, other), &routes(&after, other)));
+    }
+}
+
+#[test]
 fn proxy_s27_n_changes_cost_n() {
     const SERVICES: usize = 2_000;
     let mut world = crowd(SERVICES);

@@ -365,7 +365,7 @@ async fn proxy_l12_a_grpc_code_is_a_reason_for_who_asks() {
 #[tokio::test]
 async fn proxy_l5_a_websocket_over_http2_becomes_one_over_http1() {
     on_worker(async {
-        let origin = connections::upgrading().await;
+        let origin = upgrades::upgrading().await;
         let front = Front::new(&[origin.addr]).await;
         let mut client = http2_client(front.addr).await;
         let connect = |protocol: &'static str| {
