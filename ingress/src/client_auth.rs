@@ -116,7 +116,9 @@ pub(crate) fn admit(client: &ClientAuth, session: Option<&Session>) -> Result<()
 /// A rule for nothing but challenges of certificate authorities, which come over plain HTTP.
 pub(crate) fn is_for_challenges(rule: &RouteRule) -> bool {
     match &rule.path {
-        PathMatch::Exact(path) | PathMatch::Prefix(path) => redirect::is_challenge(path),
+        PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Start(path) => {
+            redirect::is_challenge(path)
+        }
         PathMatch::Regex(_) => false,
     }
 }

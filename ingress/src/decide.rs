@@ -244,7 +244,7 @@ fn prefer<B>(
     rule: &RouteRule,
     request: &Request<B>,
     asked: &Asked<'_>,
-    came: Came,
+    came: Came<'_>,
     balancer: &Balancer,
 ) -> Option<affinity::Session> {
     let policy = rule.filters.policy.as_ref()?;

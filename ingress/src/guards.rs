@@ -93,7 +93,7 @@ pub(crate) async fn pass(
 /// the request's: a broader rule asks for it.
 fn is_open(path: &PathMatch, settings: &GatewaySettings) -> bool {
     match path {
-        PathMatch::Exact(path) | PathMatch::Prefix(path) => {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Start(path) => {
             let open = settings.no_auth_paths.iter();
             open.filter_map(|open| path.strip_prefix(&**open))
                 .any(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -162,8 +162,14 @@ fn find(affinity: &CookieAffinity, port: &ServicePort, hash: u64) -> Option<Endp
 /// The path of the rule; a regular expression is no path.
 fn path(rule: &RouteRule) -> &str {
     match &rule.path {
-        PathMatch::Exact(path) | PathMatch::Prefix(path) if is_path(path) => path,
-        PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Regex(_) => "/",
+        PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Start(path)
+            if is_path(path) =>
+        {
+            path
+        }
+        PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Start(_) | PathMatch::Regex(_) => {
+            "/"
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn key<B>(
     by: &HashBy,
     request: &Request<B>,
     asked: &Asked<'_>,
-    came: Came,
+    came: Came<'_>,
 ) -> Option<u64> {
     let mut hasher = SipHasher13::new();
     let mut has_any = false;
@@ -40,7 +40,7 @@ fn add_part<B>(
     part: &HashPart,
     request: &Request<B>,
     asked: &Asked<'_>,
-    came: Came,
+    came: Came<'_>,
     add: &mut impl FnMut(&[u8]),
 ) {
     let uri = request.uri();

@@ -273,6 +273,8 @@ fn own(
         client: peer.ip,
         secure: true,
         https_port: gateway.options.https_port,
+        // It is our question: what the client has shown is for the host that it came to.
+        session: None,
     };
     let unfit = || {
         let detail = "the host that is asked does not take the question";

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
@@ -18,9 +19,11 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, LocalSet};
 use tokio_util::sync::CancellationToken;
 
-/// Runs a test where a worker runs its connections.
-pub(crate) async fn on_worker(test: impl Future<Output = ()>) {
-    LocalSet::new().run_until(test).await;
+/// Runs a test where a worker runs its connections. Boxed, because tests are large futures.
+pub(crate) fn on_worker<'a>(
+    test: impl Future<Output = ()> + 'a,
+) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+    Box::pin(async { LocalSet::new().run_until(test).await })
 }
 
 /// A running gateway.
