@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use sealane_config::Snapshot;
 use sealane_config::compile::{
     Change, ClassRecord, Compiler, ConfigMapRecord, Delta, GatewayOptions, IngressRecord, Names,
-    ObjectKey, SecretRecord, ServiceRecord, SliceRecord,
+    ObjectKey, SecretRecord, ServedClasses, ServiceRecord, SliceRecord,
 };
 use tokio::time::Instant;
 
@@ -39,11 +39,14 @@ pub(super) fn compile(objects: &Objects) -> Snapshot {
 pub(super) fn compile_taking_over(
     objects: &Objects,
     controller: &str,
-    watch_without_class: bool,
+    without_class: bool,
 ) -> Snapshot {
     let options = GatewayOptions {
-        controller: controller.to_owned(),
-        watch_without_class,
+        classes: ServedClasses {
+            controllers: vec![controller.to_owned()],
+            without_class,
+            ..objects.served.clone()
+        },
         ..gateway(objects)
     };
     compile_as(objects, options)
