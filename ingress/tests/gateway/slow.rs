@@ -90,6 +90,7 @@ async fn ingress_t15_slow_clients_are_sent_away() {
         for (name, server, first, second) in [
             ("no first byte", &slow_head, "", ""),
             ("half a head", &slow_head, HEAD, ""),
+            ("half a preface", &slow_head, "PRI * HT", ""),
             ("half a second head", &slow_head, WHOLE, HEAD),
             ("no second request", &idle, WHOLE, ""),
         ] {
@@ -106,7 +107,8 @@ async fn ingress_t15_slow_clients_are_sent_away() {
                 &[]
             };
             let tls = Client::new(alpn).connect(&edge, "a.test").await;
-            closes(tls, first, second).await;
+            let waited = closes(tls, first, second).await;
+            assert!(waited >= SHORT / 2, "{name} over TLS: {waited:?}");
         }
     }))
     .await;

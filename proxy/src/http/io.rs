@@ -118,8 +118,8 @@ pub(super) struct Watched<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
-    /// Reads until it is clear what the client speaks, which is known if it is `http2_only`; `prefix`
-    /// was read already. `None` if it says nothing.
+    /// Reads until it is clear what the client speaks, the whole preface if it is HTTP/2; `prefix` was
+    /// read already. `None` if it says nothing.
     pub(super) async fn open(
         mut stream: I,
         mut prefix: BytesMut,
@@ -130,10 +130,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
                 return Ok(None);
             }
             let seen = prefix.len().min(PREFACE.len());
-            let spoken = if http2_only {
-                Spoken::Http2
-            } else if prefix.get(..seen) != PREFACE.get(..seen) {
-                Spoken::Http1
+            let spoken = if prefix.get(..seen) != PREFACE.get(..seen) {
+                // What is not HTTP/2 where that was agreed on is hyper's to refuse.
+                if http2_only {
+                    Spoken::Http2
+                } else {
+                    Spoken::Http1
+                }
             } else if seen == PREFACE.len() {
                 Spoken::Http2
             } else if stream.read_buf(&mut prefix).await? == 0 {
