@@ -270,8 +270,9 @@ async fn ingress_u11_a_cluster_is_looked_at_by_its_kubeconfig() {
     });
     let mut old = ingress("old", "o.test", &[("made-up", "1")], ALL);
     old["spec"]["ingressClassName"] = json!("old");
-    // This class is ours in such a cluster.
-    let dir = directory(&[class, old, ingress("ours", "p.test", &[], ALL)]);
+    let mut ours = ingress("ours", "p.test", &[], ALL);
+    ours["spec"]["ingressClassName"] = json!("sealane");
+    let dir = directory(&[class, old, ours]);
     let path = dir.path().to_str().unwrap();
     output(&mut cluster.kubectl(&["apply", "-f", path]));
     let kubeconfig = cluster.summary["kubeconfig"].as_str().unwrap();
