@@ -257,11 +257,11 @@ async fn ingress_i21_one_of_two_gateways_writes_status_and_the_other_takes_over(
     world.ingress("first", "ours").await;
     world.ingress("foreign", "theirs").await;
     // Each publishes an address of its own, which shows who wrote.
-    let a = world.gateway("gateway-a", "203.0.113.1").await;
+    let a = Box::pin(world.gateway("gateway-a", "203.0.113.1")).await;
     world
         .until_status("first", &["203.0.113.1"], PATIENCE)
         .await;
-    let b = world.gateway("gateway-b", "203.0.113.2").await;
+    let b = Box::pin(world.gateway("gateway-b", "203.0.113.2")).await;
     let version = world
         .ingresses()
         .get("first")
@@ -288,7 +288,7 @@ async fn ingress_i21_one_of_two_gateways_writes_status_and_the_other_takes_over(
         .until_status("second", &["203.0.113.2"], HAND_OVER)
         .await;
     eprintln!("after a crash the other writes within {took:?}");
-    let c = world.gateway("gateway-c", "203.0.113.3").await;
+    let c = Box::pin(world.gateway("gateway-c", "203.0.113.3")).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     b.stop().await;
     world.ingress("third", "ours").await;
@@ -313,7 +313,7 @@ async fn ingress_i21_the_book_of_field_owners_says_what_is_ours_to_clear() {
     for name in ["left", "taken"] {
         world.ingress(name, "ours").await;
     }
-    let gateway = world.gateway("gateway-a", "203.0.113.1").await;
+    let gateway = Box::pin(world.gateway("gateway-a", "203.0.113.1")).await;
     for name in ["left", "taken"] {
         world.until_status(name, &["203.0.113.1"], PATIENCE).await;
     }
@@ -326,7 +326,7 @@ async fn ingress_i21_the_book_of_field_owners_says_what_is_ours_to_clear() {
         world.set_class(name, "theirs").await;
     }
     // Published under another address, so that only the book tells whose it is.
-    let gateway = world.gateway("gateway-b", "203.0.113.2").await;
+    let gateway = Box::pin(world.gateway("gateway-b", "203.0.113.2")).await;
     world.until_status("left", &[], PATIENCE).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.status("taken").await, ["203.0.113.1"]);
@@ -370,7 +370,7 @@ async fn ingress_i13_what_happens_again_is_counted_in_one_event() {
     world
         .create("networking.k8s.io/v1", "IngressClass", special)
         .await;
-    let gateway = world.gateway("gateway-a", "203.0.113.1").await;
+    let gateway = Box::pin(world.gateway("gateway-a", "203.0.113.1")).await;
     world
         .until_events("MissingService", |events| events.len() == 1)
         .await;
@@ -395,7 +395,7 @@ async fn ingress_i13_what_happens_again_is_counted_in_one_event() {
     world.until_events("MissingService", counted).await;
     // The next leader finds what was told.
     gateway.stop().await;
-    let next = world.gateway("gateway-b", "203.0.113.1").await;
+    let next = Box::pin(world.gateway("gateway-b", "203.0.113.1")).await;
     world.until_status("it", &["203.0.113.1"], PATIENCE).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(counted(&world.events("MissingService").await));
