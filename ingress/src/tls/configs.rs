@@ -103,6 +103,9 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
+/// What is agreed on (ALPN, RFC 7301). Clients of HTTP/1.0 offer nothing else, and would be refused.
+const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
+
 /// Early data stays off: it can be replayed (RFC 8446, 8).
 fn config(
     clients: Arc<dyn ClientCertVerifier>,
@@ -113,7 +116,7 @@ fn config(
         .with_protocol_versions(&VERSIONS)?
         .with_client_cert_verifier(clients)
         .with_cert_resolver(certificates);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     // The strongest suite that both know, whichever the client lists first.
     config.ignore_client_order = true;
     config.ticketer = aws_lc_rs::Ticketer::new()?;
