@@ -252,7 +252,7 @@ async fn reliability_b23_protocols_that_are_not_spoken_are_refused() {
     on_worker(async {
         let (edge, web) = edge().await;
         let client = Client::new(None);
-        for alpn in [&b"spdy/3"[..], b"h3", b"http/1.0"] {
+        for alpn in [&b"spdy/3"[..], b"h3", b"http/0.9"] {
             let error = client.connect(&edge, "one.test", alpn).await.unwrap_err();
             let text = error.to_string();
             assert!(text.contains("NoApplicationProtocol"), "{text}");
