@@ -21,12 +21,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let options = GatewayOptions {
-            controller: "sealane.dev/ingress".into(),
-            ..GatewayOptions::default()
-        };
         let mut world = Self {
-            compiler: Compiler::new(options, None),
+            compiler: Compiler::new(GatewayOptions::default(), None),
             now: Instant::now(),
         };
         let namespace = ObjectKey::new("", "shop");
