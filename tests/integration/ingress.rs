@@ -65,8 +65,8 @@ async fn ingress_i4_kubectl_and_the_table_of_hosts_and_paths() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("objects.json");
     let write = |items: Vec<serde_json::Value>| {
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
-        std::fs::write(&file, list.to_string()).unwrap();
+        let documents: Vec<String> = items.iter().map(ToString::to_string).collect();
+        std::fs::write(&file, documents.join("\n")).unwrap();
     };
     let cluster = Options::default()
         .args(&["--ingress-class-controller", "sealane.dev/ingress"])
