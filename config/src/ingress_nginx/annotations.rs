@@ -60,7 +60,7 @@ annotations! {
     "auth-tls-error-page" = "https://example.com/error", "", "leave it out: clients without a certificate get 400";
     "auth-tls-match-cn" = "CN=it", "", "have the backend compare the subject";
     "auth-tls-pass-certificate-to-upstream" = "true", "", "leave it out: the backend does not see certificates of clients";
-    "auth-tls-secret" = "default/ca", "", "terminate TLS in front of the gateway, or in the backend";
+    "auth-tls-secret" = "shop/ca", "", "terminate TLS in front of the gateway, or in the backend";
     "auth-tls-verify-client" = "on", "", "leave it out together with auth-tls-secret";
     "auth-tls-verify-depth" = "1", "", "leave it out together with auth-tls-secret";
     "auth-type" = "basic", "", "put a proxy that authenticates, such as oauth2-proxy, between the gateway and the backend";
@@ -111,7 +111,7 @@ annotations! {
     "load-balance" = "ewma", "", "leave it out: endpoints are balanced by their answers' time, as with ewma";
     "mirror-host" = "mirror.example.com", "", "an HTTPRoute with the filter RequestMirror";
     "mirror-request-body" = "on", "", "an HTTPRoute with the filter RequestMirror";
-    "mirror-target" = "https://mirror.example.com/$request_uri", "", "an HTTPRoute with the filter RequestMirror";
+    "mirror-target" = "http://a.shop", "", "an HTTPRoute with the filter RequestMirror";
     "modsecurity-snippet" = "SecRuleEngine On", "", "put a web application firewall in front of the gateway or of the backend";
     "modsecurity-transaction-id" = "$request_id", "", "put a web application firewall in front of the gateway or of the backend";
     "opentelemetry-operation-name" = "it", "", "leave it out: there are no traces";
@@ -140,7 +140,7 @@ annotations! {
     "proxy-ssl-ciphers" = "HIGH", "", "leave it out: the suites of TLS 1.2 and 1.3 that are safe are offered";
     "proxy-ssl-name" = "web.example.com", "", "leave it out: the certificate of an HTTPS backend is not verified";
     "proxy-ssl-protocols" = "TLSv1.2", "", "leave it out: TLS 1.2 and 1.3 are offered";
-    "proxy-ssl-secret" = "default/client", "", "have the backend trust the gateway's address instead of its certificate";
+    "proxy-ssl-secret" = "shop/client", "", "have the backend trust the gateway's address instead of its certificate";
     "proxy-ssl-server-name" = "on", "", "leave it out together with proxy-ssl-name";
     "proxy-ssl-verify" = "on", "", "leave it out: the certificate of an HTTPS backend is not verified";
     "proxy-ssl-verify-depth" = "1", "", "leave it out together with proxy-ssl-verify";

@@ -110,7 +110,7 @@ impl Both {
         let http: String = cases.iter().map(|case| case.http).collect();
         let nginx = Nginx::start(program, behind_nginx.addr, &http, &servers, files).await;
         let mut edge = Edge::with_https_port(443).await;
-        let mut manifests = Manifests::new();
+        let mut manifests = Manifests::compat();
         manifests.service("web", behind_ours.addr);
         for case in cases {
             let paths: Vec<_> = case.paths.iter().map(|(k, p)| (*k, *p, "web")).collect();
