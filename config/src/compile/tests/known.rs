@@ -43,10 +43,6 @@ fn standing(annotation: &Annotation) -> &'static str {
     if kinds.contains(&ProblemKind::RefusedAnnotation) {
         "refused"
     } else if kinds.contains(&ProblemKind::BadAnnotation) {
-        if std::env::var_os("PRINT_ROWS").is_some() {
-            println!("BADSAMPLE {name} {problems:?}");
-            return "BAD";
-        }
         panic!("{name}: the sample is bad: {problems:?}")
     } else if is_without_effect(name) {
         "nothing to do"
@@ -99,23 +95,6 @@ fn ingress_u11_the_guide_promises_no_annotation_that_is_not_served() {
         .filter(|line| line.starts_with("| `"))
         .collect();
     assert_eq!(rows.len(), ANNOTATIONS.len());
-    if std::env::var_os("PRINT_ROWS").is_some() {
-        for a in ANNOTATIONS {
-            let st = standing(a);
-            let more = match st {
-                "as before" => "",
-                "differs" => a.differs,
-                _ => a.instead,
-            };
-            println!(
-                "ROW| `{}` | {} | {} |",
-                a.name,
-                st,
-                more.trim_start_matches("nothing to do: ")
-            );
-        }
-        return;
-    }
     for (annotation, row) in ANNOTATIONS.iter().zip(rows) {
         let standing = standing(annotation);
         let more = match standing {
