@@ -5,7 +5,7 @@
 //! and counted, and requests do not notice.
 //!
 //! What a client chooses (target, user agent, trace) is shortened and escaped: a line break or a
-//! terminal's control sequence stays data ([`format`]).
+//! terminal's control sequence stays data ([`mod@format`]).
 
 use std::cell::Cell;
 use std::io::{self, Write};
