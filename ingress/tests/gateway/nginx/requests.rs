@@ -48,6 +48,7 @@ async fn ingress_i2_paths_are_taken_as_by_nginx() {
     };
     let canonical = "T12: backends get the path that was compared, so both mean the same file";
     let slash = "T12: %2F is no separator of a path";
+    let relative = "RFC 9110, 10.2.2: a relative Location means the same place";
     let above = "T12: above the root is the root";
     let differences = [
         of("GET /a/..", "target", "/a/../foo", "/foo", canonical),
@@ -62,6 +63,13 @@ async fn ingress_i2_paths_are_taken_as_by_nginx() {
         of("GET /foo%2F", "passed on", "1", "0", slash),
         of("GET /foo%2F", "status", "200", "404", slash),
         of("GET /.. ", "status", "400", "404", above),
+        of(
+            "GET /dir ",
+            "location",
+            "http://paths.test/dir/",
+            "/dir/",
+            relative,
+        ),
     ];
     compare(cases, &[], &differences).await;
 }
