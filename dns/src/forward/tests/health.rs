@@ -114,7 +114,7 @@ async fn dns_forward_max_fails_0_means_no_checks_and_never_down() {
         for n in 0..20 {
             tested.ask(&format!("n{n}.test")).await.unwrap();
         }
-        assert!(start.elapsed() < MAX_HEDGE, "suspect all the same");
+        assert!(start.elapsed() < MAX_HEDGE * 5, "suspect all the same");
         assert_eq!(checks(&first), 0);
     })
     .await;
