@@ -28,6 +28,7 @@ mod pod;
 mod port;
 mod problems;
 mod rank;
+mod referred;
 mod route_policy;
 mod secret;
 mod secrets;

@@ -8,7 +8,9 @@ mod handshakes;
 mod tcp;
 mod wrk;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
 
 pub(crate) use connections::{answers, connections, hold};
 pub(crate) use dns::{Question, dns, is_answered};
@@ -46,6 +48,39 @@ impl Served {
             closed: 0,
         }
     }
+}
+
+/// `clients` that do the same over and over, each waiting for what it asked for.
+///
+/// # Errors
+/// One of them failed.
+async fn repeat<F>(
+    clients: usize,
+    time: Duration,
+    request: impl Fn() -> F + Clone + 'static,
+) -> anyhow::Result<Served>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let mut tasks = JoinSet::new();
+    let begun = Instant::now();
+    for _ in 0..clients {
+        let request = request.clone();
+        tasks.spawn_local(async move {
+            let mut taken = Vec::new();
+            while begun.elapsed() < time {
+                let sent = Instant::now();
+                request().await?;
+                taken.push(sent.elapsed());
+            }
+            anyhow::Ok(taken)
+        });
+    }
+    let mut all = Vec::new();
+    while let Some(taken) = tasks.join_next().await {
+        all.extend(taken??);
+    }
+    Ok(Served::of(all, begun.elapsed()))
 }
 
 /// Runs something on this thread, local tasks included.

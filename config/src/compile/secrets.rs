@@ -1,75 +1,23 @@
 //! The Secrets that Ingresses refer to.
 
-use std::collections::HashMap;
-
+use super::referred::{Referent, Referred};
 use super::secret::{Loaded, SecretProblem, SecretRecord};
-use super::store::{Decoded, Delta, ObjectKey};
+use super::store::{Decoded, ObjectKey};
 use crate::model::ProblemKind;
 
 /// What is known of the Secrets that are referred to.
-#[derive(Debug, Default)]
-pub(super) struct Secrets {
-    states: HashMap<ObjectKey, SecretState>,
-    /// References made so far: the number of the next one.
-    next_reference: u64,
-    version: u64,
-}
+pub(super) type Secrets = Referred<SecretState>;
 
 /// What is known of one Secret.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct SecretState {
-    reference: u64,
     /// What the API server said last, if only that there is none.
     current: Option<Result<SecretRecord, SecretProblem>>,
     /// The last good certificate.
     pub(super) good: Option<Loaded>,
-    /// What a list that is not complete says.
-    listed: Decoded<SecretRecord>,
 }
 
 impl Secrets {
-    /// A reference to this Secret exists.
-    pub(super) fn refer(&mut self, key: &ObjectKey) {
-        if !self.states.contains_key(key) {
-            let state = SecretState::new(self.next_reference);
-            self.states.insert(key.clone(), state);
-            self.next_reference += 1;
-            self.version += 1;
-        }
-    }
-
-    /// No reference is left: its last good certificate goes too.
-    pub(super) fn forget(&mut self, key: &ObjectKey) {
-        if let Some(state) = self.states.remove(key) {
-            self.version += 1;
-            if state.good.is_some() {
-                report_expiry(key, 0);
-            }
-        }
-    }
-
-    /// Changes whenever [`Self::references`] does.
-    pub(super) fn version(&self) -> u64 {
-        self.version
-    }
-
-    pub(super) fn get(&self, key: &ObjectKey) -> Option<&SecretState> {
-        self.states.get(key)
-    }
-
-    /// All Secrets that are referred to, each with the number of its reference: a Secret that was
-    /// forgotten and is referred to again has another one, and must be read again.
-    pub(super) fn references(&self) -> impl Iterator<Item = (&ObjectKey, u64)> {
-        self.states
-            .iter()
-            .map(|(key, state)| (key, state.reference))
-    }
-
-    /// Whether the API server has spoken about each of them.
-    pub(super) fn all_known(&self) -> bool {
-        self.states.values().all(|state| state.current.is_some())
-    }
-
     /// The Secrets whose certificate began or ceased to be valid between two times, in seconds since
     /// the Unix epoch.
     pub(super) fn turned(&self, before: i64, now: i64) -> Vec<ObjectKey> {
@@ -77,45 +25,12 @@ impl Secrets {
             let good = state.good.as_ref();
             good.is_some_and(|good| good.invalid_at(before) != good.invalid_at(now))
         };
-        let turned = self.states.iter().filter(|(_, state)| has_turned(state));
+        let turned = self.iter().filter(|(_, state)| has_turned(state));
         turned.map(|(key, _)| key.clone()).collect()
-    }
-
-    /// Takes an event about one Secret in; returns whether anything changed. Late events about a
-    /// Secret that is no longer referred to are dropped.
-    pub(super) fn apply(&mut self, key: &ObjectKey, delta: Delta<SecretRecord>) -> bool {
-        let Some(state) = self.states.get_mut(key) else {
-            return false;
-        };
-        let decoded = match delta {
-            Delta::Set(_, decoded) => decoded,
-            Delta::Remove(_) => Ok(None),
-            Delta::ListBegin => {
-                state.listed = Ok(None);
-                return false;
-            }
-            Delta::Page(objects) => {
-                if let Some((_, found)) = objects.into_iter().find(|(listed, _)| listed == key) {
-                    state.listed = found;
-                }
-                return false;
-            }
-            Delta::ListEnd => std::mem::replace(&mut state.listed, Ok(None)),
-        };
-        state.apply(key, decoded)
     }
 }
 
 impl SecretState {
-    fn new(reference: u64) -> Self {
-        Self {
-            reference,
-            current: None,
-            good: None,
-            listed: Ok(None),
-        }
-    }
-
     /// The current version, or why there is none; `None` before the API server has spoken. Who
     /// must not go on with what is out of date asks for this and not for the last good.
     pub(super) fn current(&self) -> Option<Result<&SecretRecord, &SecretProblem>> {
@@ -129,6 +44,10 @@ impl SecretState {
             Err(problem) => Some(problem),
         }
     }
+}
+
+impl Referent for SecretState {
+    type Record = SecretRecord;
 
     fn apply(&mut self, key: &ObjectKey, decoded: Decoded<SecretRecord>) -> bool {
         let problem = |kind, what: &str| {
@@ -151,6 +70,17 @@ impl SecretState {
         }
         self.current = Some(new);
         true
+    }
+
+    fn is_known(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Its last good certificate goes too.
+    fn forgotten(&self, key: &ObjectKey) {
+        if self.good.is_some() {
+            report_expiry(key, 0);
+        }
     }
 }
 

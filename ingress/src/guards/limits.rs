@@ -221,9 +221,8 @@ impl Buckets {
 impl Tables {
     /// A lock is held for a few comparisons, never across an await.
     fn counts(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, u32>> {
-        let hash = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64);
-        let index = hash.expect("below the number of shards");
-        let shard = &self.in_flight[index];
+        let index = self.hasher.hash_one(key) % SHARDS as u64;
+        let shard = &self.in_flight[index as usize];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,14 +1,13 @@
 //! Load by connections: one for each request, or very many that are idle.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
-use super::{Served, block_on};
+use super::{Served, block_on, repeat};
 
 pub(super) const LAST: &[u8] = b"GET / HTTP/1.1\r\nHost: host-0.test\r\nConnection: close\r\n\r\n";
 const KEPT: &[u8] = b"GET / HTTP/1.1\r\nHost: host-0.test\r\n\r\n";
@@ -22,30 +21,14 @@ pub(crate) fn connections(
     clients: usize,
     time: Duration,
 ) -> anyhow::Result<Served> {
-    block_on(async {
-        let mut tasks = JoinSet::new();
-        let begun = Instant::now();
-        for _ in 0..clients {
-            tasks.spawn_local(async move {
-                let mut taken = Vec::new();
-                while begun.elapsed() < time {
-                    let sent = Instant::now();
-                    let mut stream = TcpStream::connect(addr).await?;
-                    stream.write_all(LAST).await?;
-                    let mut answer = Vec::with_capacity(1024);
-                    stream.read_to_end(&mut answer).await?;
-                    check(&answer)?;
-                    taken.push(sent.elapsed());
-                }
-                anyhow::Ok(taken)
-            });
-        }
-        let mut all = Vec::new();
-        while let Some(taken) = tasks.join_next().await {
-            all.extend(taken??);
-        }
-        Ok(Served::of(all, begun.elapsed()))
-    })
+    let request = move || async move {
+        let mut stream = TcpStream::connect(addr).await?;
+        stream.write_all(LAST).await?;
+        let mut answer = Vec::with_capacity(1024);
+        stream.read_to_end(&mut answer).await?;
+        check(&answer)
+    };
+    block_on(repeat(clients, time, request))
 }
 
 /// Opens `count` connections, has one request answered on each, and holds them.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustls::client::Resumption;
@@ -13,11 +13,10 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::connections::{LAST, check};
-use super::{Served, block_on};
+use super::{Served, block_on, repeat};
 use crate::stage::Identity;
 
 /// `clients` that connect, shake hands without a ticket, ask once and read to the end, over and over.
@@ -33,33 +32,19 @@ pub(crate) fn handshakes(
 ) -> anyhow::Result<Served> {
     let connector = TlsConnector::from(Arc::new(client(identity)?));
     let name = ServerName::try_from("host-0.test")?;
-    block_on(async {
-        let mut tasks = JoinSet::new();
-        let begun = Instant::now();
-        for _ in 0..clients {
-            let (connector, name) = (connector.clone(), name.clone());
-            tasks.spawn_local(async move {
-                let mut taken = Vec::new();
-                while begun.elapsed() < time {
-                    let sent = Instant::now();
-                    let stream = TcpStream::connect(addr).await?;
-                    stream.set_nodelay(true)?;
-                    let mut stream = connector.connect(name.clone(), stream).await?;
-                    stream.write_all(LAST).await?;
-                    let mut answer = Vec::with_capacity(1024);
-                    stream.read_to_end(&mut answer).await?;
-                    check(&answer)?;
-                    taken.push(sent.elapsed());
-                }
-                anyhow::Ok(taken)
-            });
+    let request = move || {
+        let (connector, name) = (connector.clone(), name.clone());
+        async move {
+            let stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            let mut stream = connector.connect(name, stream).await?;
+            stream.write_all(LAST).await?;
+            let mut answer = Vec::with_capacity(1024);
+            stream.read_to_end(&mut answer).await?;
+            check(&answer)
         }
-        let mut all = Vec::new();
-        while let Some(taken) = tasks.join_next().await {
-            all.extend(taken??);
-        }
-        Ok(Served::of(all, begun.elapsed()))
-    })
+    };
+    block_on(repeat(clients, time, request))
 }
 
 /// TLS 1.3, nothing remembered from one connection to the next.
