@@ -27,6 +27,12 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SCHEME: HeaderName = HeaderName::from_static("x-scheme");
 
+/// What a client says of itself, and the name under which it is kept.
+const CLAIMS: [(HeaderName, HeaderName); 2] = [
+    (FORWARDED_FOR, ORIGINAL_FOR),
+    (FORWARDED_HOST, ORIGINAL_HOST),
+];
+
 /// The longest request id that is taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -155,11 +161,8 @@ impl Peer {
     ) {
         out.extend_from_slice(&self.lines);
         write_field(FORWARDED_HOST.as_str(), head.host.as_bytes(), out);
-        for (claimed, kept) in [
-            (FORWARDED_FOR, ORIGINAL_FOR),
-            (FORWARDED_HOST, ORIGINAL_HOST),
-        ] {
-            if let Some(value) = head.field(claimed.as_str()) {
+        for (claimed, kept) in CLAIMS {
+            for value in head.fields(claimed.as_str()) {
                 write_field(kept.as_str(), value, out);
             }
         }
@@ -171,14 +174,18 @@ impl Peer {
 
     /// Writes the fields. `random` is for the id of a request that brought none.
     pub(crate) fn write(&self, headers: &mut HeaderMap, random: impl FnOnce() -> [u64; 2]) {
-        let claimed_for = headers.remove(FORWARDED_FOR);
-        let claimed_host = headers.remove(FORWARDED_HOST);
+        // Of most requests there are none, and an empty Vec allocates nothing.
+        let claims = CLAIMS.map(|(claimed, kept)| {
+            let values = headers.get_all(&claimed).iter().cloned();
+            let values: Vec<HeaderValue> = values.collect();
+            headers.remove(claimed);
+            (kept, values)
+        });
         remove_claims(headers, self.is_told);
-        if let Some(value) = claimed_for {
-            headers.insert(ORIGINAL_FOR, value);
-        }
-        if let Some(value) = claimed_host {
-            headers.insert(ORIGINAL_HOST, value);
+        for (kept, values) in claims {
+            for value in values {
+                headers.append(&kept, value);
+            }
         }
         let list = self.list.as_ref().unwrap_or(&self.address);
         headers.insert(FORWARDED_FOR, list.clone());

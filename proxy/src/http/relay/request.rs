@@ -44,6 +44,12 @@ impl<'a> PlainHead<'a> {
         let found = self.fields.iter().find(|f| is(f.name, name));
         found.map(|field| field.value)
     }
+
+    /// The values of all fields of a name, in the order in which they came.
+    pub fn fields(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let found = self.fields.iter().filter(move |f| is(f.name, name));
+        found.map(|field| field.value)
+    }
 }
 
 /// What comes of the bytes read so far.
