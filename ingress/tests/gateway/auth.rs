@@ -6,9 +6,13 @@ use crate::annotations::HOST;
 use crate::manifests::Manifests;
 use crate::support::{Edge, on_worker};
 
-/// `opensesame` for alice by bcrypt, for bob by MD5-crypt; `pass:word` for carol as it stands.
-const USERS: &str = "alice:$2y$05$abcdefghijklmnopqrstuuQbLfdQZSxZ9gjhA5V9o8Tyc6aQRO0Qi\n\
-                     bob:$apr1$saltsalt$7cqxt8VIjABxqw00CdZLl.\ncarol:{PLAIN}pass:word";
+/// `opensesame` for alice by bcrypt, for bob by MD5-crypt, for dave, erin and frank by SHA; `pass:word`
+/// for carol as it stands.
+pub(crate) const USERS: &str = "alice:$2y$05$abcdefghijklmnopqrstuuQbLfdQZSxZ9gjhA5V9o8Tyc6aQRO0Qi\n\
+                     bob:$apr1$saltsalt$7cqxt8VIjABxqw00CdZLl.\ncarol:{PLAIN}pass:word\n\
+                     dave:{SHA}F2GPAaOiG5EcklvLUlodIavTBnM=\n\
+                     erin:{SSHA}br3Pzk4F4oUXBWHR6BjmkFbB3PZzYWx0c2FsdA==\n\
+                     frank:$6$saltsalt$/dpv42BvGInVKxDULxBMfXE6CN.oHtXdmTeHWMcv5rsd81TjdKcroane5LphAqgVenp/4K1qV/7eYEdl4XS9O/";
 const BASIC: [(&str, &str); 2] = [("auth-type", "basic"), ("auth-secret", "users")];
 
 /// Base64 of `USER:PASSWORD`.

@@ -80,6 +80,18 @@ impl Manifests {
         self.compiler.apply(Change::Services(set), Instant::now());
     }
 
+    /// Deletes a Service and what it leads to.
+    pub(crate) fn remove_service(&mut self, name: &str) {
+        let key = ObjectKey::new("default", name);
+        let slice = ObjectKey::new("default", &format!("{name}-0"));
+        for change in [
+            Change::Services(Delta::Remove(key)),
+            Change::Slices(Delta::Remove(slice)),
+        ] {
+            self.compiler.apply(change, Instant::now());
+        }
+    }
+
     fn slice(&mut self, service: &str, name: &str, endpoint: SocketAddr) {
         let key = ObjectKey::new("default", name);
         let slice = json!({
@@ -94,8 +106,7 @@ impl Manifests {
         self.compiler.apply(Change::Slices(set), Instant::now());
     }
 
-    /// Ingress `NAME` in `default` with these annotations, short names of ingress-nginx, for
-    /// `HOST`'s paths, each `(pathType, path, service)`.
+    /// An Ingress as [`ingress`] writes it.
     pub(crate) fn ingress(
         &mut self,
         name: &str,
@@ -103,22 +114,7 @@ impl Manifests {
         host: &str,
         paths: &[(&str, &str, &str)],
     ) {
-        let annotations = annotations.iter();
-        let annotations = annotations.map(|(n, v)| (format!("{NGINX}/{n}"), Value::from(*v)));
-        let path = |(kind, path, service): &(&str, &str, &str)| {
-            json!({"pathType": kind, "path": path,
-                "backend": {"service": {"name": service, "port": {"number": 80}}}})
-        };
-        let paths: Vec<Value> = paths.iter().map(path).collect();
-        let ingress = json!({
-            "metadata": {
-                "namespace": "default",
-                "name": name,
-                "annotations": annotations.collect::<serde_json::Map<_, _>>(),
-            },
-            "spec": {"ingressClassName": "nginx", "rules": [{"host": host, "http": {"paths": paths}}]},
-        });
-        self.object(ingress);
+        self.object(ingress(name, annotations, host, paths));
     }
 
     /// An Ingress as written, in `default`.
@@ -159,4 +155,29 @@ impl Manifests {
         edge.world.snapshot = snapshot;
         edge.world.publish();
     }
+}
+
+/// Ingress `NAME` in `default` with these annotations, short names of ingress-nginx, for `HOST`'s
+/// paths, each `(pathType, path, service)`.
+pub(crate) fn ingress(
+    name: &str,
+    annotations: &[(&str, &str)],
+    host: &str,
+    paths: &[(&str, &str, &str)],
+) -> Value {
+    let annotations = annotations.iter();
+    let annotations = annotations.map(|(n, v)| (format!("{NGINX}/{n}"), Value::from(*v)));
+    let path = |(kind, path, service): &(&str, &str, &str)| {
+        json!({"pathType": kind, "path": path,
+            "backend": {"service": {"name": service, "port": {"number": 80}}}})
+    };
+    let paths: Vec<Value> = paths.iter().map(path).collect();
+    json!({
+        "metadata": {
+            "namespace": "default",
+            "name": name,
+            "annotations": annotations.collect::<serde_json::Map<_, _>>(),
+        },
+        "spec": {"ingressClassName": "nginx", "rules": [{"host": host, "http": {"paths": paths}}]},
+    })
 }

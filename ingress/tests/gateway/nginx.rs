@@ -6,19 +6,30 @@
 //! does not occur fails its test, as does one that nobody listed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
+use rcgen::SanType;
+
+use sealane_config::model::{GatewaySettings, TrustedProxies};
 use sealane_proxy::testing::{Origin, RawClient, RawResponse, Seen};
+use serde_json::{Value, json};
 
-use crate::manifests::Manifests;
+use crate::certificates::{Authority, Identity};
+use crate::manifests::{self, Manifests};
 use crate::support::{Edge, on_worker};
 
 mod access;
+mod limits;
+mod passwords;
+mod proxies;
 mod redirects;
 mod requests;
+mod secured;
 mod server;
 
-use server::Nginx;
+use server::{Nginx, Setup};
 
 /// An Ingress for host `NAME.test`, and what ingress-nginx makes of it.
 struct Case {
@@ -32,6 +43,10 @@ struct Case {
     server: &'static str,
     /// Requests without the line of the host, which is put behind the first.
     requests: Vec<String>,
+    /// The same over TLS.
+    secured: Vec<String>,
+    /// Whether the host has a certificate.
+    certificate: bool,
 }
 
 impl Default for Case {
@@ -43,8 +58,19 @@ impl Default for Case {
             http: "",
             server: "location / { PROXY }",
             requests: Vec::new(),
+            secured: Vec::new(),
+            certificate: false,
         }
     }
+}
+
+/// What is the same for all cases of a test.
+#[derive(Default)]
+struct Common {
+    /// Users and their passwords: for nginx a file of this name, for the gateway a Secret.
+    users: &'static [(&'static str, &'static str)],
+    /// Whether clients are believed about the one behind them.
+    trusted: bool,
 }
 
 /// Something in which the gateway is not like nginx.
@@ -72,12 +98,12 @@ fn gets(targets: &[&str]) -> Vec<String> {
 }
 
 /// Runs the cases against both, and fails where they differ and should not, or should and do not.
-async fn compare(cases: Vec<Case>, files: &[(&str, &str)], differences: &[Difference]) {
+async fn compare(cases: Vec<Case>, common: Common, differences: &[Difference]) {
     let Some(program) = Nginx::program() else {
         return;
     };
     let run = async {
-        let both = Both::start(program, &cases, files).await;
+        let both = Both::start(program, &cases, &common, || Origin::named("web")).await;
         let mut found = Found {
             listed: differences,
             used: BTreeSet::new(),
@@ -88,6 +114,10 @@ async fn compare(cases: Vec<Case>, files: &[(&str, &str)], differences: &[Differ
                 let theirs = ask(both.nginx.addr, &both.behind_nginx, case, request).await;
                 let ours = ask(both.edge.http, &both.behind_ours, case, request).await;
                 found.compare(case, request, &theirs, &ours);
+            }
+            for request in &case.secured {
+                let (theirs, ours) = both.ask_over_tls(case, request).await;
+                found.compare(case, &format!("TLS {request}"), &theirs, &ours);
             }
         }
         found.finish();
@@ -104,25 +134,87 @@ struct Both {
 }
 
 impl Both {
-    async fn start(program: &str, cases: &[Case], files: &[(&str, &str)]) -> Self {
-        let (behind_nginx, behind_ours) = (Origin::named("web").await, Origin::named("web").await);
-        let servers: Vec<(String, &str)> = cases.iter().map(|c| (host(c), c.server)).collect();
-        let http: String = cases.iter().map(|case| case.http).collect();
-        let nginx = Nginx::start(program, behind_nginx.addr, &http, &servers, files).await;
+    /// Starts both in front of backends of one kind.
+    async fn start<B: Future<Output = Origin>>(
+        program: &str,
+        cases: &[Case],
+        common: &Common,
+        backend: impl Fn() -> B,
+    ) -> Self {
+        let (behind_nginx, behind_ours) = (backend().await, backend().await);
+        let identity = Authority::new("authority").vouch_as("of all hosts", |params| {
+            let names = cases.iter().map(|case| host(case).try_into().unwrap());
+            params.subject_alt_names = names.map(SanType::DnsName).collect();
+        });
+        let nginx = Nginx::start(Setup {
+            program,
+            backend: behind_nginx.addr,
+            http: cases.iter().map(|case| case.http).collect(),
+            servers: cases.iter().map(|c| (host(c), c.server)).collect(),
+            users: common.users,
+            trusted: common.trusted,
+            identity: &identity,
+        })
+        .await;
         let mut edge = Edge::with_https_port(443).await;
         let mut manifests = Manifests::compat();
         manifests.service("web", behind_ours.addr);
         for case in cases {
-            let paths: Vec<_> = case.paths.iter().map(|(k, p)| (*k, *p, "web")).collect();
-            manifests.ingress(case.name, case.annotations, &host(case), &paths);
+            manifests.object(ingress(case));
         }
+        for (name, users) in common.users {
+            manifests.secret(name, Some(&[("auth", users)]));
+        }
+        let Identity { pem, key } = identity;
+        manifests.secret(CERTIFICATE, Some(&[("tls.crt", &pem), ("tls.key", &key)]));
         manifests.publish(&mut edge);
+        if common.trusted {
+            edge.world.snapshot.gateway = Arc::new(believing());
+            edge.world.publish();
+        }
         Self {
             nginx,
             behind_nginx,
             edge,
             behind_ours,
         }
+    }
+
+    /// What nginx and the gateway answer over TLS.
+    async fn ask_over_tls(&self, case: &Case, request: &str) -> (Outcome, Outcome) {
+        let theirs = secured::way(self.nginx.secured, &host(case)).await;
+        let ours = secured::way(self.edge.https, &host(case)).await;
+        let mut theirs = ask(theirs, &self.behind_nginx, case, request).await;
+        let mut ours = ask(ours, &self.behind_ours, case, request).await;
+        name_port(&mut theirs, self.nginx.secured);
+        name_port(&mut ours, self.edge.https);
+        (theirs, ours)
+    }
+}
+
+/// Name of the Secret with the certificate.
+const CERTIFICATE: &str = "certificate";
+
+/// The Ingress of a case.
+fn ingress(case: &Case) -> Value {
+    let paths: Vec<_> = case.paths.iter().map(|(k, p)| (*k, *p, "web")).collect();
+    let mut ingress = manifests::ingress(case.name, case.annotations, &host(case), &paths);
+    if case.certificate {
+        ingress["spec"]["tls"] = json!([{"hosts": [host(case)], "secretName": CERTIFICATE}]);
+    }
+    ingress
+}
+
+/// What `use-forwarded-headers` makes of whoever is on this machine.
+fn believing() -> GatewaySettings {
+    GatewaySettings {
+        proxies: TrustedProxies {
+            networks: [IpAddr::V4(Ipv4Addr::LOCALHOST).into()].into(),
+            forwarded: true,
+            appends: false,
+            ..TrustedProxies::default()
+        },
+        ..GatewaySettings::default()
     }
 }
 
@@ -177,7 +269,7 @@ fn host(case: &Case) -> String {
 async fn ask(addr: SocketAddr, backend: &Origin, case: &Case, request: &str) -> Outcome {
     let before = backend.hits();
     let request = match request.split_once('\n') {
-        _ if request.contains("Host:") => request.to_owned(),
+        _ if request.contains("\nHost:") => request.to_owned(),
         Some((line, rest)) => format!("{line}\nHost: {}\n{rest}", host(case)),
         None => format!("{request}\nHost: {}", host(case)),
     };
@@ -193,14 +285,18 @@ async fn ask(addr: SocketAddr, backend: &Origin, case: &Case, request: &str) -> 
     if let Some(seen) = seen.get(before) {
         of_backend(seen, &mut outcome);
     }
-    // Each has a port of its own.
+    name_port(&mut outcome, addr);
+    outcome
+}
+
+/// Each listener has a port of its own.
+fn name_port(outcome: &mut Outcome, addr: SocketAddr) {
     let port = addr.port().to_string();
     for value in outcome.values_mut() {
         if *value == port {
             "its port".clone_into(value);
         }
     }
-    outcome
 }
 
 fn of_answer(answer: &RawResponse) -> Outcome {
@@ -244,7 +340,13 @@ fn of_backend(seen: &Seen, outcome: &mut Outcome) {
         "x-scheme",
         "x_under",
     ];
-    outcome.extend(fields.map(|name| (name, seen.header(name).to_owned())));
+    // Several fields of a name are one list (RFC 9110, 5.3).
+    let list = |name| {
+        let values = seen.headers.get_all(name).iter();
+        let values: Vec<&str> = values.map(|value| value.to_str().unwrap()).collect();
+        (name, values.join(", "))
+    };
+    outcome.extend(fields.map(list));
     let id = seen.header("x-request-id");
     let is_new = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
     let id = if is_new { "32 digits" } else { id };

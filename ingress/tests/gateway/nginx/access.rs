@@ -1,6 +1,6 @@
 //! Who may come in, and scripts of other origins.
 
-use super::{Case, Difference, compare};
+use super::{Case, Common, Difference, compare};
 
 #[tokio::test]
 async fn ingress_a6_lists_of_addresses_admit_whom_nginx_admits() {
@@ -45,7 +45,7 @@ async fn ingress_a6_lists_of_addresses_admit_whom_nginx_admits() {
             ..Case::default()
         },
     ];
-    compare(cases, &[], &[]).await;
+    compare(cases, Common::default(), &[]).await;
 }
 
 const METHODS: &str = "GET, PUT, POST, DELETE, PATCH, OPTIONS";
@@ -176,42 +176,5 @@ async fn ingress_a7_scripts_of_other_origins_are_told_what_nginx_tells_them() {
         why: "A7: caches are told that the answer depends on the origin (Fetch, CORS and HTTP caches)",
     };
     let differences: Vec<Difference> = told.into_iter().chain([vary]).collect();
-    compare(cases, &[], &differences).await;
-}
-
-#[tokio::test]
-async fn ingress_a12_as_many_requests_come_in_as_with_nginx() {
-    let gets = |count| vec!["GET / HTTP/1.1".to_owned(); count];
-    let cases = vec![
-        Case {
-            name: "rate",
-            annotations: &[("limit-rpm", "1")],
-            http: "limit_req_zone $binary_remote_addr zone=rate:1m rate=1r/m;",
-            server: "location / {
-                limit_req zone=rate burst=5 nodelay; limit_req_status 503; PROXY }",
-            requests: gets(9),
-            ..Case::default()
-        },
-        Case {
-            name: "burst",
-            annotations: &[("limit-rpm", "2"), ("limit-burst-multiplier", "1")],
-            http: "limit_req_zone $binary_remote_addr zone=burst:1m rate=2r/m;",
-            server: "location / {
-                limit_req zone=burst burst=2 nodelay; limit_req_status 503; PROXY }",
-            requests: gets(5),
-            ..Case::default()
-        },
-        // Limits come before lists of addresses.
-        Case {
-            name: "denied",
-            annotations: &[("limit-rpm", "1"), ("denylist-source-range", "127.0.0.0/8")],
-            http: "limit_req_zone $binary_remote_addr zone=denied:1m rate=1r/m;",
-            server: "location / {
-                limit_req zone=denied burst=5 nodelay; limit_req_status 503;
-                deny 127.0.0.0/8; PROXY }",
-            requests: gets(8),
-            ..Case::default()
-        },
-    ];
-    compare(cases, &[], &[]).await;
+    compare(cases, Common::default(), &differences).await;
 }

@@ -1,6 +1,6 @@
 //! Requests that are sent elsewhere.
 
-use super::{Case, Difference, compare, gets};
+use super::{Case, Common, Difference, compare, gets};
 
 #[tokio::test]
 async fn ingress_a2_redirects_to_https_are_those_of_nginx() {
@@ -20,7 +20,6 @@ async fn ingress_a2_redirects_to_https_are_those_of_nginx() {
         Case {
             name: "force",
             annotations: &[("force-ssl-redirect", "true")],
-            http: "map $request_uri $without_slash { default $request_uri; ~^(?<kept>.*)/$ $kept; }",
             server: "
                 location /.well-known/acme-challenge { PROXY }
                 location / { return 308 https://$host$without_slash; }",
@@ -47,7 +46,7 @@ async fn ingress_a2_redirects_to_https_are_those_of_nginx() {
             ..Case::default()
         },
     ];
-    compare(cases, &[], &[]).await;
+    compare(cases, Common::default(), &[]).await;
 }
 
 #[tokio::test]
@@ -156,5 +155,5 @@ async fn ingress_a13_redirects_elsewhere_are_those_of_nginx() {
             "A13: a path is enough (RFC 9110, 10.2.2), and right behind another proxy too",
         ),
     ];
-    compare(cases, &[], &differences).await;
+    compare(cases, Common::default(), &differences).await;
 }

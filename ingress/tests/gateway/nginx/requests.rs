@@ -1,6 +1,6 @@
 //! Which path takes a request, and what the backend gets.
 
-use super::{Case, Difference, compare, gets};
+use super::{Case, Common, Difference, compare, gets};
 
 #[tokio::test]
 async fn ingress_i2_paths_are_taken_as_by_nginx() {
@@ -71,7 +71,7 @@ async fn ingress_i2_paths_are_taken_as_by_nginx() {
             relative,
         ),
     ];
-    compare(cases, &[], &differences).await;
+    compare(cases, Common::default(), &differences).await;
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn ingress_a1_regular_expressions_and_rewrites_are_those_of_nginx() {
         ours: "/a%2Fb",
         why: "T12: %2F is no separator of a path",
     }];
-    compare(cases, &[], &differences).await;
+    compare(cases, Common::default(), &differences).await;
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn ingress_t8_backends_are_told_of_the_client_as_by_nginx() {
             "T1: the method is refused, the request is not malformed",
         ),
     ];
-    compare(cases, &[], &differences).await;
+    compare(cases, Common::default(), &differences).await;
 }
 
 #[tokio::test]
@@ -248,7 +248,7 @@ async fn ingress_a3_bodies_are_refused_as_by_nginx() {
             ..Case::default()
         },
     ];
-    compare(cases, &[], &[]).await;
+    compare(cases, Common::default(), &[]).await;
 }
 
 #[tokio::test]
@@ -285,5 +285,5 @@ async fn ingress_a14_backends_are_told_the_hosts_and_prefixes_that_nginx_tells()
         ours: "",
         why: "T8: what a client says about itself is not passed on under these names",
     }];
-    compare(cases, &[], &differences).await;
+    compare(cases, Common::default(), &differences).await;
 }
