@@ -1,13 +1,14 @@
 //! h2spec, the conformance suite of RFC 9113 and RFC 7541: built from its Go module, run against a
 //! server, and read.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+
+use crate::go;
 
 /// Cases with `-S`: recommendations of the standard are tested, too.
 pub const CASES: usize = 146;
@@ -33,34 +34,12 @@ pub struct Failed {
     pub why: String,
 }
 
-/// Path of the program, which is built if it is not there yet; `None` if Go is not installed.
+/// Path of the program, as [`go::build`] has it.
 ///
 /// # Errors
 /// The build fails.
 pub fn program() -> anyhow::Result<Option<PathBuf>> {
-    let crate_directory = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| crate_directory.join("../../target"), PathBuf::from);
-    let directory = target.join("h2spec");
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    // Other test processes wait; what was built before is checked by Go's own cache.
-    let lock = File::create(directory.join("lock")).context("cannot make a lock file")?;
-    lock.lock().context("cannot lock the build")?;
-    let program = directory.join("h2spec");
-    let status = Command::new("go")
-        .args(["build", "-trimpath", "-o"])
-        .arg(&program)
-        .arg("github.com/summerwind/h2spec/cmd/h2spec")
-        .current_dir(crate_directory.join("h2spec"))
-        .stdin(Stdio::null())
-        .status();
-    match status {
-        Ok(status) if status.success() => Ok(Some(program)),
-        Ok(status) => bail!("go build: {status}"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context("cannot run go"),
-    }
+    go::build("h2spec", "github.com/summerwind/h2spec/cmd/h2spec")
 }
 
 /// Runs all cases against a server, over TLS or with prior knowledge.

@@ -4,6 +4,7 @@
 mod backend;
 mod calls;
 mod endings;
+mod golang;
 
 use std::sync::Arc;
 use std::time::Duration;

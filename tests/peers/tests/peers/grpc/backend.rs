@@ -297,14 +297,7 @@ fn until_finished(messages: Answers, call: Option<Call>) -> Answers {
         {
             // A client that went away ends its stream with an error, too.
             match next {
-                Some(Err(ref status))
-                    if {
-                        eprintln!("DBG {status:?}");
-                        status.code() == Code::Cancelled
-                    } =>
-                {
-                    drop(call)
-                }
+                Some(Err(ref status)) if status.code() == Code::Cancelled => drop(call),
                 _ => call.finished(),
             }
         }
