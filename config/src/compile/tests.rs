@@ -20,4 +20,5 @@ mod policies;
 mod rotation;
 mod services;
 mod spreading;
+mod walked;
 mod world;

@@ -15,6 +15,7 @@ mod certificates;
 mod client_auth;
 mod endpoints;
 mod hello;
+mod hostile;
 mod limits;
 mod manifests;
 mod mirror;

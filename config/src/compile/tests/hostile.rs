@@ -91,7 +91,7 @@ fn reliability_b16_expressions_that_take_forever_are_given_up() {
 
 /// What has broken out of a configuration somewhere: ends of lines and of strings, variables, other
 /// languages, other files.
-const PAYLOADS: [&str; 18] = [
+pub(super) const PAYLOADS: [&str; 18] = [
     "x\r\nSet-Cookie: evil=1",
     "x\nX-Evil: 1",
     "x\rX-Evil: 1",
@@ -113,7 +113,7 @@ const PAYLOADS: [&str; 18] = [
 ];
 
 /// Payloads that have no place in any field.
-fn breaks_lines(payload: &str) -> bool {
+pub(super) fn breaks_lines(payload: &str) -> bool {
     payload.chars().any(char::is_control)
 }
 
