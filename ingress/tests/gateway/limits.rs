@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealane_config::model::GatewaySettings;
 use sealane_proxy::testing::{Origin, RawClient, RawResponse};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -10,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::annotations::{ALL, HOST, Site};
+use crate::proxies;
 use crate::support::{Edge, on_worker};
 
 /// Lets two requests in at once, and then one a minute.
@@ -82,6 +84,46 @@ async fn ingress_a12_limits_come_after_redirects_and_before_access() {
                 let response = site.ask(&format!("{head}\nHost: {HOST}")).await;
                 assert_eq!(outcome(&response), expected, "{annotations:?}");
             }
+        }
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_u10_limits_may_say_429_say_when_to_come_back_and_hold_for_each_replica() {
+    on_worker(Box::pin(async {
+        let settings = GatewaySettings {
+            rate_limit_status: 429,
+            ..GatewaySettings::default()
+        };
+        let replica = async |annotations| {
+            let site = proxies::Site::new(annotations, settings.clone()).await;
+            for status in [200, 200, 429] {
+                let response = site.edge.client().await.get(HOST, "/").await;
+                assert_eq!(response.status, status);
+                if status == 429 {
+                    assert_eq!(response.header("sealane-error"), "rate_limited");
+                    let wait: u32 = response.header("retry-after").parse().unwrap();
+                    // One a minute: it takes that long, and no longer.
+                    assert!((55..=60).contains(&wait), "{wait}");
+                }
+            }
+            site
+        };
+        // What one has counted, another does not know.
+        let (site, _other) = (replica(&TWO).await, replica(&TWO).await);
+        // Whoever is on the list is not counted, whoever is beside it is.
+        let spared = ("limit-whitelist", "127.0.0.3/32");
+        let listed = [TWO[0], TWO[1], spared];
+        let site_with_list = replica(&listed).await;
+        for (site, status) in [(&site, 200), (&site_with_list, 200)] {
+            let mut stranger = RawClient::connect_from(proxies::STRANGER, site.edge.http).await;
+            assert_eq!(stranger.get(HOST, "/").await.status, status);
+        }
+        for _ in 0..5 {
+            let edge = &site_with_list.edge;
+            let mut stranger = RawClient::connect_from(proxies::STRANGER, edge.http).await;
+            assert_eq!(stranger.get(HOST, "/").await.status, 200);
         }
     }))
     .await;

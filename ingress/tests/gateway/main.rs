@@ -13,6 +13,7 @@ mod browser;
 mod canary;
 mod certificates;
 mod client_auth;
+mod edits;
 mod endpoints;
 mod hello;
 mod hostile;
