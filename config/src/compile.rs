@@ -32,6 +32,7 @@ mod referred;
 mod route_policy;
 mod secret;
 mod secrets;
+mod served;
 mod service;
 mod services;
 mod slice;

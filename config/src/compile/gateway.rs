@@ -1,7 +1,6 @@
 //! Ingresses, their classes and their certificates to the gateway's tables, one host at a time.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::Hash;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::classes::{ClassRecord, Classes, ServedClasses};
@@ -10,11 +9,12 @@ use super::gateway_api::{ApiChange, GatewayApi};
 use super::gateway_settings;
 use super::host_certificate::CertificateChoice;
 use super::host_routes::{HostCompiler, Source};
-use super::ingress::{BackendRecord, IngressRecord};
+use super::ingress::IngressRecord;
 use super::problems::{Problems, Unit};
 use super::rank::{Age, SourceKey};
 use super::secret::SecretRecord;
 use super::secrets::Secrets;
+use super::served::{Index, Served};
 use super::services::Services;
 use super::store::{Changed, Delta, ObjectKey, Store};
 use crate::Snapshot;
@@ -43,12 +43,8 @@ pub(super) struct Gateway {
     secrets: Secrets,
     config_maps: ConfigMaps,
     settings: Arc<GatewaySettings>,
-    /// The objects that are ours, as the indexes have them.
-    served: HashMap<SourceKey, Served>,
-    by_host: HashMap<HostMatch, BTreeSet<Age>>,
-    catch_all: BTreeSet<Age>,
-    by_service: HashMap<ObjectKey, BTreeSet<SourceKey>>,
-    by_secret: HashMap<ObjectKey, BTreeSet<SourceKey>>,
+    /// The objects that are ours.
+    index: Index,
     dirty_hosts: HashSet<HostMatch>,
     dirty_default: bool,
     dirty_status: HashSet<ObjectKey>,
@@ -62,16 +58,6 @@ pub(super) struct GatewayWork {
     pub(super) hosts: usize,
     /// Anything at all.
     pub(super) is_changed: bool,
-}
-
-/// What an object added to the indexes.
-#[derive(Debug)]
-struct Served {
-    age: Age,
-    hosts: HashSet<HostMatch>,
-    services: HashSet<ObjectKey>,
-    secrets: HashSet<ObjectKey>,
-    is_catch_all: bool,
 }
 
 impl Gateway {
@@ -92,11 +78,7 @@ impl Gateway {
             api: GatewayApi::new(),
             secrets,
             config_maps,
-            served: HashMap::new(),
-            by_host: HashMap::new(),
-            catch_all: BTreeSet::new(),
-            by_service: HashMap::new(),
-            by_secret: HashMap::new(),
+            index: Index::default(),
             dirty_hosts: HashSet::new(),
             dirty_default: false,
             dirty_status: HashSet::new(),
@@ -176,13 +158,13 @@ impl Gateway {
         let (settings, found) = gateway_settings::read(base, key, state);
         problems.set(Unit::Settings, found);
         if settings.rules != self.settings.rules {
-            self.dirty_hosts.extend(self.by_host.keys().cloned());
+            self.dirty_hosts.extend(self.index.hosts().cloned());
             self.dirty_default = true;
         }
         let before = std::mem::replace(&mut self.settings, Arc::new(settings));
         if self.settings.rules.cross_namespace != before.rules.cross_namespace {
             // Other Secrets may be read.
-            let sources: Vec<SourceKey> = self.served.keys().cloned().collect();
+            let sources: Vec<SourceKey> = self.index.sources().cloned().collect();
             for source in sources {
                 self.index(&source, problems);
             }
@@ -201,22 +183,18 @@ impl Gateway {
     }
 
     fn secret_changed(&mut self, key: &ObjectKey) {
-        for ingress in self.by_secret.get(key).into_iter().flatten() {
-            if let Some(served) = self.served.get(ingress) {
-                self.dirty_hosts.extend(served.hosts.iter().cloned());
-                self.dirty_default |= served.is_catch_all;
-            }
+        for served in self.index.of_secret(key) {
+            self.dirty_hosts.extend(served.hosts.iter().cloned());
+            self.dirty_default |= served.is_catch_all;
         }
         self.dirty_default |= self.options.default_certificate.as_ref() == Some(key);
     }
 
     /// Kind or ports of a Service changed: backends that name it are looked up again.
     pub(super) fn service_changed(&mut self, service: &ObjectKey) {
-        for ingress in self.by_service.get(service).into_iter().flatten() {
-            if let Some(served) = self.served.get(ingress) {
-                self.dirty_hosts.extend(served.hosts.iter().cloned());
-                self.dirty_default |= served.is_catch_all;
-            }
+        for served in self.index.of_service(service) {
+            self.dirty_hosts.extend(served.hosts.iter().cloned());
+            self.dirty_default |= served.is_catch_all;
         }
     }
 
@@ -245,7 +223,7 @@ impl Gateway {
                 classes: &self.classes,
                 epoch_seconds,
             };
-            let oldest_first = self.records(&self.catch_all);
+            let oldest_first = self.records(&self.index.catch_all);
             let (rule, found) = compiler.default_rule(&oldest_first);
             snapshot.routes.default_rule = rule;
             problems.set(Unit::DefaultRule, found);
@@ -302,7 +280,7 @@ impl Gateway {
             epoch_seconds,
         };
         let empty = BTreeSet::new();
-        let oldest_first = self.records(self.by_host.get(host).unwrap_or(&empty));
+        let oldest_first = self.records(self.index.of_host(host).unwrap_or(&empty));
         let before = snapshot.routes.get(host).map(Arc::as_ref);
         let compiled = compiler.host(host, &oldest_first, before);
         snapshot.routes.set(host, compiled.routes.map(Arc::new));
@@ -345,7 +323,10 @@ impl Gateway {
 
     /// Brings the indexes up to date with an object, and marks what depends on it.
     fn index(&mut self, source: &SourceKey, problems: &mut Problems) {
-        let old_secrets = self.unindex(source);
+        let old = self.index.remove(source);
+        if let Some(old) = &old {
+            self.mark(old);
+        }
         let record = self.record(source);
         let found = record.map(|record| record.problems.clone());
         let served =
@@ -355,106 +336,23 @@ impl Gateway {
             found.unwrap_or_default(),
         );
         if let Some(new) = served {
-            for host in &new.hosts {
-                let ages = self.by_host.entry(host.clone()).or_default();
-                ages.insert(new.age.clone());
-            }
-            for service in &new.services {
-                let keys = self.by_service.entry(service.clone()).or_default();
-                keys.insert(source.clone());
-            }
             for secret in &new.secrets {
                 self.secrets.refer(secret);
-                let keys = self.by_secret.entry(secret.clone()).or_default();
-                keys.insert(source.clone());
             }
-            if new.is_catch_all {
-                self.catch_all.insert(new.age.clone());
-                self.dirty_default = true;
-            }
-            self.dirty_hosts.extend(new.hosts.iter().cloned());
-            self.served.insert(source.clone(), new);
+            self.mark(&new);
+            self.index.insert(source, new);
         }
-        for secret in &old_secrets {
+        for secret in old.iter().flat_map(|old| &old.secrets) {
             let is_default = self.options.default_certificate.as_ref() == Some(secret);
-            if !is_default && !self.by_secret.contains_key(secret) {
+            if !is_default && self.index.of_secret(secret).next().is_none() {
                 self.secrets.forget(secret);
             }
         }
     }
 
-    /// Takes an object out of the indexes; returns the Secrets that it referred to.
-    fn unindex(&mut self, source: &SourceKey) -> HashSet<ObjectKey> {
-        let Some(old) = self.served.remove(source) else {
-            return HashSet::new();
-        };
-        for host in &old.hosts {
-            unlink(&mut self.by_host, host, &old.age);
-        }
-        for service in &old.services {
-            unlink(&mut self.by_service, service, source);
-        }
-        for secret in &old.secrets {
-            unlink(&mut self.by_secret, secret, source);
-        }
-        if old.is_catch_all {
-            self.catch_all.remove(&old.age);
-            self.dirty_default = true;
-        }
-        self.dirty_hosts.extend(old.hosts);
-        old.secrets
-    }
-}
-
-impl Served {
-    fn of(source: &SourceKey, record: &IngressRecord, cross_namespace: bool) -> Self {
-        let mut services = HashSet::new();
-        for backend in record.backends() {
-            match backend {
-                BackendRecord::Service { name, .. } => {
-                    services.insert(source.sibling(name));
-                }
-                BackendRecord::Weighted(refs) => {
-                    services.extend(refs.iter().map(|found| found.service.clone()));
-                }
-                BackendRecord::Resource | BackendRecord::Refused(_) => {}
-            }
-        }
-        // The certificate of a canary's host is that of the Ingress that it belongs to.
-        let tls = match record.policy.canary {
-            Some(_) => &[],
-            None => record.tls.as_slice(),
-        };
-        let secrets = tls.iter().filter_map(|tls| tls.secret.as_ref());
-        Self {
-            age: Age {
-                created: record.created,
-                source: source.clone(),
-            },
-            hosts: record.hosts().cloned().collect(),
-            services,
-            secrets: secrets
-                .map(|name| source.sibling(name))
-                .chain(record.policy.secrets(&source.key, cross_namespace).cloned())
-                .chain(
-                    record
-                        .policy
-                        .tls
-                        .iter()
-                        .flat_map(|tls| tls.secrets())
-                        .cloned(),
-                )
-                .collect(),
-            is_catch_all: record.is_catch_all,
-        }
-    }
-}
-
-fn unlink<K: Eq + Hash, V: Ord>(index: &mut HashMap<K, BTreeSet<V>>, from: &K, value: &V) {
-    if let Some(values) = index.get_mut(from) {
-        values.remove(value);
-        if values.is_empty() {
-            index.remove(from);
-        }
+    /// What an object is part of is compiled again.
+    fn mark(&mut self, served: &Served) {
+        self.dirty_hosts.extend(served.hosts.iter().cloned());
+        self.dirty_default |= served.is_catch_all;
     }
 }
