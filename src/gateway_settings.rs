@@ -14,6 +14,10 @@ pub(crate) struct SettingsOptions {
     /// ConfigMap with settings of the gateway, named as in ingress-nginx; it goes before flags
     #[arg(long, env = "SEALANE_CONFIGMAP", value_name = "NAMESPACE/NAME", value_parser = object)]
     configmap: Option<ObjectKey>,
+    /// Service for requests that no rule takes, and for errors that the ConfigMap's custom-http-errors
+    /// names
+    #[arg(long, env = "SEALANE_DEFAULT_BACKEND_SERVICE", value_name = "NAMESPACE/NAME", value_parser = object)]
+    default_backend_service: Option<ObjectKey>,
     /// Where proxies in front of the gateway are, as addresses and CIDRs: what they say about clients
     /// in X-Forwarded-* fields and PROXY headers is believed
     #[arg(long, env = "SEALANE_TRUSTED_PROXIES", value_name = "CIDR,…", value_parser = network,
@@ -44,6 +48,7 @@ impl SettingsOptions {
     pub(crate) fn apply(&self, watch: IngressWatch) -> IngressWatch {
         let has = |listener| self.proxy_protocol.contains(&listener);
         IngressWatch {
+            default_service: self.default_backend_service.clone(),
             config_map: self.configmap.clone(),
             settings: GatewaySettings {
                 proxies: TrustedProxies {

@@ -47,6 +47,9 @@ pub(crate) struct SourceOptions {
     /// The gateway's ConfigMap
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object)]
     pub(crate) configmap: Option<ObjectKey>,
+    /// The gateway's Service for requests that no rule takes, and for errors
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object)]
+    pub(crate) default_backend_service: Option<ObjectKey>,
     #[command(flatten)]
     pub(crate) classes: ClassOptions,
 }
@@ -125,6 +128,8 @@ pub(crate) struct Objects {
     pub(crate) secrets: BTreeMap<Key, Option<Secret>>,
     /// The gateway's ConfigMap, if one is named.
     pub(crate) settings: Option<ObjectKey>,
+    /// The gateway's default Service, if one is named.
+    pub(crate) default_service: Option<ObjectKey>,
     /// The ConfigMaps that are referred to; `None`: not there.
     pub(crate) config_maps: BTreeMap<Key, Option<ConfigMap>>,
 }

@@ -33,10 +33,10 @@ pub use policy::{Scope, TrafficPolicy};
 pub use problem::{ObjectRef, Problem, ProblemKind};
 pub use route::{
     AccessList, AffinityKey, AffinityMode, AnswerRules, Backend, BackendProtocol, Canary,
-    CanaryHeader, CanaryShare, CookieAffinity, Cors, CorsOrigins, Filters, HashBy, HashPart,
-    HeaderPattern, HeaderTest, HostMatch, HostRoutes, HttpOverrides, Mirror, Mode, NextUpstream,
-    OriginPattern, Part, PathMatch, Rate, RateLimits, Redirect, Replacement, Rewrite, RoutePolicy,
-    RouteRule, RouteTable, SameSite, Template, WeightedBackend,
+    CanaryHeader, CanaryShare, CookieAffinity, Cors, CorsOrigins, ErrorPages, ErrorStatuses,
+    Filters, HashBy, HashPart, HeaderPattern, HeaderTest, HostMatch, HostRoutes, HttpOverrides,
+    Mirror, Mode, NextUpstream, OriginPattern, Part, PathMatch, Rate, RateLimits, Redirect,
+    Replacement, Rewrite, RoutePolicy, RouteRule, RouteTable, SameSite, Template, WeightedBackend,
 };
 pub use route::{
     Auth, AuthCache, AuthPlace, BasicAuth, ExternalAuth, KeyPart, PasswordHash, Users,

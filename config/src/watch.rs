@@ -72,6 +72,8 @@ pub struct IngressWatch {
     pub classes: ServedClasses,
     /// Namespace and name of the Secret with the default certificate.
     pub default_certificate: Option<(String, String)>,
+    /// The Service for requests that no rule takes, and for errors that the settings leave to it.
+    pub default_service: Option<ObjectKey>,
     /// The ConfigMap with settings of the gateway as a whole.
     pub config_map: Option<ObjectKey>,
     /// These settings as they are where the ConfigMap says nothing.
@@ -133,6 +135,7 @@ impl WatchOptions {
         GatewayOptions {
             classes: ingress.classes,
             default_certificate: default.map(|(namespace, name)| ObjectKey::new(&namespace, &name)),
+            default_service: ingress.default_service,
             config_map: ingress.config_map,
             settings: ingress.settings,
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod affinity;
 pub(crate) mod cors;
+pub(crate) mod error_pages;
 pub(crate) mod forwarded;
 pub(crate) mod hash;
 pub(crate) mod mirror;

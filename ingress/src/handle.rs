@@ -6,12 +6,14 @@ use std::sync::Arc;
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{Request, Response};
 use sealane_config::model::{Mode, RouteRule};
+use sealane_proxy::Error;
 use sealane_proxy::access::Pending;
 use sealane_proxy::http::{Body, respond};
 use tokio::time::Instant;
 
 use crate::client_auth;
 use crate::decide::{Came, Decision, Next, decide};
+use crate::filters::error_pages::Page;
 use crate::filters::forwarded::Peer;
 use crate::filters::{cors, mirror, response, underscores, upstream};
 use crate::gateway::Inner;
@@ -56,6 +58,10 @@ pub(crate) async fn handle(
             if let Some(granted) = granted {
                 cors::write(&granted, response.headers_mut());
             }
+            let own = policy.iter().flat_map(|policy| &policy.headers);
+            for (name, value) in own {
+                response.headers_mut().insert(name, value.clone());
+            }
             if let Some(hsts) = hsts {
                 let headers = response.headers_mut();
                 headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
@@ -87,37 +93,57 @@ async fn follow(
     gateway: &Inner,
     peer: &Peer,
     mut request: Request<Body>,
-    decision: Decision,
+    mut decision: Decision,
     line: Option<&mut Pending>,
 ) -> Response<Body> {
-    let asked = respond::Asked::new(request.version(), request.headers());
     if decision.rule.filters.mode == Mode::Compat {
         underscores::drop_fields(request.headers_mut());
     }
-    let passed = match &decision.next {
-        Next::Redirect(_) | Next::Preflight(_) => Passed::default(),
-        Next::Forward(_) | Next::Fail(_) => {
-            match guards::pass(gateway, peer, &decision, &mut request).await {
-                Ok(passed) => passed,
-                Err(response) => return *response,
-            }
-        }
-    };
+    let page = Page::of(gateway, peer, &decision, &mut request);
+    let mut passed = Passed::default();
+    let answered = exchange(gateway, peer, request, &mut decision, &mut passed, line).await;
+    let mut response = answered.unwrap_or_else(|error| *error);
+    if let Some(page) = page {
+        // Boxed, because few rules have any.
+        response = Box::pin(page.instead_of(response, gateway)).await;
+    }
+    if let Some(session) = &decision.session {
+        session.write(&mut response, &decision.rule, peer.secure);
+    }
+    passed.finish(response)
+}
+
+/// Lets the request pass and has it answered.
+///
+/// # Errors
+/// The answer to one that does not come that far.
+async fn exchange(
+    gateway: &Inner,
+    peer: &Peer,
+    mut request: Request<Body>,
+    decision: &mut Decision,
+    passed: &mut Passed,
+    line: Option<&mut Pending>,
+) -> Result<Response<Body>, Box<Response<Body>>> {
+    let asked = respond::Asked::new(request.version(), request.headers());
+    let refuse = |error: Error| Box::new(respond::error(&error, asked));
+    if matches!(decision.next, Next::Forward(_) | Next::Fail(_)) {
+        *passed = guards::pass(gateway, peer, decision, &mut request).await?;
+    }
+    let filters = &decision.rule.filters;
     // What the answer is compared with is the request as it came.
-    let changes = match response::Changes::of(&decision.rule.filters, peer.secure, &request) {
-        Ok(changes) => changes,
-        Err(error) => return respond::error(&error, asked),
-    };
+    let changes = response::Changes::of(filters, peer.secure, &request).map_err(refuse)?;
     let mirrored = match &decision.next {
-        Next::Forward(_) => mirror::Mirrored::of(gateway, &decision.rule.filters, peer, &request),
+        Next::Forward(_) => mirror::Mirrored::of(gateway, filters, peer, &request),
         Next::Redirect(_) | Next::Preflight(_) | Next::Fail(_) => None,
     };
-    if let Err(error) = decision.rewrite(&mut request) {
-        return respond::error(&error, asked);
-    }
-    let target = match decision.next {
-        Next::Redirect(response) | Next::Preflight(response) => return response,
-        Next::Fail(error) => return respond::error(&error, asked),
+    decision.rewrite(&mut request).map_err(refuse)?;
+    let target = match &mut decision.next {
+        Next::Redirect(response) | Next::Preflight(response) => {
+            let answered = std::mem::replace(response, Response::new(Body::empty()));
+            return Ok(answered);
+        }
+        Next::Fail(error) => return Err(Box::new(respond::error(error, asked))),
         Next::Forward(target) => target,
     };
     let random = gateway.engine.balancer();
@@ -125,19 +151,16 @@ async fn follow(
     if let Some(line) = line {
         line.identify(request.headers());
     }
-    upstream::write(&decision.rule.filters, request.headers_mut());
+    upstream::write(filters, request.headers_mut());
     if let Some(client) = &decision.client_auth {
         client_auth::write(client, peer.session.as_deref(), request.headers_mut());
     }
     if let Some(mirrored) = mirrored {
         request = mirrored.send(gateway, request);
     }
-    let mut response = gateway.engine.forward(request, &target).await;
+    let mut response = gateway.engine.forward(request, target).await;
     if let Some(changes) = changes {
         changes.write(response.headers_mut());
     }
-    if let Some(session) = &decision.session {
-        session.write(&mut response, &decision.rule, peer.secure);
-    }
-    passed.finish(response)
+    Ok(response)
 }

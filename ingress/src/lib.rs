@@ -5,6 +5,7 @@
 //! path, host and path rules ([`matching`]), filters ([`filters`]), canary ([`canary`]), backend
 //! ([`decide`]), limits and access ([`guards`]), engine.
 
+mod aside;
 pub mod canary;
 mod client_auth;
 mod cookies;

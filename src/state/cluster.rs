@@ -40,6 +40,8 @@ pub(super) async fn load(
     let mut objects = fetch(&client, namespace.as_deref(), &url).await?;
     objects.served = classes;
     objects.settings.clone_from(&options.configmap);
+    let default_service = &options.default_backend_service;
+    objects.default_service.clone_from(default_service);
     fetch_referred(&client, &mut objects, &url).await?;
     Ok(State {
         snapshot: compile::compile(&objects),

@@ -16,6 +16,7 @@ use super::{Key, Objects, gateway_api};
 fn gateway(objects: &Objects) -> GatewayOptions {
     GatewayOptions {
         classes: objects.served.clone(),
+        default_service: objects.default_service.clone(),
         config_map: objects.settings.clone(),
         ..GatewayOptions::default()
     }

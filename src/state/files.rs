@@ -68,6 +68,8 @@ pub(super) async fn load(
     objects.gateway_api = gateway_api;
     objects.served = classes;
     objects.settings.clone_from(&options.configmap);
+    let default_service = &options.default_backend_service;
+    objects.default_service.clone_from(default_service);
     cluster::fetch_referred(&client, &mut objects, IN_MEMORY).await?;
     let templates = Template::all(&manifests, namespace);
     let places = Places::new(manifests, namespace);

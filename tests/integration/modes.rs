@@ -428,8 +428,10 @@ async fn gateway_needs_every_rule_of_its_role_and_no_more() {
     };
     let account = kubernetes.deploy("gateway").await;
     let mut objects = shop(Ipv4Addr::new(10, 244, 0, 9));
-    // Something to read a Secret for, and something to complain about.
+    // Something to read a Secret and a ConfigMap for, and something to complain about.
     objects[2]["spec"]["tls"] = json!([{"hosts": [HOST], "secretName": "missing"}]);
+    let headers = "nginx.ingress.kubernetes.io/custom-headers";
+    objects[2]["metadata"]["annotations"] = json!({headers: "missing"});
     kubernetes.apply(&objects);
     let own = ["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"];
     let lease = ["--lease", "sealane/sealane-gateway"];
@@ -468,6 +470,7 @@ async fn gateway_needs_every_rule_of_its_role_and_no_more() {
 
     let (cluster, own) = ("clusterrole/sealane-gateway", "role/gateway");
     let certificates = "clusterrole/sealane-gateway-certificates";
+    let config_maps = "clusterrole/sealane-gateway-config-maps";
     let lease = Some("sealane-gateway");
     let cannot = |verb: &str, resource: &str| format!("cannot {verb} resource \"{resource}\"");
     for (role, verb, resource, name, publish, said) in [
@@ -568,6 +571,14 @@ async fn gateway_needs_every_rule_of_its_role_and_no_more() {
             watch_denied("configmaps"),
         ),
         (
+            config_maps,
+            "watch",
+            "configmaps",
+            None,
+            by_address,
+            watch_denied("configmaps"),
+        ),
+        (
             certificates,
             "watch",
             "secrets",
@@ -587,7 +598,7 @@ async fn gateway_needs_every_rule_of_its_role_and_no_more() {
         let gateway = start(publish);
         gateway.says(&said).await;
         drop(gateway);
-        if role != certificates {
+        if ![certificates, config_maps].contains(&role) {
             kubernetes.restore(&account, &right, before).await;
         }
     }

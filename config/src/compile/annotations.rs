@@ -18,6 +18,7 @@ mod auth;
 mod balance;
 mod canary;
 mod cors;
+pub(super) mod errors;
 pub(super) mod limits;
 mod mirror;
 mod rate;
@@ -28,7 +29,8 @@ mod tls;
 pub(super) use tls::{ClientRecord, TlsPolicy, UpstreamRecord};
 
 use auth::AuthRecord;
-pub(super) use auth::{BasicRecord, UserForm};
+pub(super) use auth::{BasicRecord, UserForm, is_of_message};
+use errors::ErrorRecord;
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
@@ -79,6 +81,10 @@ pub(super) struct Policy {
     pub(super) canary: Option<Arc<CanaryShare>>,
     /// What clients have to prove, if anything.
     pub(super) auth: Option<Arc<AuthRecord>>,
+    /// The ConfigMap with fields of answers.
+    pub(super) custom_headers: Option<ObjectKey>,
+    /// Who answers in place of errors, if anything is said of that.
+    pub(super) errors: Option<Arc<ErrorRecord>>,
     /// What else is asked of the gateway, if anything is.
     pub(super) route: Option<Arc<RoutePolicy>>,
     /// What is asked of TLS, if anything is. Boxed, because that is rare.
@@ -97,6 +103,8 @@ impl Default for Policy {
             backend_protocol: BackendProtocol::Http,
             canary: None,
             auth: None,
+            custom_headers: None,
+            errors: None,
             route: None,
             tls: None,
             refused: None,
@@ -128,6 +136,7 @@ impl Policy {
             affinity: affinity::Written::default(),
             next: balance::Written::default(),
             auth: auth::Draft::default(),
+            errors: ErrorRecord::default(),
             tls: tls::Draft::default(),
             unknown: Vec::new(),
             without_effect: Vec::new(),
@@ -179,6 +188,22 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// The same for ConfigMaps.
+    pub(super) fn config_maps(
+        &self,
+        ingress: &ObjectKey,
+        cross_namespace: bool,
+    ) -> impl Iterator<Item = &ObjectKey> {
+        let asked = self.auth.iter();
+        let asked = asked.filter_map(|auth| auth.question_headers.as_ref());
+        let own = Arc::clone(&ingress.namespace);
+        asked
+            .chain(&self.custom_headers)
+            .filter(move |map| cross_namespace || map.namespace == own)
+    }
+}
+
 struct Reader<'a> {
     key: &'a ObjectKey,
     problems: &'a mut Vec<Problem>,
@@ -196,6 +221,7 @@ struct Reader<'a> {
     affinity: affinity::Written,
     next: balance::Written,
     auth: auth::Draft,
+    errors: ErrorRecord,
     tls: tls::Draft,
     unknown: Vec<String>,
     without_effect: Vec<String>,
@@ -211,6 +237,10 @@ impl Reader<'_> {
                 self.policy.force_ssl_redirect = self.or_report(name, switch(value));
             }
             "backend-protocol" => self.backend_protocol(value),
+            "custom-headers" => {
+                let read = auth::object(self.key, "ConfigMap", value);
+                self.policy.custom_headers = self.or_refuse(name, read);
+            }
             _ if canary::is(name) => self.canary(name, value),
             _ if affinity::is(name) => self.affinity(name, value),
             _ if balance::is(name) => self.balance(name, value),
@@ -229,6 +259,7 @@ impl Reader<'_> {
             _ if WITHOUT_EFFECT.contains(&name) => {
                 self.without_effect.push(format!("{PREFIX}{name}"));
             }
+            _ if errors::is(name) => self.errors(name, value),
             _ if mirror::is(name) => self.mirrored(name, value),
             _ if rate::is(name) => self.rate(name, value),
             _ if response::is(name) => self.answer(name, value),
@@ -329,6 +360,9 @@ impl Reader<'_> {
         self.answers();
         self.route.mirror = self.mirror();
         self.finish_auth();
+        if self.errors != ErrorRecord::default() {
+            self.policy.errors = Some(Arc::new(std::mem::take(&mut self.errors)));
+        }
         // A temporal redirect wins.
         let redirects = [self.temporal, self.permanent];
         self.route.redirect = redirects

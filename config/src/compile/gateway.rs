@@ -27,6 +27,8 @@ pub struct GatewayOptions {
     pub classes: ServedClasses,
     /// The Secret of the default certificate.
     pub default_certificate: Option<ObjectKey>,
+    /// The Service for requests that no rule takes, and for errors that the settings leave to it.
+    pub default_service: Option<ObjectKey>,
     /// The ConfigMap with settings of the gateway as a whole.
     pub config_map: Option<ObjectKey>,
     /// These settings as they are where the ConfigMap says nothing.
@@ -74,15 +76,16 @@ impl Gateway {
             settings: Arc::new(options.settings.clone()),
             ingresses: Store::new("Ingress"),
             classes: Classes::new(options.classes.clone()),
-            options,
             api: GatewayApi::new(),
             secrets,
             config_maps,
             index: Index::default(),
             dirty_hosts: HashSet::new(),
-            dirty_default: false,
+            // Until it is known that there is no such Service.
+            dirty_default: options.default_service.is_some(),
             dirty_status: HashSet::new(),
             checked_at: 0,
+            options,
         }
     }
 
@@ -142,8 +145,14 @@ impl Gateway {
         delta: Delta<ConfigMapRecord>,
         problems: &mut Problems,
     ) {
-        let is_changed = self.config_maps.apply(key, delta);
-        if is_changed && self.options.config_map.as_ref() == Some(key) {
+        if !self.config_maps.apply(key, delta) {
+            return;
+        }
+        for served in self.index.of_config_map(key) {
+            self.dirty_hosts.extend(served.hosts.iter().cloned());
+            self.dirty_default |= served.is_catch_all;
+        }
+        if self.options.config_map.as_ref() == Some(key) {
             self.read_settings(key, problems);
         }
     }
@@ -196,6 +205,10 @@ impl Gateway {
             self.dirty_hosts.extend(served.hosts.iter().cloned());
             self.dirty_default |= served.is_catch_all;
         }
+        if self.options.default_service.as_ref() == Some(service) {
+            self.dirty_default = true;
+            self.dirty_hosts.extend(self.index.hosts().cloned());
+        }
     }
 
     /// Compiles the hosts that changed into `snapshot`.
@@ -216,15 +229,10 @@ impl Gateway {
             self.build_host(host, services, epoch_seconds, snapshot, problems);
         }
         if default {
-            let compiler = HostCompiler {
-                services,
-                secrets: &self.secrets,
-                defaults: &self.settings.rules,
-                classes: &self.classes,
-                epoch_seconds,
-            };
+            let compiler = self.compiler(services, epoch_seconds);
             let oldest_first = self.records(&self.index.catch_all);
-            let (rule, found) = compiler.default_rule(&oldest_first);
+            let (rule, mut found) = compiler.default_rule(&oldest_first);
+            let rule = rule.or_else(|| compiler.default_service_rule(&mut found));
             snapshot.routes.default_rule = rule;
             problems.set(Unit::DefaultRule, found);
             if let Some(secret) = &self.options.default_certificate {
@@ -264,6 +272,18 @@ impl Gateway {
         is_changed
     }
 
+    fn compiler<'a>(&'a self, services: &'a Services, epoch_seconds: i64) -> HostCompiler<'a> {
+        HostCompiler {
+            services,
+            secrets: &self.secrets,
+            config_maps: &self.config_maps,
+            defaults: &self.settings.rules,
+            classes: &self.classes,
+            default_service: self.options.default_service.as_ref(),
+            epoch_seconds,
+        }
+    }
+
     fn build_host(
         &self,
         host: &HostMatch,
@@ -272,13 +292,7 @@ impl Gateway {
         snapshot: &mut Snapshot,
         problems: &mut Problems,
     ) {
-        let compiler = HostCompiler {
-            services,
-            secrets: &self.secrets,
-            defaults: &self.settings.rules,
-            classes: &self.classes,
-            epoch_seconds,
-        };
+        let compiler = self.compiler(services, epoch_seconds);
         let empty = BTreeSet::new();
         let oldest_first = self.records(self.index.of_host(host).unwrap_or(&empty));
         let before = snapshot.routes.get(host).map(Arc::as_ref);
@@ -339,6 +353,9 @@ impl Gateway {
             for secret in &new.secrets {
                 self.secrets.refer(secret);
             }
+            for map in &new.config_maps {
+                self.config_maps.refer(map);
+            }
             self.mark(&new);
             self.index.insert(source, new);
         }
@@ -346,6 +363,12 @@ impl Gateway {
             let is_default = self.options.default_certificate.as_ref() == Some(secret);
             if !is_default && self.index.of_secret(secret).next().is_none() {
                 self.secrets.forget(secret);
+            }
+        }
+        for map in old.iter().flat_map(|old| &old.config_maps) {
+            let is_settings = self.options.config_map.as_ref() == Some(map);
+            if !is_settings && self.index.of_config_map(map).next().is_none() {
+                self.config_maps.forget(map);
             }
         }
     }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::annotations::{access, limits, redirect, switch};
+use super::annotations::{access, errors, limits, redirect, switch};
 use super::config_maps::ConfigMapState;
+use super::header_maps;
 use super::store::ObjectKey;
 use crate::model::{GatewaySettings, Problem, ProblemKind, ProxyProtocol};
 
@@ -148,6 +149,20 @@ impl<'a> Reader<'a> {
             "allow-cross-namespace-resources" => {
                 let allowed = self.or_report(name, switch(value));
                 put(&mut self.settings.rules.cross_namespace, allowed);
+            }
+            "global-allowed-response-headers" => {
+                let names = value.split(',').map(str::trim).filter(|n| !n.is_empty());
+                let names = names.map(header_maps::answer_name).collect();
+                let names = self.or_report(name, names);
+                put(&mut self.settings.rules.allowed_headers, names);
+            }
+            "custom-http-errors" => {
+                let statuses = self.or_report(name, errors::statuses(value));
+                put(&mut self.settings.rules.errors.statuses, statuses);
+            }
+            "disable-proxy-intercept-errors" => {
+                let own_only = self.or_report(name, switch(value));
+                put(&mut self.settings.rules.errors.own_only, own_only);
             }
             "whitelist-source-range" | "denylist-source-range" | "block-cidrs"
                 if value.is_empty() => {}

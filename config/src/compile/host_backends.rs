@@ -3,17 +3,46 @@
 use super::host_routes::HostCompiler;
 use super::ingress::{BackendRecord, BackendRefRecord, IngressRecord, PortRef};
 use super::rank::SourceKey;
-use super::service::port_number;
+use super::service::{ServiceRecord, port_number};
 use super::store::ObjectKey;
 use crate::model::{
     Backend, Problem, ProblemKind, Protocol, ServiceKey, ServiceKind, WeightedBackend,
 };
 
 /// Why a backend cannot be used: the reason in the answer, and the problem.
-struct BadBackend {
+pub(super) struct BadBackend {
     reason: &'static str,
-    kind: ProblemKind,
-    message: String,
+    pub(super) kind: ProblemKind,
+    pub(super) message: String,
+}
+
+/// Reasons of a backend that is not there, but may come.
+const NO_SERVICE: &str = "service not found";
+const NO_PORT: &str = "service has no such port";
+
+/// What stands for the backend of a path that is not there, so that somebody else can answer for it;
+/// `None` if that is not why it cannot be served.
+pub(super) fn absent(
+    key: &SourceKey,
+    backend: &BackendRecord,
+    reason: &'static str,
+) -> Option<WeightedBackend> {
+    let BackendRecord::Service { name, .. } = backend else {
+        return None;
+    };
+    let is_absent = matches!(reason, NO_SERVICE | NO_PORT);
+    is_absent.then(|| WeightedBackend {
+        weight: 1,
+        backend: of_nobody(&key.sibling(name)),
+    })
+}
+
+/// Port 0 is that of no Service.
+fn of_nobody(service: &ObjectKey) -> Backend {
+    Backend {
+        service: ServiceKey::from(service),
+        port: 0,
+    }
 }
 
 impl HostCompiler<'_> {
@@ -68,11 +97,7 @@ impl HostCompiler<'_> {
             let is_usable = resolved.is_ok();
             let backend = resolved.unwrap_or_else(|bad| {
                 reason = problem(bad);
-                // Port 0 is that of no Service.
-                Backend {
-                    service: ServiceKey::from(&found.service),
-                    port: 0,
-                }
+                of_nobody(&found.service)
             });
             let weight = found.weight;
             backends.push((is_usable, WeightedBackend { weight, backend }));
@@ -97,9 +122,46 @@ impl HostCompiler<'_> {
 
     /// A Service port by number or name. Whether it has endpoints is no question here.
     fn service_port(&self, service_key: &ObjectKey, port: &PortRef) -> Result<Backend, BadBackend> {
+        let service = self.service(service_key)?;
+        let mut tcp = service.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
+        let (found, shown) = match port {
+            PortRef::Number(number) => {
+                let wanted = port_number(*number);
+                (tcp.find(|p| Some(p.port) == wanted), number.to_string())
+            }
+            PortRef::Name(name) => (tcp.find(|p| p.name == *name), format!("`{name}`")),
+        };
+        let found = found.ok_or_else(|| BadBackend {
+            reason: NO_PORT,
+            kind: ProblemKind::MissingPort,
+            message: format!("Service {service_key} has no TCP port {shown}"),
+        })?;
+        Ok(Backend {
+            service: ServiceKey::from(service_key),
+            port: found.port,
+        })
+    }
+
+    /// The first port of a Service that is named without one.
+    pub(super) fn first_port(&self, service_key: &ObjectKey) -> Result<Backend, BadBackend> {
+        let mut ports = self.service(service_key)?.ports.iter();
+        let found = ports.find(|port| port.protocol == Protocol::Tcp);
+        let found = found.ok_or_else(|| BadBackend {
+            reason: NO_PORT,
+            kind: ProblemKind::MissingPort,
+            message: format!("Service {service_key} has no TCP port"),
+        })?;
+        Ok(Backend {
+            service: ServiceKey::from(service_key),
+            port: found.port,
+        })
+    }
+
+    /// A Service that requests may go to.
+    fn service(&self, service_key: &ObjectKey) -> Result<&ServiceRecord, BadBackend> {
         let Some(service) = self.services.get(service_key) else {
             return Err(BadBackend {
-                reason: "service not found",
+                reason: NO_SERVICE,
                 kind: ProblemKind::MissingService,
                 message: format!("Service {service_key} does not exist"),
             });
@@ -114,22 +176,6 @@ impl HostCompiler<'_> {
                 ),
             });
         }
-        let mut tcp = service.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
-        let (found, shown) = match port {
-            PortRef::Number(number) => {
-                let wanted = port_number(*number);
-                (tcp.find(|p| Some(p.port) == wanted), number.to_string())
-            }
-            PortRef::Name(name) => (tcp.find(|p| p.name == *name), format!("`{name}`")),
-        };
-        let found = found.ok_or_else(|| BadBackend {
-            reason: "service has no such port",
-            kind: ProblemKind::MissingPort,
-            message: format!("Service {service_key} has no TCP port {shown}"),
-        })?;
-        Ok(Backend {
-            service: ServiceKey::from(service_key),
-            port: found.port,
-        })
+        Ok(service)
     }
 }

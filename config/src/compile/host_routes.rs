@@ -13,12 +13,15 @@ use std::sync::Arc;
 
 use super::canaries::{Canaries, split};
 use super::classes::Classes;
+use super::config_maps::ConfigMaps;
+use super::host_backends;
 use super::host_certificate::CertificateChoice;
 use super::ingress::{BackendRecord, IngressRecord, Origin, PathKind, PathRecord};
 use super::path::{self, Patterns};
 use super::rank::{PathRank, SourceKey};
 use super::secrets::Secrets;
 use super::services::Services;
+use super::store::ObjectKey;
 use crate::model::{
     AccessList, Filters, HostMatch, HostRoutes, HostTls, HttpOverrides, Mode, PathMatch, Problem,
     ProblemKind, Rewrite, RoutePolicy, RouteRule, RuleDefaults,
@@ -29,9 +32,12 @@ use crate::model::{
 pub(super) struct HostCompiler<'a> {
     pub(super) services: &'a Services,
     pub(super) secrets: &'a Secrets,
+    pub(super) config_maps: &'a ConfigMaps,
     /// What holds where an object says nothing.
     pub(super) defaults: &'a RuleDefaults,
     pub(super) classes: &'a Classes,
+    /// Where requests go that no rule takes, and errors that nobody else answers.
+    pub(super) default_service: Option<&'a ObjectKey>,
     /// Now, seconds since the Unix epoch: certificates expire.
     pub(super) epoch_seconds: i64,
 }
@@ -287,6 +293,15 @@ impl HostCompiler<'_> {
         let resolved = self.backends((key, record), backend, backend_field, problems);
         let route = self.route_policy(key, record, problems);
         let refused = upstream_tls.as_ref().err().or(route.as_ref().err());
+        let answers_for_it = |policy: &Arc<RoutePolicy>| {
+            let pages = policy.errors.as_ref();
+            pages.is_some_and(|pages| pages.without_endpoints)
+        };
+        let is_answered = route.iter().flatten().any(answers_for_it);
+        let resolved = resolved.or_else(|why| {
+            let absent = host_backends::absent(key, backend, why).filter(|_| is_answered);
+            absent.map(|absent| vec![absent]).ok_or(why)
+        });
         let resolved = refused.map_or(resolved, |why| Err(*why));
         // A template refers to the groups of a pattern; the default backend has none.
         let rewrite = policy

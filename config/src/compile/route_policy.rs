@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::annotations::{BasicRecord, UserForm};
+use super::error_pages::with_errors;
 use super::host_routes::HostCompiler;
 use super::ingress::IngressRecord;
 use super::rank::SourceKey;
@@ -25,7 +26,17 @@ impl HostCompiler<'_> {
         record: &IngressRecord,
         problems: &mut Vec<Problem>,
     ) -> Result<Option<Arc<RoutePolicy>>, &'static str> {
-        let base = self.policy(record.policy.route.as_ref());
+        let mut base = self.policy(record.policy.route.as_ref());
+        if let Some(pages) = self.error_pages(key, record, problems) {
+            base = Some(with_errors(base.as_deref(), pages));
+        }
+        let headers = self.answer_headers(key, record, problems)?;
+        if !headers.is_empty() {
+            base = Some(Arc::new(RoutePolicy {
+                headers,
+                ..base.as_deref().cloned().unwrap_or_default()
+            }));
+        }
         let Some(auth) = record.policy.auth.as_deref() else {
             return Ok(base);
         };
@@ -33,9 +44,13 @@ impl HostCompiler<'_> {
             Some(basic) => Some(self.users(key, basic, problems)?),
             None => None,
         };
+        let mut external = auth.external.clone();
+        if let (Some(external), Some(map)) = (&mut external, &auth.question_headers) {
+            external.headers = self.question_headers(key, map, problems)?;
+        }
         let auth = Auth {
             basic,
-            external: auth.external.clone(),
+            external,
             any: auth.any,
         };
         Ok(Some(Arc::new(RoutePolicy {

@@ -15,6 +15,7 @@ pub(super) struct Served {
     pub(super) hosts: HashSet<HostMatch>,
     services: HashSet<ObjectKey>,
     pub(super) secrets: HashSet<ObjectKey>,
+    pub(super) config_maps: HashSet<ObjectKey>,
     pub(super) is_catch_all: bool,
 }
 
@@ -27,6 +28,7 @@ pub(super) struct Index {
     pub(super) catch_all: BTreeSet<Age>,
     by_service: HashMap<ObjectKey, BTreeSet<SourceKey>>,
     by_secret: HashMap<ObjectKey, BTreeSet<SourceKey>>,
+    by_config_map: HashMap<ObjectKey, BTreeSet<SourceKey>>,
 }
 
 impl Index {
@@ -53,6 +55,11 @@ impl Index {
         self.of(&self.by_secret, secret)
     }
 
+    /// The objects that refer to this ConfigMap.
+    pub(super) fn of_config_map(&self, map: &ObjectKey) -> impl Iterator<Item = &Served> {
+        self.of(&self.by_config_map, map)
+    }
+
     fn of<'a>(
         &'a self,
         by: &'a HashMap<ObjectKey, BTreeSet<SourceKey>>,
@@ -70,6 +77,7 @@ impl Index {
         for (by, keys) in [
             (&mut self.by_service, &new.services),
             (&mut self.by_secret, &new.secrets),
+            (&mut self.by_config_map, &new.config_maps),
         ] {
             for key in keys {
                 by.entry(key.clone()).or_default().insert(source.clone());
@@ -90,6 +98,7 @@ impl Index {
         for (by, keys) in [
             (&mut self.by_service, &old.services),
             (&mut self.by_secret, &old.secrets),
+            (&mut self.by_config_map, &old.config_maps),
         ] {
             for key in keys {
                 unlink(by, key, source);
@@ -116,6 +125,9 @@ impl Served {
                 BackendRecord::Resource | BackendRecord::Refused(_) => {}
             }
         }
+        let errors = record.policy.errors.as_ref();
+        let answers = errors.and_then(|errors| errors.backend.as_ref());
+        services.extend(answers.map(|name| source.sibling(name)));
         // The certificate of a canary's host is that of the Ingress that it belongs to.
         let tls = match record.policy.canary {
             Some(_) => &[],
@@ -134,6 +146,11 @@ impl Served {
             secrets: certificates
                 .map(|name| source.sibling(name))
                 .chain(users.chain(of_tls).cloned())
+                .collect(),
+            config_maps: record
+                .policy
+                .config_maps(&source.key, cross_namespace)
+                .cloned()
                 .collect(),
             is_catch_all: record.is_catch_all,
         }

@@ -48,7 +48,7 @@ annotations! {
     "auth-keepalive-share-vars" = "true", "", "nothing to do: connections to backends are kept open anyway";
     "auth-keepalive-timeout" = "10", "", "nothing to do: connections to backends are kept open anyway";
     "auth-method" = "GET", "", "let the authentication service take the request's own method";
-    "auth-proxy-set-headers" = "default/fields", "", "let the authentication service go by X-Original-URL and the request's own fields";
+    "auth-proxy-set-headers" = "shop/fields", "", "let the authentication service go by X-Original-URL and the request's own fields";
     "auth-realm" = "realm", "", "leave it out together with auth-type";
     "auth-request-redirect" = "http://example.com/", "", "let the authentication service go by X-Original-URL";
     "auth-response-headers" = "X-User", "", "have the backend ask the authentication service itself";
@@ -82,9 +82,9 @@ annotations! {
     "cors-allow-origin" = "https://example.com", "", "";
     "cors-expose-headers" = "X-It", "", "";
     "cors-max-age" = "5", "", "";
-    "custom-headers" = "default/fields", "", "have the backend set the fields";
-    "custom-http-errors" = "404", "", "have the backend write its own error pages";
-    "default-backend" = "errors", "", "a rule for the path / to that Service takes what no other rule takes";
+    "custom-headers" = "shop/fields", "", "have the backend set the fields";
+    "custom-http-errors" = "404", "pages are asked for with GET, whatever the request's method", "have the backend write its own error pages";
+    "default-backend" = "errors", "it is asked with GET, whatever the request's method", "a rule for the path / to that Service takes what no other rule takes";
     "denylist-source-range" = "10.0.0.0/8", "", "";
     "disable-proxy-intercept-errors" = "true", "", "nothing to do where no custom-http-errors are set";
     "enable-access-log" = "true", "", "nothing to do: one access log is for all routes, with --access-log";

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::{AccessList, HttpOverrides};
+use super::{AccessList, ErrorStatuses, HttpOverrides};
 
 /// Settings of the gateway as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,10 @@ pub struct RuleDefaults {
     pub blocked: Box<[IpNet]>,
     /// What holds instead of a Service's own policy.
     pub overrides: HttpOverrides,
+    /// Errors that the default Service answers.
+    pub errors: ErrorStatuses,
+    /// Fields that objects may have written into answers.
+    pub allowed_headers: Box<[HeaderName]>,
     /// Objects may refer to Secrets and ConfigMaps of other namespaces.
     pub cross_namespace: bool,
     /// Why no rule is served: a setting of the whole gateway that must not be ignored.
@@ -122,6 +126,8 @@ impl Default for RuleDefaults {
             access: AccessList::default(),
             blocked: Box::default(),
             overrides: HttpOverrides::default(),
+            errors: ErrorStatuses::default(),
+            allowed_headers: Box::default(),
             cross_namespace: false,
             refused: None,
         }

@@ -12,6 +12,7 @@ use super::{ObjectRef, ServiceKey};
 mod affinity;
 mod auth;
 mod canary;
+mod errors;
 mod limits;
 mod mirror;
 mod policy;
@@ -21,6 +22,7 @@ mod tls;
 pub use affinity::{AffinityKey, AffinityMode, CookieAffinity, HashBy, HashPart, SameSite};
 pub use auth::{Auth, AuthCache, AuthPlace, BasicAuth, ExternalAuth, KeyPart, PasswordHash, Users};
 pub use canary::{Canary, CanaryHeader, CanaryShare, HeaderPattern, HeaderTest};
+pub use errors::{ErrorPages, ErrorStatuses};
 pub use limits::{Rate, RateLimits};
 pub use mirror::Mirror;
 pub use policy::{

@@ -12,13 +12,9 @@
 
 use std::time::Duration;
 
-use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, RANGE, SET_COOKIE, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
-};
+use http::header::{HOST, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::BodyExt as _;
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri};
 use sealane_config::Snapshot;
 use sealane_config::model::{AuthPlace, ExternalAuth, Scope, Template};
 use sealane_proxy::http::{Body, Target, Upstream, respond};
@@ -26,6 +22,7 @@ use sealane_proxy::{Error, ErrorKind};
 use tokio::time::timeout;
 
 use super::{Answer, refuse};
+use crate::aside;
 use crate::decide::{Asked, Came, Decision, Next, decide};
 use crate::filters::forwarded::Peer;
 use crate::filters::redirect::{self, Filling};
@@ -40,32 +37,8 @@ const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What of a request is about its body, its connection or what the client has already, and is not
-/// part of the question.
-const NOT_ASKED: [HeaderName; 15] = [
-    ACCEPT_ENCODING,
-    CONNECTION,
-    CONTENT_LENGTH,
-    header::CONTENT_TYPE,
-    EXPECT,
-    header::IF_MATCH,
-    header::IF_MODIFIED_SINCE,
-    header::IF_NONE_MATCH,
-    header::IF_RANGE,
-    header::IF_UNMODIFIED_SINCE,
-    RANGE,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
-
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How much of an answer's body is read to get its connection back, and for how long.
-const MOST_BODY: usize = 64 << 10;
-const MOST_READING: Duration = Duration::from_secs(5);
 
 /// What comes with the permission.
 #[derive(Clone, Debug, Default)]
@@ -136,9 +109,7 @@ async fn question(
     let late = "the service that is asked took too long";
     let answer = answer.map_err(|_elapsed| Error::new(ErrorKind::AuthFailed, late))?;
     let (parts, body) = answer.into_parts();
-    if !http_body::Body::is_end_stream(&body) {
-        tokio::task::spawn_local(read_out(body));
-    }
+    aside::read_out(body);
     if parts.extensions.get::<ErrorKind>().is_some() {
         let detail = "the service that is asked does not answer";
         return Err(Error::new(ErrorKind::AuthFailed, detail));
@@ -167,21 +138,6 @@ async fn question(
     Ok((parts.status, verdict))
 }
 
-/// Reads a body nobody wants, up to a point, so that its connection can be used again.
-async fn read_out(mut body: Body) {
-    let reading = async {
-        let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            read += frame.data_ref().map_or(0, bytes::Bytes::len);
-            if read > MOST_BODY {
-                return;
-            }
-        }
-    };
-    // A body that does not end takes its connection with it.
-    let _in_time = timeout(MOST_READING, reading).await;
-}
-
 /// Writes the question about a request, and where it goes.
 fn write(
     gateway: &Inner,
@@ -191,12 +147,7 @@ fn write(
 ) -> Result<(Request<Body>, Target), Error> {
     let asked = Asked::of(request)?;
     let filling = filling(peer, &asked, request.uri());
-    let mut headers = HeaderMap::with_capacity(request.headers().len() + 8);
-    for (name, value) in request.headers() {
-        if !NOT_ASKED.contains(name) && !name.as_str().starts_with("sec-websocket-") {
-            headers.append(name, value.clone());
-        }
-    }
+    let mut headers = aside::fields(request.headers());
     let random = gateway.engine.balancer();
     peer.write(&mut headers, || [random.random(), random.random()]);
     let uri = request.uri().path_and_query().map_or("/", |p| p.as_str());
@@ -212,6 +163,9 @@ fn write(
         (AUTH_REQUEST_REDIRECT, &*redirect),
     ] {
         headers.insert(name, value(text)?);
+    }
+    for (name, template) in &auth.headers {
+        headers.insert(name, value(&redirect::fill(template, filling)?)?);
     }
     let path = redirect::fill(&auth.path, filling)?;
     let path = PathAndQuery::try_from(path).map_err(|_invalid| unfit())?;

@@ -15,6 +15,8 @@ mod certificates;
 mod client_auth;
 mod edits;
 mod endpoints;
+mod errors;
+mod headers;
 mod hello;
 mod hostile;
 mod limits;

@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::crypto::aws_lc_rs;
 use sealane_config::compile::{
-    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, Names, ObjectKey,
-    SecretRecord, ServedClasses, ServiceRecord, SliceRecord,
+    Change, ClassRecord, Compiler, ConfigMapRecord, Delta, GatewayOptions, IngressRecord, Names,
+    ObjectKey, SecretRecord, ServedClasses, ServiceRecord, SliceRecord,
 };
 use sealane_config::defaults::{INGRESS_CONTROLLER, INGRESS_NGINX_CONTROLLER};
 use serde_json::{Value, json};
@@ -29,19 +29,25 @@ pub(crate) struct Manifests {
 impl Manifests {
     /// Nothing but a class of ours.
     pub(crate) fn new() -> Self {
-        Self::of_controller(INGRESS_CONTROLLER)
+        Self::with(|_| {})
     }
 
     /// Nothing but a class of ingress-nginx's.
     pub(crate) fn compat() -> Self {
-        Self::of_controller(INGRESS_NGINX_CONTROLLER)
+        Self::of_controller(INGRESS_NGINX_CONTROLLER, |_| {})
     }
 
-    fn of_controller(controller: &str) -> Self {
-        let options = GatewayOptions {
+    /// Nothing but a class of ours, for a gateway with these options.
+    pub(crate) fn with(change: impl FnOnce(&mut GatewayOptions)) -> Self {
+        Self::of_controller(INGRESS_CONTROLLER, change)
+    }
+
+    fn of_controller(controller: &str, change: impl FnOnce(&mut GatewayOptions)) -> Self {
+        let mut options = GatewayOptions {
             classes: ServedClasses::with_ingress_nginx(),
             ..GatewayOptions::default()
         };
+        change(&mut options);
         let class = json!({"metadata": {"name": "nginx"}, "spec": {"controller": controller}});
         let mut compiler = Box::new(Compiler::new(options, None));
         let class = ClassRecord::read(serde_json::from_value(class).unwrap());
@@ -146,6 +152,24 @@ impl Manifests {
         };
         self.compiler
             .apply(Change::Secret(key, delta), Instant::now());
+    }
+
+    /// ConfigMap `NAME` in `default`, if it is referred to already; nothing: it is gone.
+    pub(crate) fn config_map(&mut self, name: &str, data: Option<&[(&str, &str)]>) {
+        let key = ObjectKey::new("default", name);
+        let delta = match data {
+            Some(data) => {
+                let data = data.iter();
+                let data: serde_json::Map<String, Value> = data
+                    .map(|(key, value)| ((*key).to_owned(), Value::from(*value)))
+                    .collect();
+                let map = serde_json::from_value(json!({"data": data})).unwrap();
+                Delta::Set(key.clone(), Ok(Some(ConfigMapRecord::read(map))))
+            }
+            None => Delta::Remove(key.clone()),
+        };
+        self.compiler
+            .apply(Change::ConfigMap(key, delta), Instant::now());
     }
 
     /// Compiles, and has the gateway serve it.

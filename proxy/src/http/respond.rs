@@ -4,6 +4,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, SERVER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
 use super::body::Body;
+use crate::access::Served;
 use crate::{Error, ErrorKind};
 
 /// Says why an answer was made by us and not by a backend.
@@ -101,6 +102,25 @@ pub fn text(status: StatusCode, message: &str) -> Response<Body> {
     );
     headers.insert(SERVER, HeaderValue::from_static("sealane"));
     response
+}
+
+/// Has `by` go out in place of an error answer, such as a page that explains it. What was wrong, and
+/// whose answer it was, is told and recorded as before, and a connection that had to be closed still
+/// is.
+pub fn replace(error: &Response<Body>, by: &mut Response<Body>) {
+    let (from, to) = (error.extensions(), by.extensions_mut());
+    match from.get::<Served>() {
+        Some(served) => drop(to.insert(served.clone())),
+        None => drop(to.remove::<Served>()),
+    }
+    if let Some(kind) = from.get::<ErrorKind>() {
+        to.insert(*kind);
+        for name in [ERROR_HEADER, CONNECTION] {
+            if let Some(value) = error.headers().get(&name) {
+                by.headers_mut().insert(name, value.clone());
+            }
+        }
+    }
 }
 
 /// A trailers-only answer (gRPC over HTTP/2, "Responses").

@@ -1,6 +1,5 @@
 //! Authentication: by password (`auth-type`) and by asking a service (`auth-url`).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +7,13 @@ use http::{HeaderName, Method, StatusCode, header};
 
 use super::{Reader, redirect};
 use crate::compile::store::ObjectKey;
-use crate::model::{
-    AuthCache, AuthPlace, Backend, ExternalAuth, KeyPart, Part, ServiceKey, Template,
-};
+use crate::model::{AuthCache, AuthPlace, ExternalAuth, KeyPart, Template};
+
+mod cache;
+mod place;
+
+use cache::{durations, key};
+use place::url;
 
 /// What is said to clients if no `auth-realm` says otherwise.
 const REALM: &str = "Authentication Required";
@@ -54,6 +57,8 @@ pub(super) fn is(name: &str) -> bool {
 pub(in crate::compile) struct AuthRecord {
     pub(in crate::compile) basic: Option<BasicRecord>,
     pub(in crate::compile) external: Option<ExternalAuth>,
+    /// The ConfigMap with fields of the question.
+    pub(in crate::compile) question_headers: Option<ObjectKey>,
     /// One of them is enough.
     pub(in crate::compile) any: bool,
 }
@@ -92,6 +97,7 @@ pub(super) struct Draft {
     signin_param: Option<String>,
     redirect: Option<Template>,
     response_headers: Box<[HeaderName]>,
+    question_headers: Option<ObjectKey>,
     always_set_cookie: bool,
     cache_key: Option<Box<[KeyPart]>>,
     cache_durations: Option<Box<[(StatusCode, Duration)]>>,
@@ -111,7 +117,9 @@ impl Reader<'_> {
                 };
                 self.auth.basic = self.or_refuse(name, read).unwrap_or(true);
             }
-            "auth-secret" => self.auth.secret = self.or_refuse(name, secret(self.key, value)),
+            "auth-secret" => {
+                self.auth.secret = self.or_refuse(name, object(self.key, "Secret", value))
+            }
             "auth-secret-type" => {
                 let read = match value {
                     "auth-file" => Ok(UserForm::File),
@@ -162,8 +170,8 @@ impl Reader<'_> {
                 self.auth.cache_durations = self.or_report(name, durations(value));
             }
             _ => {
-                let why = "fields of the question cannot be taken from a ConfigMap".to_owned();
-                self.or_refuse::<()>(name, Err(why));
+                let read = object(self.key, "ConfigMap", value);
+                self.auth.question_headers = self.or_refuse(name, read);
             }
         }
     }
@@ -207,14 +215,17 @@ impl Reader<'_> {
             path,
             method: draft.method.unwrap_or(Method::GET),
             response_headers: draft.response_headers,
+            headers: Box::default(),
             signin: signin.and_then(Result::ok),
             redirect: draft.redirect,
             always_set_cookie: draft.always_set_cookie,
             cache: cache.map(|(key, durations)| AuthCache { key, durations }),
         });
+        let is_external = external.is_some();
         let record = AuthRecord {
             basic,
             external,
+            question_headers: draft.question_headers.filter(|_| is_external),
             any: draft.any,
         };
         let is_asked = record.basic.is_some() || record.external.is_some();
@@ -222,8 +233,8 @@ impl Reader<'_> {
     }
 }
 
-/// `NAME` or `NAMESPACE/NAME`.
-fn secret(ingress: &ObjectKey, text: &str) -> Result<ObjectKey, String> {
+/// An object of this kind as `NAME` or `NAMESPACE/NAME`.
+pub(super) fn object(ingress: &ObjectKey, kind: &str, text: &str) -> Result<ObjectKey, String> {
     let (namespace, name) = text.split_once('/').unwrap_or((&ingress.namespace, text));
     let is_name = |text: &str| {
         let is_in_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
@@ -232,7 +243,7 @@ fn secret(ingress: &ObjectKey, text: &str) -> Result<ObjectKey, String> {
     if is_name(namespace) && is_name(name) {
         Ok(ObjectKey::new(namespace, name))
     } else {
-        Err(format!("`{text}` is not the name of a Secret"))
+        Err(format!("`{text}` is not the name of a {kind}"))
     }
 }
 
@@ -243,76 +254,6 @@ fn realm(text: &str) -> Result<Arc<str>, String> {
     } else {
         Err("only ASCII characters can be sent".to_owned())
     }
-}
-
-/// Where the service is, and path and query there.
-fn url(text: &str) -> Result<(AuthPlace, Template), String> {
-    let (tls, rest) = if let Some(rest) = text.strip_prefix("https://") {
-        (true, rest)
-    } else if let Some(rest) = text.strip_prefix("http://") {
-        (false, rest)
-    } else {
-        return Err(format!("`{text}` is not a URL with http or https"));
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let path = match path.bytes().next() {
-        Some(b'/') => redirect::template(path)?,
-        None => redirect::template("/")?,
-        Some(b'?') => redirect::template(&format!("/{path}"))?,
-        Some(_) => return Err(format!("`{text}` has a fragment")),
-    };
-    Ok((place(authority, tls)?, path))
-}
-
-fn place(authority: &str, tls: bool) -> Result<AuthPlace, String> {
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) => {
-            let bad = || format!("`{port}` is not a port");
-            (host, port.parse::<u16>().map_err(|_not_a_port| bad())?)
-        }
-        None => (authority, if tls { 443 } else { 80 }),
-    };
-    if let Some(service) = service(host) {
-        return Ok(AuthPlace::Service {
-            backend: Backend { service, port },
-            host: authority.into(),
-            tls,
-        });
-    }
-    let is_known =
-        matches!(port, 80 | 443) && host.trim_matches(['[', ']']).parse::<IpAddr>().is_err();
-    let is_host = |b: u8| b.is_ascii_alphanumeric() || b"-._${}".contains(&b);
-    let is_name = host.contains(['.', '$']);
-    if !is_known || !is_name || !host.bytes().all(is_host) {
-        return Err(format!(
-            "`{authority}` is neither a Service (NAME.NAMESPACE.svc.cluster.local:PORT) nor a host \
-             that this gateway serves"
-        ));
-    }
-    let template = redirect::template(host)?;
-    let is_of_host = |part: &Part| matches!(part, Part::Text(_) | Part::Host | Part::HostAndPort);
-    if !template.0.iter().all(is_of_host) {
-        return Err(format!(
-            "`{host}` takes more than the host from the request"
-        ));
-    }
-    Ok(AuthPlace::Host(template))
-}
-
-/// The Service with this name in the cluster's DNS.
-fn service(host: &str) -> Option<ServiceKey> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let host = host.strip_suffix(".cluster.local").unwrap_or(host);
-    let (name, namespace) = host.strip_suffix(".svc")?.split_once('.')?;
-    let is_label = |text: &str| {
-        let is_in_label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        !text.is_empty() && text.bytes().all(is_in_label)
-    };
-    (is_label(name) && is_label(namespace)).then(|| ServiceKey {
-        namespace: namespace.into(),
-        name: name.into(),
-    })
 }
 
 fn method(text: &str) -> Result<Method, String> {
@@ -362,7 +303,7 @@ fn headers(text: &str) -> Result<Box<[HeaderName]>, String> {
 }
 
 /// Fields that say where a message ends, or belong to the connection or the gateway.
-fn is_of_message(name: &HeaderName) -> bool {
+pub(in crate::compile) fn is_of_message(name: &HeaderName) -> bool {
     let name_text = name.as_str();
     matches!(
         *name,
@@ -377,79 +318,4 @@ fn is_of_message(name: &HeaderName) -> bool {
             | header::UPGRADE
     ) || name_text.starts_with("x-forwarded-")
         || matches!(name_text, "keep-alive" | "proxy-connection" | "x-real-ip")
-}
-
-/// What requests have to have in common to get the same answer.
-fn key(text: &str) -> Result<Box<[KeyPart]>, String> {
-    let mut parts = Vec::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        if !before.is_empty() {
-            parts.push(KeyPart::Text(before.into()));
-        }
-        let (name, behind) = redirect::variable(after)?;
-        parts.push(key_part(name).ok_or_else(|| format!("`${name}` is not known here"))?);
-        rest = behind;
-    }
-    if !rest.is_empty() {
-        parts.push(KeyPart::Text(rest.into()));
-    }
-    if parts.is_empty() {
-        return Err("the key is empty".to_owned());
-    }
-    Ok(parts.into())
-}
-
-fn key_part(name: &str) -> Option<KeyPart> {
-    if let Some(field) = name.strip_prefix("http_") {
-        let field = HeaderName::try_from(field.replace('_', "-")).ok()?;
-        return Some(KeyPart::Field(field));
-    }
-    if let Some(cookie) = name.strip_prefix("cookie_") {
-        return (!cookie.is_empty()).then(|| KeyPart::Cookie(cookie.into()));
-    }
-    Some(match name {
-        "scheme" => KeyPart::Scheme,
-        "host" => KeyPart::Host,
-        "request_uri" => KeyPart::RequestUri,
-        "request_method" => KeyPart::Method,
-        "remote_addr" => KeyPart::Client,
-        "remote_user" => KeyPart::User,
-        _ => return None,
-    })
-}
-
-/// Lists of statuses, each with a time behind it: `200 202 5m, 401 30s`.
-fn durations(text: &str) -> Result<Box<[(StatusCode, Duration)]>, String> {
-    let mut all = Vec::new();
-    for group in text.split(',').map(str::trim).filter(|g| !g.is_empty()) {
-        let bad = || format!("`{group}` is not a list of statuses and a time, such as 200 401 5m");
-        let (statuses, time) = group.rsplit_once(' ').ok_or_else(bad)?;
-        let time = duration(time).ok_or_else(bad)?;
-        for status in statuses.split_ascii_whitespace() {
-            let status: StatusCode = status.parse().map_err(|_not_a_status| bad())?;
-            all.push((status, time));
-        }
-    }
-    if all.is_empty() {
-        return Err("there is no time".to_owned());
-    }
-    Ok(all.into())
-}
-
-/// A number of seconds, or with `s`, `m`, `h`, `d`; a day at most.
-fn duration(text: &str) -> Option<Duration> {
-    const LONGEST: u64 = 24 * 3600;
-    let digits = text.trim_end_matches(['s', 'm', 'h', 'd']);
-    let unit = match text.get(digits.len()..)? {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => LONGEST,
-        _ => return None,
-    };
-    let seconds = digits.parse::<u64>().ok()?.checked_mul(unit)?;
-    (1..=LONGEST)
-        .contains(&seconds)
-        .then(|| Duration::from_secs(seconds))
 }

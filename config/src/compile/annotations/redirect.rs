@@ -34,6 +34,11 @@ pub(super) fn template(text: &str) -> Result<Template, String> {
             "`{text}` has blanks or characters that are not ASCII"
         ));
     }
+    parts(text)
+}
+
+/// The same for any text.
+pub(in crate::compile) fn parts(text: &str) -> Result<Template, String> {
     let mut parts = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {

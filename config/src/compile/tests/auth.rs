@@ -186,7 +186,7 @@ fn ingress_a9_what_is_said_by_half_or_not_supported_closes_the_route() {
         &[("auth-url", "http://a.shop.svc/$arg_x")],
         &[
             ("auth-url", "http://a.shop.svc"),
-            ("auth-proxy-set-headers", "shop/fields"),
+            ("auth-proxy-set-headers", "Not/A/Name"),
         ],
         &[
             ("auth-url", "http://a.shop.svc"),

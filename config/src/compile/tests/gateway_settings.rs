@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::header::{SERVER, X_FRAME_OPTIONS};
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::world::{World, one_host, path, problems, route, rule};
@@ -39,8 +40,25 @@ fn read(data: &[(&str, &str)]) -> (GatewaySettings, Vec<(String, String)>) {
 #[test]
 fn ingress_a21_each_key_has_its_setting() {
     type Change = fn(&mut GatewaySettings);
-    let cases: [(&[(&str, &str)], Change); 19] = [
+    let cases: [(&[(&str, &str)], Change); 21] = [
         (&[], |_| {}),
+        (
+            &[
+                ("custom-http-errors", "404, 503"),
+                ("disable-proxy-intercept-errors", "true"),
+            ],
+            |settings| {
+                let statuses = [StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE];
+                settings.rules.errors.statuses = statuses.into();
+                settings.rules.errors.own_only = true;
+            },
+        ),
+        (
+            &[("global-allowed-response-headers", "X-Frame-Options,Server")],
+            |settings| {
+                settings.rules.allowed_headers = [X_FRAME_OPTIONS, SERVER].into();
+            },
+        ),
         (
             &[("proxy-real-ip-cidr", "10.0.0.0/8, 192.0.2.7")],
             |settings| {

@@ -14,6 +14,11 @@ const CLIENTS: &[(&str, &str)] = &[("auth-tls-secret", "shop/ca")];
 /// What one annotation needs beside it to mean something.
 const COMPANIONS: &[(&str, &[(&str, &str)])] = &[
     ("auth-type", &[("auth-secret", "users")]),
+    (
+        "auth-proxy-set-headers",
+        &[("auth-url", "http://a.shop.svc")],
+    ),
+    ("custom-http-errors", &[("default-backend", "web")]),
     ("auth-tls-error-page", CLIENTS),
     ("auth-tls-match-cn", CLIENTS),
     ("auth-tls-pass-certificate-to-upstream", CLIENTS),

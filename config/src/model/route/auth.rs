@@ -126,6 +126,8 @@ pub struct ExternalAuth {
     pub path: Template,
     /// Method of the question.
     pub method: Method,
+    /// Fields of the question besides, in place of the client's.
+    pub headers: Box<[(HeaderName, Template)]>,
     /// Fields of its answer that the backend gets in place of the client's.
     pub response_headers: Box<[HeaderName]>,
     /// Where clients are sent that have to say who they are; else they get the 401.

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::affinity::{CookieAffinity, HashBy};
-use super::{AnswerRules, Auth, Mirror, RateLimits};
+use super::{AnswerRules, Auth, ErrorPages, Mirror, RateLimits};
 use crate::model::{Algorithm, HttpPolicy, RetryOn};
 
 /// What is asked of the gateway for the requests of a rule. The gateway acts in the order of the
@@ -39,8 +40,12 @@ pub struct RoutePolicy {
     pub hash_by: Option<HashBy>,
     /// What holds instead of the Service's own policy.
     pub overrides: HttpOverrides,
+    /// Fields of all answers, in place of those that they have.
+    pub headers: Box<[(HeaderName, HeaderValue)]>,
     /// What is changed of the backend's answers.
     pub answers: AnswerRules,
+    /// Who answers in place of errors.
+    pub errors: Option<Arc<ErrorPages>>,
     /// Where copies of requests go.
     pub mirror: Option<Mirror>,
     /// Requests get no line in the access log.
