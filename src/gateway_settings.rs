@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use sealane_config::compile::ObjectKey;
 use sealane_config::model::{GatewaySettings, ProxyProtocol, TrustedProxies};
 use sealane_config::watch::IngressWatch;
+use sealane_ingress::Outside;
 
 /// Options as given.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,6 +24,11 @@ pub(crate) struct SettingsOptions {
     #[arg(long, env = "SEALANE_TRUSTED_PROXIES", value_name = "CIDR,…", value_parser = network,
         value_delimiter = ',')]
     trusted_proxies: Vec<IpNet>,
+    /// Networks, besides public addresses, where the services of auth-url may be that are outside of
+    /// the cluster, as addresses and CIDRs
+    #[arg(long, env = "SEALANE_AUTH_URL_NETWORKS", value_name = "CIDR,…", value_parser = network,
+        value_delimiter = ',')]
+    auth_url_networks: Vec<IpNet>,
     /// Listeners on which each connection of a trusted proxy begins with a PROXY header
     #[arg(
         long,
@@ -69,6 +75,11 @@ impl SettingsOptions {
     /// Where trusted proxies are, as the flag says.
     pub(crate) fn trusted_proxies(&self) -> &[IpNet] {
         &self.trusted_proxies
+    }
+
+    /// Where services may be asked that are outside of the cluster.
+    pub(crate) fn outside(&self) -> Outside {
+        Outside::new(&self.auth_url_networks, None)
     }
 
     /// What of the flags makes no sense.

@@ -18,6 +18,7 @@ use crate::filters::forwarded::Peer;
 use crate::filters::mirror::Mirrors;
 use crate::guards::basic::Passwords;
 use crate::guards::external::answers::Answers;
+use crate::guards::external::outside::Outside;
 use crate::guards::limits::Limiter;
 use crate::handle;
 use crate::listen::accept_loop;
@@ -42,6 +43,8 @@ pub struct GatewayOptions {
     pub passwords: Passwords,
     /// What services said that were asked about requests; one for all workers.
     pub answers: Answers,
+    /// Services outside of the cluster that may be asked; one for all workers.
+    pub outside: Outside,
 }
 
 /// The gateway of one worker. Clones share its state.

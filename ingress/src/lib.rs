@@ -24,4 +24,5 @@ pub mod tls;
 pub use gateway::{Gateway, GatewayOptions};
 pub use guards::basic::Passwords;
 pub use guards::external::answers::Answers;
+pub use guards::external::outside::Outside;
 pub use guards::limits::Limiter;

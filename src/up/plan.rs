@@ -76,6 +76,7 @@ pub(super) fn work(
             limiter: Limiter::default(),
             passwords: Passwords::default(),
             answers: Answers::default(),
+            outside: settings.gateway.outside(),
         }),
         dns: Some(Dns {
             config: Arc::new(DnsConfig::cluster(

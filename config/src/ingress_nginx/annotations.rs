@@ -64,7 +64,7 @@ annotations! {
     "auth-tls-verify-client" = "on", "", "leave it out together with auth-tls-secret";
     "auth-tls-verify-depth" = "1", "", "leave it out together with auth-tls-secret";
     "auth-type" = "basic", "bcrypt above cost 14 and DES-crypt are not compared: such users cannot come in", "put a proxy that authenticates, such as oauth2-proxy, between the gateway and the backend";
-    "auth-url" = "https://auth.example.com/", "Services of the cluster and hosts of this gateway are asked, and no others", "put a proxy that authenticates, such as oauth2-proxy, between the gateway and the backend";
+    "auth-url" = "https://auth.example.com/", "outside of the cluster and this gateway only public addresses are asked, and with https verified", "put a proxy that authenticates, such as oauth2-proxy, between the gateway and the backend";
     "backend-protocol" = "GRPC", "", "";
     "canary" = "true", "", "split traffic with an HTTPRoute, whose backendRefs have weights";
     "canary-by-cookie" = "it", "", "split traffic with an HTTPRoute, whose backendRefs have weights";

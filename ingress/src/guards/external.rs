@@ -7,8 +7,8 @@
 //!
 //! The service is asked with the engine, so that its endpoints are balanced over, connections to it
 //! are kept, and addresses that no endpoint may have are not dialled. It is a Service of the cluster,
-//! or a host that this gateway serves itself: that host's rule says which Service it is, and the
-//! question does not leave the process to come back.
+//! a host that this gateway serves itself: that host's rule says which Service it is, and the
+//! question does not leave the process to come back; or a host [`outside`].
 
 use std::time::Duration;
 
@@ -28,8 +28,10 @@ use crate::filters::forwarded::Peer;
 use crate::filters::redirect::{self, Filling};
 use crate::filters::upstream;
 use crate::gateway::Inner;
+use outside::Place;
 
 pub(crate) mod answers;
+pub(crate) mod outside;
 
 const AUTH_REQUEST_REDIRECT: HeaderName = HeaderName::from_static("x-auth-request-redirect");
 const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
@@ -99,15 +101,22 @@ async fn question(
     auth: &ExternalAuth,
     request: &mut Request<Body>,
 ) -> Result<(StatusCode, Verdict), Error> {
-    let (question, target) = write(gateway, peer, auth, request)?;
+    let (question, addressee) = write(gateway, peer, auth, request)?;
     // The backend is told the same id.
     if let Some(id) = question.headers().get(REQUEST_ID) {
         let id = id.clone();
         request.headers_mut().insert(REQUEST_ID, id);
     }
-    let answer = timeout(PATIENCE, gateway.engine.forward(question, &target)).await;
+    let asking = async {
+        let target = match addressee {
+            Addressee::Known(target) => *target,
+            Addressee::Outside(place) => gateway.options.outside.target(&place).await?,
+        };
+        Ok(gateway.engine.forward(question, &target).await)
+    };
     let late = "the service that is asked took too long";
-    let answer = answer.map_err(|_elapsed| Error::new(ErrorKind::AuthFailed, late))?;
+    let answer = timeout(PATIENCE, asking).await;
+    let answer = answer.map_err(|_elapsed| Error::new(ErrorKind::AuthFailed, late))??;
     let (parts, body) = answer.into_parts();
     aside::read_out(body);
     if parts.extensions.get::<ErrorKind>().is_some() {
@@ -138,13 +147,21 @@ async fn question(
     Ok((parts.status, verdict))
 }
 
+/// Who is asked.
+enum Addressee {
+    /// This one. Boxed, because the other is small.
+    Known(Box<Target>),
+    /// Whoever the name leads to.
+    Outside(Place),
+}
+
 /// Writes the question about a request, and where it goes.
 fn write(
     gateway: &Inner,
     peer: &Peer,
     auth: &ExternalAuth,
     request: &Request<Body>,
-) -> Result<(Request<Body>, Target), Error> {
+) -> Result<(Request<Body>, Addressee), Error> {
     let asked = Asked::of(request)?;
     let filling = filling(peer, &asked, request.uri());
     let mut headers = aside::fields(request.headers());
@@ -174,7 +191,7 @@ fn write(
     *question.uri_mut() = Uri::from(path);
     *question.headers_mut() = headers;
     let snapshot = gateway.reader.load();
-    let target = match &auth.place {
+    let addressee = match &auth.place {
         AuthPlace::Service { backend, host, tls } => {
             question.headers_mut().insert(HOST, value(host)?);
             let port = snapshot.backend(backend);
@@ -184,7 +201,7 @@ fn write(
                     "the Service that is asked does not exist",
                 )
             })?;
-            Target {
+            Addressee::Known(Box::new(Target {
                 port: port.clone(),
                 upstream: if *tls {
                     Upstream::Http1Tls
@@ -197,32 +214,42 @@ fn write(
                 sticky: None,
                 overrides: None,
                 tls: None,
+            }))
+        }
+        AuthPlace::Host { name, port, tls } => {
+            let host = redirect::fill(name, filling)?;
+            question.headers_mut().insert(HOST, value(&host)?);
+            let is_usual = matches!(port, 80 | 443);
+            if is_usual && is_own(&snapshot, &question)? {
+                let target = own(gateway, &snapshot, peer, &mut question)?;
+                Addressee::Known(Box::new(target))
+            } else {
+                let place = Place::of(name, &host, *port, *tls)?;
+                question
+                    .headers_mut()
+                    .insert(HOST, value(&place.authority())?);
+                Addressee::Outside(place)
             }
         }
-        AuthPlace::Host(host) => {
-            let host = redirect::fill(host, filling)?;
-            question.headers_mut().insert(HOST, value(&host)?);
-            own(gateway, &snapshot, peer, &mut question)?
-        }
     };
-    Ok((question, target))
+    Ok((question, addressee))
 }
 
-/// Where a question goes that is for a host of this gateway, whose own rule may rewrite it. The host
-/// has to be one that a rule names, or any host would do; and its rule must ask for nothing that the
-/// question cannot show.
+/// Whether a question is for a host of this gateway: one that a rule names.
+fn is_own(snapshot: &Snapshot, question: &Request<Body>) -> Result<bool, Error> {
+    let host = Asked::of(question)?.host;
+    let routes = &snapshot.routes;
+    Ok(routes.exact.contains_key(&*host) || routes.wildcard_host(&host).is_some())
+}
+
+/// Where a question goes that is for a host of this gateway, whose own rule may rewrite it, and must
+/// ask for nothing that the question cannot show.
 fn own(
     gateway: &Inner,
     snapshot: &Snapshot,
     peer: &Peer,
     question: &mut Request<Body>,
 ) -> Result<Target, Error> {
-    let host = Asked::of(question)?.host.into_owned();
-    let routes = &snapshot.routes;
-    if routes.exact.get(&*host).is_none() && routes.wildcard_host(&host).is_none() {
-        let detail = "the host that is asked is not one of this gateway's";
-        return Err(Error::new(ErrorKind::AuthFailed, detail));
-    }
     let came = Came {
         client: peer.ip,
         secure: true,

@@ -8,6 +8,7 @@ mod affinity;
 mod annotations;
 mod answers;
 mod auth;
+mod auth_outside;
 mod auth_url;
 mod browser;
 mod canary;

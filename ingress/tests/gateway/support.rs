@@ -11,7 +11,7 @@ use sealane_config::model::{
     AppProtocol, Filters, HostMatch, HostRoutes, HostTls, ObjectRef, PathMatch, RouteRule,
     WeightedBackend,
 };
-use sealane_ingress::{Answers, Gateway, GatewayOptions, Limiter, Passwords, tls};
+use sealane_ingress::{Answers, Gateway, GatewayOptions, Limiter, Outside, Passwords, tls};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, ServerOptions};
 use sealane_proxy::testing::{RawClient, World, backend};
@@ -44,15 +44,28 @@ impl Edge {
     /// One whose redirects to HTTPS lead to this port.
     pub(crate) async fn with_https_port(https_port: u16) -> Self {
         let engine = EngineOptions::default();
-        Self::start(https_port, ServerOptions::default(), engine).await
+        let outside = Outside::new(&[], None);
+        Self::start(https_port, ServerOptions::default(), engine, outside).await
     }
 
     /// One with these options.
     pub(crate) async fn with(server: ServerOptions, engine: EngineOptions) -> Self {
-        Box::pin(Self::start(8443, server, engine)).await
+        let outside = Outside::new(&[], None);
+        Box::pin(Self::start(8443, server, engine, outside)).await
     }
 
-    async fn start(https_port: u16, server: ServerOptions, engine: EngineOptions) -> Self {
+    /// One that may ask these services outside of the cluster.
+    pub(crate) async fn asking(outside: Outside) -> Self {
+        let (server, engine) = (ServerOptions::default(), EngineOptions::default());
+        Box::pin(Self::start(8443, server, engine, outside)).await
+    }
+
+    async fn start(
+        https_port: u16,
+        server: ServerOptions,
+        engine: EngineOptions,
+        outside: Outside,
+    ) -> Self {
         let world = World::new();
         let fallback = tls::self_signed().unwrap();
         let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -64,6 +77,7 @@ impl Edge {
             limiter: Limiter::default(),
             passwords: Passwords::default(),
             answers: Answers::default(),
+            outside,
         };
         let engine = Engine::new(Connector::Direct, engine);
         let gateway = Gateway::new(world.reader.clone(), engine, options);

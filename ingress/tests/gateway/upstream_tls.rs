@@ -25,18 +25,18 @@ const HTTPS: (&str, &str) = ("backend-protocol", "HTTPS");
 
 /// What a backend saw of a connection: the name that it was asked for, whether a certificate was
 /// shown, the version.
-type Session = (Option<String>, bool, ProtocolVersion);
+pub(crate) type Session = (Option<String>, bool, ProtocolVersion);
 
 /// What ends TLS in front of an ordinary origin.
-struct Backend {
-    addr: SocketAddr,
-    sessions: Arc<Mutex<Vec<Session>>>,
+pub(crate) struct Backend {
+    pub(crate) addr: SocketAddr,
+    pub(crate) sessions: Arc<Mutex<Vec<Session>>>,
     task: JoinHandle<()>,
 }
 
 impl Backend {
     /// Shows `identity`, and asks for certificates that `clients` vouches for.
-    async fn new(origin: SocketAddr, identity: &Identity, clients: &Authority) -> Self {
+    pub(crate) async fn new(origin: SocketAddr, identity: &Identity, clients: &Authority) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(clients.pem.as_bytes()).unwrap();
@@ -129,7 +129,7 @@ impl Site {
     }
 }
 
-fn named(name: &str) -> impl FnOnce(&mut CertificateParams) {
+pub(crate) fn named(name: &str) -> impl FnOnce(&mut CertificateParams) {
     let name = SanType::DnsName(name.try_into().unwrap());
     move |params| params.subject_alt_names = vec![name]
 }

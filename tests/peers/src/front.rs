@@ -11,7 +11,7 @@ use sealane_config::model::{
     Protocol, RouteRule, WeightedBackend,
 };
 use sealane_config::sockets::HostSockets;
-use sealane_ingress::{Answers, Gateway, GatewayOptions, Limiter, Passwords, tls};
+use sealane_ingress::{Answers, Gateway, GatewayOptions, Limiter, Outside, Passwords, tls};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, ServerOptions};
 use sealane_proxy::node::{Capture, NodeProxy};
@@ -125,6 +125,7 @@ async fn work(
         limiter: Limiter::default(),
         passwords: Passwords::default(),
         answers: Answers::default(),
+        outside: Outside::new(&[], None),
     };
     let gateway = Gateway::new(reader.clone(), engine.clone(), gateway);
     let [http, https] = listeners.map(|listener| TcpListener::from_std(listener).unwrap());

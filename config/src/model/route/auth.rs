@@ -153,8 +153,16 @@ pub enum AuthPlace {
         /// It speaks TLS; its certificate is not verified.
         tls: bool,
     },
-    /// A host that this gateway serves itself.
-    Host(Template),
+    /// A host: one that this gateway serves itself, or one outside of the cluster. Only the former
+    /// may depend on the request, and it is asked at the usual ports only.
+    Host {
+        /// Its name.
+        name: Template,
+        /// Its port.
+        port: u16,
+        /// It speaks TLS; outside of the cluster its certificate is verified.
+        tls: bool,
+    },
 }
 
 /// Which answers hold for which requests.

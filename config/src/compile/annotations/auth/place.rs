@@ -40,24 +40,25 @@ fn place(authority: &str, tls: bool) -> Result<AuthPlace, String> {
             tls,
         });
     }
-    let is_known =
-        matches!(port, 80 | 443) && host.trim_matches(['[', ']']).parse::<IpAddr>().is_err();
+    let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     let is_host = |b: u8| b.is_ascii_alphanumeric() || b"-._${}".contains(&b);
-    let is_name = host.contains(['.', '$']);
-    if !is_known || !is_name || !host.bytes().all(is_host) {
+    let is_name = host.contains(['.', '$']) && port != 0;
+    if is_address || !is_name || !host.bytes().all(is_host) {
         return Err(format!(
-            "`{authority}` is neither a Service (NAME.NAMESPACE.svc.cluster.local:PORT) nor a host \
-             that this gateway serves"
+            "`{authority}` is neither a Service (NAME.NAMESPACE.svc.cluster.local:PORT) nor the name \
+             of a host"
         ));
     }
-    let template = redirect::template(host)?;
+    let name = redirect::template(host)?;
     let is_of_host = |part: &Part| matches!(part, Part::Text(_) | Part::Host | Part::HostAndPort);
-    if !template.0.iter().all(is_of_host) {
+    let is_said = name.0.iter().all(|part| matches!(part, Part::Text(_)));
+    // What depends on the request is a host of this gateway, at the ports that it has to the outside.
+    if !name.0.iter().all(is_of_host) || !(is_said || matches!(port, 80 | 443)) {
         return Err(format!(
-            "`{host}` takes more than the host from the request"
+            "`{authority}` takes more than the name of a host of this gateway from the request"
         ));
     }
-    Ok(AuthPlace::Host(template))
+    Ok(AuthPlace::Host { name, port, tls })
 }
 
 /// The Service with this name in the cluster's DNS.
