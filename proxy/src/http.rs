@@ -7,6 +7,7 @@
 
 mod board;
 mod body;
+mod direct;
 mod engine;
 mod exchange;
 mod failure;

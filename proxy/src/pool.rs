@@ -49,7 +49,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const YOUNG: Duration = Duration::from_secs(1);
 
 /// HTTP/1.1 connections that are being made to one endpoint by one worker at a time.
-const CONNECTING: usize = 64;
+pub(crate) const CONNECTING: usize = 64;
 
 /// HTTP/2 connections to one endpoint from one worker.
 const MAX_SHARED: usize = 16;

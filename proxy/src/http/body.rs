@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::direct;
 use super::exchange::Exchange;
 use super::held::Held;
 use super::io::Busy;
@@ -41,7 +42,47 @@ enum Kind {
     /// A request body that can be sent again.
     Replay(Replay),
     /// A response body whose end is the end of an exchange with an endpoint.
-    Exchange(Incoming, Option<Box<Exchange>>),
+    Exchange(AnswerBody, Option<Box<Exchange>>),
+}
+
+/// The body of an endpoint's answer.
+pub(super) enum AnswerBody {
+    /// It was there with the head.
+    Whole(Bytes),
+    /// The rest of it comes without hyper.
+    Direct(Box<direct::Rest>),
+    /// By hyper.
+    Incoming(Incoming),
+}
+
+impl AnswerBody {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Direct(rest) => rest.poll_frame(cx),
+            Self::Incoming(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Direct(rest) => rest.is_end_stream(),
+            Self::Incoming(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Direct(rest) => rest.size_hint(),
+            Self::Incoming(incoming) => incoming.size_hint(),
+        }
+    }
 }
 
 impl Body {
@@ -79,12 +120,18 @@ impl Body {
     }
 
     /// A response's body; `exchange` is finished when the body is.
-    pub(super) fn exchange(incoming: Incoming, exchange: Exchange) -> Self {
-        if incoming.is_end_stream() {
-            exchange.finish();
-            return Kind::Incoming(incoming).into();
+    pub(super) fn exchange(answer: AnswerBody, exchange: Exchange) -> Self {
+        match answer {
+            AnswerBody::Whole(bytes) => {
+                exchange.finish();
+                Self::full(bytes)
+            }
+            AnswerBody::Incoming(incoming) if incoming.is_end_stream() => {
+                exchange.finish();
+                Kind::Incoming(incoming).into()
+            }
+            answer => Kind::Exchange(answer, Some(Box::new(exchange))).into(),
         }
-        Kind::Exchange(incoming, Some(Box::new(exchange))).into()
     }
 
     /// What a body of our own says; nothing for every other body.
@@ -164,8 +211,8 @@ impl Body {
             Kind::Incoming(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
             Kind::Paced(paced) => paced.poll_frame(cx),
             Kind::Replay(replay) => replay.poll_frame(cx),
-            Kind::Exchange(incoming, exchange) => {
-                let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+            Kind::Exchange(answer, exchange) => {
+                let frame = match answer.poll_frame(cx) {
                     Poll::Ready(frame) => frame,
                     Poll::Pending => {
                         if exchange.as_mut().is_some_and(|it| it.is_overdue(cx))
@@ -185,7 +232,7 @@ impl Body {
                     }
                 }
                 match &frame {
-                    Some(Ok(_)) if !incoming.is_end_stream() => {}
+                    Some(Ok(_)) if !answer.is_end_stream() => {}
                     // The endpoint's connection is free before the client has read the rest.
                     Some(Ok(_)) | None => {
                         if let Some(exchange) = exchange.take() {
@@ -198,7 +245,7 @@ impl Body {
                         }
                     }
                 }
-                Poll::Ready(frame.map(|f| f.map_err(Into::into)))
+                Poll::Ready(frame)
             }
         }
     }
@@ -238,7 +285,8 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(_) => false,
-            Kind::Incoming(incoming) | Kind::Exchange(incoming, _) => incoming.is_end_stream(),
+            Kind::Incoming(incoming) => incoming.is_end_stream(),
+            Kind::Exchange(answer, _) => answer.is_end_stream(),
             Kind::Paced(paced) => paced.inner.is_end_stream(),
             Kind::Replay(replay) => replay.is_end_stream(),
         }
@@ -248,7 +296,8 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Incoming(incoming) | Kind::Exchange(incoming, _) => incoming.size_hint(),
+            Kind::Incoming(incoming) => incoming.size_hint(),
+            Kind::Exchange(answer, _) => answer.size_hint(),
             Kind::Paced(paced) => paced.inner.size_hint(),
             Kind::Replay(replay) => replay.size_hint(),
         }

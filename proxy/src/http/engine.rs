@@ -141,8 +141,8 @@ pub struct Engine {
 pub(super) struct Inner {
     pub(super) balancer: Balancer,
     pub(super) pool: Rc<Pool>,
-    /// Connections of the relay.
-    pub(super) relayed: Connections,
+    /// Those on which nothing but HTTP/1.1 without hyper is spoken.
+    pub(super) relayed: Rc<Connections>,
     pub(super) services: Services,
     pub(super) tunnels: TaskTracker,
     pub(super) hop: Hop,
@@ -159,7 +159,7 @@ impl Engine {
         Self {
             inner: Rc::new(Inner {
                 balancer: Balancer::sharing(options.affinity),
-                relayed: Connections::new(connector.clone()),
+                relayed: Rc::new(Connections::new(connector.clone())),
                 pool: Rc::new(Pool::new(connector)),
                 services: Services::new(options.shared, options.direction),
                 tunnels: TaskTracker::new(),

@@ -18,7 +18,8 @@ use crate::pool::Lease;
 pub(super) struct Exchange {
     // Given up in this order: a request that waits for room finds it.
     flight: Flight,
-    lease: Lease,
+    /// hyper's connection; `None` where the body has it.
+    lease: Option<Lease>,
     target: Target,
     /// The answer is part of a gRPC call, whose status is still to come.
     open: bool,
@@ -33,7 +34,7 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new(
         flight: Flight,
-        lease: Lease,
+        lease: Option<Lease>,
         target: Target,
         admission: Admission,
         until: Option<Instant>,
@@ -58,8 +59,8 @@ impl Exchange {
 
     /// The endpoint keeps an idle connection for so long.
     pub(super) fn kept_for(mut self, timeout: Option<Duration>) -> Self {
-        if let Some(timeout) = timeout {
-            self.lease.keep_for(timeout);
+        if let (Some(timeout), Some(lease)) = (timeout, &mut self.lease) {
+            lease.keep_for(timeout);
         }
         self
     }
@@ -111,7 +112,9 @@ impl Exchange {
         if self.open {
             self.flight.was_good();
         }
-        self.lease.give_back();
+        if let Some(lease) = self.lease {
+            lease.give_back();
+        }
     }
 
     /// The endpoint broke off in the middle of its answer, or took too long with it.

@@ -1,21 +1,22 @@
 //! A request goes to a Service port and its answer comes back.
 
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use sealane_config::model::{Endpoint, HttpPolicy, Limits};
 use tokio::time::{Instant, sleep};
 
-use super::body::Body;
+use super::body::{AnswerBody, Body};
+use super::direct::{self, Connection};
 use super::engine::{Inner, Target, Upstream};
 use super::exchange::Exchange;
 use super::failure::{self, Failure, Quality};
-use super::patience::Deadlines;
+use super::patience::{Deadlines, Limit};
 use super::replay::{Fault, Original, Rules};
 use super::retry::{Attempts, Choice, Verdict, is_idempotent};
 use super::serve::HeadLimits;
@@ -25,7 +26,7 @@ use super::{gate, headers, heads, patience};
 use crate::access::Served;
 use crate::balance::Flight;
 use crate::pool::{Lease, Reuse, Wish};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, scratch};
 
 /// One attempt: what is sent, and where.
 struct Attempt<'a> {
@@ -36,6 +37,31 @@ struct Attempt<'a> {
     upstream: Upstream,
     fresh: bool,
     deadline: Option<Instant>,
+}
+
+impl Attempt<'_> {
+    /// It can do without hyper.
+    fn is_direct(&self) -> bool {
+        self.upstream == Upstream::Http1
+            && matches!(self.original, Original::Empty)
+            && direct::is_fit(self.parts)
+    }
+
+    /// Waits for the head of the answer to what was `sent`.
+    async fn wait<F: Future>(
+        &self,
+        mut answer: Pin<&mut F>,
+        sent: Instant,
+    ) -> Result<F::Output, Limit> {
+        let timeouts = &self.target.policy().timeouts;
+        let patience = patience::of(&self.parts.headers, timeouts.response);
+        let deadlines = Deadlines {
+            per_try: timeouts.per_try,
+            request: self.deadline,
+        };
+        let wait = patience.wait(answer.as_mut(), self.original, sent, deadlines);
+        wait.await
+    }
 }
 
 impl Inner {
@@ -173,7 +199,72 @@ impl Inner {
         attempt: Attempt<'_>,
         body: Body,
         flight: &Flight,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
+    ) -> Result<(Response<AnswerBody>, Option<Lease>), Failure> {
+        let (endpoint, target) = (attempt.endpoint, attempt.target);
+        let (mut response, lease, started) = if attempt.is_direct() {
+            let (response, started) = self.ask_directly(attempt).await?;
+            (response, None, started)
+        } else {
+            // Boxed, because it is large, and most requests do without it.
+            let (response, lease, started) = Box::pin(self.ask(attempt, body)).await?;
+            (response.map(AnswerBody::Incoming), Some(lease), started)
+        };
+        if self.access_log.is_some() || target.sticky.is_some() {
+            let served = Served {
+                service: target.port.service.clone(),
+                port: target.port.port,
+                status: response.status(),
+                endpoint: endpoint.addr,
+                upstream: started.elapsed(),
+            };
+            response.extensions_mut().insert(served);
+        }
+        let rules = &target.policy().balancing;
+        let (status, headers) = (response.status(), response.headers());
+        match failure::quality(status, headers) {
+            Quality::Good => flight.succeeded(started.elapsed()),
+            Quality::Open => flight.answered(started.elapsed()),
+            Quality::Bad => {
+                let peers = target.everywhere();
+                flight.failed(peers, rules);
+                if let Some(wait) = failure::asks_to_wait(status, headers) {
+                    flight.asked_to_wait(peers, rules, wait);
+                }
+            }
+        }
+        Ok((response, lease))
+    }
+
+    /// Without hyper. Says when the request was sent.
+    async fn ask_directly(
+        &self,
+        attempt: Attempt<'_>,
+    ) -> Result<(Response<AnswerBody>, Instant), Failure> {
+        let (parts, endpoint) = (attempt.parts, attempt.endpoint);
+        let source = self.relayed.source(attempt.target.source, endpoint);
+        let limit = attempt.target.policy().timeouts.connect;
+        let leasing = self.relayed.lease(endpoint, source, attempt.fresh, limit);
+        let leased = leasing.await;
+        let leased = leased.map_err(|error| failure::not_connected(&error.into()))?;
+        let mut connection = Connection::new(leased, source, endpoint, &self.relayed);
+        let mut head = scratch::take();
+        direct::write_head(parts, endpoint, &mut head);
+        let started = Instant::now();
+        let answer = {
+            let answer = pin!(connection.ask(&head, parts.method == Method::HEAD));
+            attempt.wait(answer, started).await
+        };
+        scratch::give_back(head);
+        let answer = answer.map_err(failure::timed_out)??;
+        Ok((answer.on(connection), started))
+    }
+
+    /// By hyper. Says when the request was sent.
+    async fn ask(
+        &self,
+        attempt: Attempt<'_>,
+        body: Body,
+    ) -> Result<(Response<Incoming>, Lease, Instant), Failure> {
         let Attempt {
             parts,
             original,
@@ -181,9 +272,8 @@ impl Inner {
             target,
             upstream,
             fresh,
-            deadline,
+            ..
         } = attempt;
-        let policy = target.policy();
         let reuse = if fresh {
             Reuse::No
         } else if original.is_repeatable() {
@@ -196,58 +286,27 @@ impl Inner {
             tls: target.tls.as_ref(),
             client: target.source,
             reuse,
-            limit: policy.timeouts.connect,
+            limit: target.policy().timeouts.connect,
         };
         let lease = self.pool.lease(endpoint, wanted).await;
         let mut lease = lease.map_err(|error| failure::not_connected(&error))?;
         let request = heads::rebuild(parts, body, endpoint, upstream);
         let started = Instant::now();
         let answer = {
-            let mut answer = pin!(lease.sender().send(request));
-            let patience = patience::of(&parts.headers, policy.timeouts.response);
-            let deadlines = Deadlines {
-                per_try: policy.timeouts.per_try,
-                request: deadline,
-            };
-            let wait = patience.wait(answer.as_mut(), original, started, deadlines);
-            wait.await
+            let answer = pin!(lease.sender().send(request));
+            attempt.wait(answer, started).await
         };
-        let response = match answer {
-            Ok(Ok(mut response)) => {
-                if self.access_log.is_some() || target.sticky.is_some() {
-                    let served = Served {
-                        service: target.port.service.clone(),
-                        port: target.port.port,
-                        status: response.status(),
-                        endpoint: endpoint.addr,
-                        upstream: started.elapsed(),
-                    };
-                    response.extensions_mut().insert(served);
-                }
-                response
-            }
-            Ok(Err(error)) => return Err(failure::broke(*error, &lease)),
-            Err(limit) => return Err(failure::timed_out(limit)),
-        };
-        let (status, headers) = (response.status(), response.headers());
-        match failure::quality(status, headers) {
-            Quality::Good => flight.succeeded(started.elapsed()),
-            Quality::Open => flight.answered(started.elapsed()),
-            Quality::Bad => {
-                let peers = target.everywhere();
-                flight.failed(peers, &policy.balancing);
-                if let Some(wait) = failure::asks_to_wait(status, headers) {
-                    flight.asked_to_wait(peers, &policy.balancing, wait);
-                }
-            }
+        match answer {
+            Ok(Ok(response)) => Ok((response, lease, started)),
+            Ok(Err(error)) => Err(failure::broke(*error, &lease)),
+            Err(limit) => Err(failure::timed_out(limit)),
         }
-        Ok((response, lease))
     }
 
     /// The endpoint agrees to an upgrade.
     fn switch(
         &self,
-        mut response: Response<Incoming>,
+        mut response: Response<AnswerBody>,
         flight: Flight,
         wanted: Option<Wanted>,
     ) -> Result<Response<Body>, Error> {
@@ -309,7 +368,11 @@ fn faulty(fault: Fault) -> Error {
 }
 
 /// Writes the client's answer from the endpoint's.
-fn answer(mut response: Response<Incoming>, exchange: Exchange, method: &Method) -> Response<Body> {
+fn answer(
+    mut response: Response<AnswerBody>,
+    exchange: Exchange,
+    method: &Method,
+) -> Response<Body> {
     let quality = failure::quality(response.status(), response.headers());
     let exchange = match quality {
         Quality::Open => exchange.leave_open(),

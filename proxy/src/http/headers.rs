@@ -70,10 +70,18 @@ pub(super) fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
     if !headers.contains_key(KEEP_ALIVE) {
         return None;
     }
-    list(headers, KEEP_ALIVE).find_map(|parameter| {
+    let values = headers.get_all(KEEP_ALIVE);
+    values
+        .iter()
+        .find_map(|value| keep_alive_parameter(value.as_bytes()))
+}
+
+/// The same of the value of one field.
+pub(super) fn keep_alive_parameter(value: &[u8]) -> Option<Duration> {
+    value.split(|&byte| byte == b',').find_map(|parameter| {
         let (name, value) = std::str::from_utf8(parameter).ok()?.split_once('=')?;
-        let is_it = name.trim_end().eq_ignore_ascii_case("timeout");
-        let seconds = value.trim_start().parse().ok().filter(|_| is_it);
+        let is_it = name.trim().eq_ignore_ascii_case("timeout");
+        let seconds = value.trim().parse().ok().filter(|_| is_it);
         seconds.map(Duration::from_secs)
     })
 }

@@ -3,7 +3,6 @@
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::Incoming;
 use sealane_config::model::Endpoint;
 
 use super::body::Body;
@@ -81,7 +80,7 @@ pub(super) fn rebuild(
 }
 
 /// Turns an endpoint's head into the one that the client gets.
-pub(super) fn write_response(response: &mut Response<Incoming>, method: &Method) {
+pub(super) fn write_response<B>(response: &mut Response<B>, method: &Method) {
     *response.version_mut() = Version::HTTP_11;
     headers::remove_hop_by_hop(response.headers_mut());
     // hyper frames from the body; where there is none by definition, the length is information.

@@ -15,9 +15,9 @@ mod answer_body;
 mod client;
 mod connections;
 mod exchange;
-mod framing;
+pub(super) mod framing;
 mod request;
-mod response;
+pub(super) mod response;
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -36,7 +36,7 @@ use crate::{clock, scratch};
 
 pub use client::ClientStream;
 use client::{Client, Gone, Timer};
-pub(crate) use connections::Connections;
+pub(crate) use connections::{Connections, Keep};
 pub use request::{PlainHead, write_field};
 
 /// Who a relayed connection belongs to: where its requests go, and what endpoints are told.

@@ -201,11 +201,12 @@ async fn serve_from<I, H, F>(
         service_fn(move |request: Request<Incoming>| {
             let busy = Busy::start(&activity);
             let handler = Rc::clone(&handler);
-            async move {
+            // Boxed, because hyper moves it several times before it is polled, and it is large.
+            Box::pin(async move {
                 let mut response = admit_and_handle(request, head, &*handler).await;
                 respond::name_hop(&mut response, hop);
                 Ok::<_, Infallible>(response.map(|body| body.busy(busy)))
-            }
+            })
         })
     };
     let stream = TokioIo::new(stream);

@@ -11,7 +11,6 @@ use base64::prelude::BASE64_STANDARD;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -77,7 +76,7 @@ impl Wanted {
     }
 
     /// Turns the endpoint's 101 into what the client understands.
-    pub(super) fn answer(&self, response: &mut Response<Incoming>, protocol: HeaderValue) {
+    pub(super) fn answer<B>(&self, response: &mut Response<B>, protocol: HeaderValue) {
         remove_hop_by_hop(response.headers_mut());
         if self.http2 {
             *response.status_mut() = StatusCode::OK;

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use super::super::engine::Target;
 use super::Route;
 use super::client::{Client, ClientStream, Gone};
+use super::connections::Keep;
 use super::exchange::{Begun, Exchange, Upstream};
 use super::framing::Framing;
 use super::response::Malformed;
@@ -44,9 +45,8 @@ impl<R: Route> Exchange<'_, R> {
         if framing.is_done() {
             // The endpoint's connection is free before the client has read the rest.
             drop(flight);
-            if answer.keep && !extra {
-                let connections = &self.engine.relayed;
-                connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
+            if !extra {
+                self.give_back(upstream, endpoint, answer.keep);
             }
             client.send(self.stall).await?;
             return Ok(!self.close.get());
@@ -82,11 +82,16 @@ impl<R: Route> Exchange<'_, R> {
             // What the client got is not all, and the end of the connection says so.
             return Err(Gone);
         }
-        if answer.keep && !extra {
-            let connections = &self.engine.relayed;
-            connections.give_back(upstream.stream, upstream.source, &endpoint.stats);
+        if !extra {
+            self.give_back(upstream, endpoint, answer.keep);
         }
         Ok(!self.close.get())
+    }
+
+    fn give_back(&self, upstream: Upstream, endpoint: &Endpoint, keep: Keep) {
+        let (stream, source) = (upstream.stream, upstream.source);
+        let connections = &self.engine.relayed;
+        connections.give_back(stream, source, &endpoint.stats, keep);
     }
 
     /// Moves the rest of a body from socket to socket; nothing of what follows it is taken.

@@ -25,6 +25,7 @@ use super::super::retry::{Attempts, Choice, Reason, Verdict};
 use super::super::services::ServiceState;
 use super::Route;
 use super::client::{Client, ClientStream, Gone};
+use super::connections::Keep;
 use super::request::{write_field, write_length};
 use super::response::{self, Answer, Malformed};
 use crate::balance::Flight;
@@ -252,8 +253,10 @@ impl<R: Route> Exchange<'_, R> {
                 let failure = match read {
                     Poll::Ready(Ok(Ok(Ok(None)))) => continue,
                     Poll::Ready(Ok(Ok(Ok(Some(mut begun))))) => {
-                        // A connection in the middle of a request cannot be used again.
-                        begun.answer.keep &= left.is_empty();
+                        if !left.is_empty() {
+                            // A connection in the middle of a request cannot be used again.
+                            begun.answer.keep = Keep::NOT;
+                        }
                         return Poll::Ready(Ok(begun));
                     }
                     Poll::Ready(Ok(Ok(Err(Malformed)))) => failure::malformed(),

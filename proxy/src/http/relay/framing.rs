@@ -10,9 +10,12 @@ use super::response::Malformed;
 /// Bytes of chunk extensions and trailers that are read, of one body.
 const EXTRA: u32 = 16 * 1024;
 
+/// The end of a chunked body that has no trailers.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// How much of a body is still to come.
 #[derive(Debug)]
-pub(super) enum Framing {
+pub(in super::super) enum Framing {
     /// Nothing.
     Nothing,
     /// So many bytes.
@@ -25,7 +28,7 @@ pub(super) enum Framing {
 
 /// How far a chunked body has been read.
 #[derive(Debug)]
-pub(super) struct Chunks {
+pub(in super::super) struct Chunks {
     at: At,
     extra: u32,
 }
@@ -60,7 +63,7 @@ impl Framing {
     }
 
     /// Nothing more is to come.
-    pub(super) fn is_done(&self) -> bool {
+    pub(in super::super) fn is_done(&self) -> bool {
         match self {
             Self::Nothing => true,
             Self::Length(left) => *left == 0,
@@ -73,17 +76,39 @@ impl Framing {
     /// bytes that were.
     pub(super) fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, Malformed> {
         match self {
+            Self::Nothing | Self::Length(_) => {
+                self.take_data(bytes, |data| out.extend_from_slice(data))
+            }
+            Self::Chunked(_) => {
+                let taken = self.take_data(bytes, |data| write_chunk(data, out))?;
+                if self.is_done() {
+                    out.extend_from_slice(LAST_CHUNK);
+                }
+                Ok(taken)
+            }
+            Self::End => self.take_data(bytes, |data| write_chunk(data, out)),
+        }
+    }
+
+    /// Takes what belongs to the body from `bytes`, shows `data` what is content of that, and returns
+    /// how many bytes were taken.
+    pub(in super::super) fn take_data(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+    ) -> Result<usize, Malformed> {
+        match self {
             Self::Nothing => Ok(0),
             Self::Length(left) => {
                 let taken =
                     usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                out.extend_from_slice(&bytes[..taken]);
+                data(&bytes[..taken]);
                 *left -= taken as u64;
                 Ok(taken)
             }
-            Self::Chunked(chunks) => chunks.take(bytes, out),
+            Self::Chunked(chunks) => chunks.take(bytes, data),
             Self::End => {
-                write_chunk(bytes, out);
+                data(bytes);
                 Ok(bytes.len())
             }
         }
@@ -94,7 +119,7 @@ impl Framing {
         if !matches!(self, Self::End) {
             return Err(Malformed);
         }
-        out.extend_from_slice(b"0\r\n\r\n");
+        out.extend_from_slice(LAST_CHUNK);
         *self = Self::Nothing;
         Ok(())
     }
@@ -110,13 +135,13 @@ fn write_chunk(data: &[u8], out: &mut Vec<u8>) {
 }
 
 impl Chunks {
-    fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, Malformed> {
+    fn take(&mut self, bytes: &[u8], mut show: impl FnMut(&[u8])) -> Result<usize, Malformed> {
         let mut at = 0;
         while self.at != At::Done {
             if let At::Data(left) = self.at {
                 let rest = &bytes[at..];
                 let data = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
-                write_chunk(&rest[..data], out);
+                show(&rest[..data]);
                 at += data;
                 let left = left - data as u64;
                 self.at = if left == 0 {
@@ -128,9 +153,6 @@ impl Chunks {
             let Some(byte) = bytes.get(at) else { break };
             at += 1;
             self.at = self.step(*byte)?;
-        }
-        if self.at == At::Done {
-            out.extend_from_slice(b"0\r\n\r\n");
         }
         Ok(at)
     }

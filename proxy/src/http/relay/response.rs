@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use httparse::{Header, Status};
 
+use super::connections::Keep;
 use super::framing::Framing;
 use super::request::{decimal, is, write_field, write_length};
 use crate::clock;
@@ -17,9 +18,40 @@ pub(super) const HEAD: usize = 64 * 1024;
 /// Most fields of an answer.
 const FIELDS: usize = 256;
 
+/// Where the fields of an answer are put while it is looked at.
+pub(in super::super) type Fields<'a> = [MaybeUninit<Header<'a>>; FIELDS];
+
+/// Nothing yet.
+pub(in super::super) const fn no_fields<'a>() -> Fields<'a> {
+    [const { MaybeUninit::uninit() }; FIELDS]
+}
+
 /// The answer breaks HTTP's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(in super::super) struct Malformed;
+
+/// What comes of the bytes read so far, before anything is written.
+pub(in super::super) enum Parsed<'h, 'b> {
+    /// The head is not complete.
+    Partial,
+    /// An interim answer of so many bytes (RFC 9110, 15.2), which is dropped.
+    Interim(usize),
+    /// The answer's head.
+    Final(Head<'h, 'b>),
+}
+
+/// The head of an answer as it came.
+pub(in super::super) struct Head<'h, 'b> {
+    pub(in super::super) status: StatusCode,
+    /// Bytes of the head.
+    pub(in super::super) length: usize,
+    pub(in super::super) fields: &'h [Header<'b>],
+    /// How the body ends.
+    pub(in super::super) framing: Framing,
+    /// For how long the endpoint keeps the connection.
+    pub(in super::super) keep: Keep,
+    seen: Seen<'b>,
+}
 
 /// What comes of the bytes read so far.
 #[derive(Debug)]
@@ -40,8 +72,8 @@ pub(super) struct Answer {
     pub(super) length: usize,
     /// How the body ends.
     pub(super) framing: Framing,
-    /// The endpoint keeps the connection.
-    pub(super) keep: bool,
+    /// For how long the endpoint keeps the connection.
+    pub(super) keep: Keep,
     /// For how long it wants no traffic.
     pub(super) wait: Option<Duration>,
 }
@@ -52,30 +84,29 @@ struct Seen<'a> {
     length: Option<u64>,
     chunked: bool,
     keep: bool,
+    /// The `Keep-Alive` field.
+    keep_alive: Option<&'a [u8]>,
     dated: bool,
     retry_after: Option<u64>,
     /// `Connection` fields that name others.
     named: Option<&'a [u8]>,
 }
 
-/// Reads the head of an answer, and writes the client's to `out`. `close` says that the client's
-/// connection ends with it.
-pub(super) fn read(
-    bytes: &[u8],
+/// Parses the head of an answer.
+pub(in super::super) fn parse<'h, 'b>(
+    bytes: &'b [u8],
     is_head: bool,
-    close: bool,
-    out: &mut Vec<u8>,
-) -> Result<Read, Malformed> {
-    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    fields: &'h mut Fields<'b>,
+) -> Result<Parsed<'h, 'b>, Malformed> {
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
         bytes,
-        &mut fields,
+        fields,
     );
     let length = match parsed {
         Ok(Status::Complete(length)) => length,
-        Ok(Status::Partial) if bytes.len() < HEAD => return Ok(Read::Partial),
+        Ok(Status::Partial) if bytes.len() < HEAD => return Ok(Parsed::Partial),
         Ok(Status::Partial) | Err(_) => return Err(Malformed),
     };
     let is_11 = response.version == Some(1);
@@ -88,7 +119,7 @@ pub(super) fn read(
         return if status == StatusCode::SWITCHING_PROTOCOLS {
             Err(Malformed)
         } else {
-            Ok(Read::Interim(length))
+            Ok(Parsed::Interim(length))
         };
     }
     let seen = look(response.headers, is_11)?;
@@ -99,8 +130,44 @@ pub(super) fn read(
         (false, false, Some(length)) => Framing::Length(length),
         (false, false, None) => Framing::End,
     };
+    Ok(Parsed::Final(Head {
+        status,
+        length,
+        fields: response.headers,
+        keep: if seen.keep && !matches!(framing, Framing::End) {
+            Keep::hinted(seen.keep_alive)
+        } else {
+            Keep::NOT
+        },
+        framing,
+        seen,
+    }))
+}
+
+/// Reads the head of an answer, and writes the client's to `out`. `close` says that the client's
+/// connection ends with it.
+pub(super) fn read(
+    bytes: &[u8],
+    is_head: bool,
+    close: bool,
+    out: &mut Vec<u8>,
+) -> Result<Read, Malformed> {
+    let mut fields = no_fields();
+    let head = match parse(bytes, is_head, &mut fields)? {
+        Parsed::Partial => return Ok(Read::Partial),
+        Parsed::Interim(length) => return Ok(Read::Interim(length)),
+        Parsed::Final(head) => head,
+    };
+    let Head {
+        status,
+        length,
+        fields,
+        framing,
+        keep,
+        seen,
+    } = head;
     write_status(status, out);
-    for field in response.headers.iter() {
+    for field in fields {
         if passes(field, &seen) {
             write_field(field.name, field.value, out);
         }
@@ -120,7 +187,7 @@ pub(super) fn read(
     Ok(Read::Final(Answer {
         status,
         length,
-        keep: seen.keep && !matches!(framing, Framing::End),
+        keep,
         wait: seen
             .retry_after
             .filter(|_| status == StatusCode::SERVICE_UNAVAILABLE)
@@ -145,6 +212,7 @@ fn look<'a>(fields: &[Header<'a>], is_11: bool) -> Result<Seen<'a>, Malformed> {
     for field in fields {
         match field.name.len() {
             4 if is(field.name, "date") => seen.dated = true,
+            10 if is(field.name, "keep-alive") => seen.keep_alive = Some(field.value),
             10 if is(field.name, "connection") => {
                 let tokens = field
                     .value

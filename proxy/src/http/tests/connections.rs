@@ -225,7 +225,7 @@ async fn a_connection_costs_little_memory() {
         };
         let request = http::Request::new(Body::empty());
         let size = size_of_val(&front.engine.forward(request, &target));
-        assert!(size <= 3328, "a request takes {size} bytes");
+        assert!(size <= 3072, "a request takes {size} bytes");
     })
     .await;
 }

@@ -171,8 +171,14 @@ fn proxy_l17_a_connection_is_kept_only_if_both_say_so() {
         ),
         ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", false),
         ("HTTP/1.1 200 OK\r\n\r\n", false),
+        (
+            "HTTP/1.1 204 No\r\nKeep-Alive: max=9, timeout=60\r\n\r\n",
+            true,
+        ),
+        ("HTTP/1.1 204 No\r\nKeep-Alive: timeout=1\r\n\r\n", false),
     ] {
-        assert_eq!(translated(head, false).unwrap().1.keep, keep, "{head:?}");
+        let kept = translated(head, false).unwrap().1.keep != Keep::NOT;
+        assert_eq!(kept, keep, "{head:?}");
     }
 }
 
