@@ -69,7 +69,8 @@ async fn shop_answers_over_http_and_https() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_spread_over_the_replicas_and_a_service_without_pods_is_503_with_a_reason() {
     let cluster = Cluster::shop().await;
-    // On a busy machine one replica may really be slower for a while, and then it gets less.
+    // On a busy machine one replica may really be slower for a while, and then it gets less; and the
+    // gateway may hear of the last one a moment after its pod is ready.
     eventually("an even spread", async || {
         let mut pods: BTreeMap<String, u32> = BTreeMap::new();
         let mut connection = Connection::open(cluster.http()).await?;
@@ -78,11 +79,10 @@ async fn requests_spread_over_the_replicas_and_a_service_without_pods_is_503_wit
             assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
             *pods.entry(answer.pod()).or_default() += 1;
         }
-        assert_eq!(pods.len(), 3, "{pods:?}");
-        if pods.values().all(|count| *count <= 130) {
+        if pods.len() == 3 && pods.values().all(|count| *count <= 130) {
             return Ok(());
         }
-        Err(format!("1.3 × its share at most: {pods:?}"))
+        Err(format!("all three, 1.3 × its share at most: {pods:?}"))
     })
     .await;
 
