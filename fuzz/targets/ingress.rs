@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::networking::v1::Ingress;
 use libfuzzer_sys::fuzz_target;
 use sealane_config::compile::{
-    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, ObjectKey,
+    Change, ClassRecord, Compiler, Delta, GatewayOptions, IngressRecord, ObjectKey, ServedClasses,
 };
 use sealane_config::ingress_nginx::PREFIX;
 use sealane_config::model::PathMatch;
@@ -44,7 +44,7 @@ fuzz_target!(|text: &str| {
     let now = Instant::now();
     let mut compiler = Compiler::new(
         GatewayOptions {
-            controller: CONTROLLER.to_owned(),
+            classes: ServedClasses::with_ingress_nginx(),
             ..GatewayOptions::default()
         },
         None,
