@@ -7,6 +7,7 @@
 
 mod support;
 
+mod admission;
 mod check;
 mod corefile;
 mod dns;

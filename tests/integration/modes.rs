@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::mode::{Kubernetes, Mode, NODE_IP, Node, Pod, Right, get};
 use crate::support::{eventually, has, output};
 
-const HOST: &str = "shop.test";
+pub(crate) const HOST: &str = "shop.test";
 
 const GATEWAY: [&str; 11] = [
     "gateway",
@@ -26,7 +26,7 @@ const GATEWAY: [&str; 11] = [
 ];
 
 /// A Service without selector, its endpoint, and an Ingress for it.
-fn shop(endpoint: Ipv4Addr) -> [Value; 3] {
+pub(crate) fn shop(endpoint: Ipv4Addr) -> [Value; 3] {
     [
         json!({
             "apiVersion": "v1", "kind": "Service",
@@ -422,7 +422,7 @@ async fn node_needs_every_rule_of_its_role_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gateway_needs_every_rule_of_its_role_and_no_more() {
+async fn ingress_u4_gateway_needs_every_rule_of_its_role_and_no_more() {
     let Some(kubernetes) = Kubernetes::start().await else {
         return;
     };
