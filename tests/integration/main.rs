@@ -22,6 +22,7 @@ mod lifecycle;
 mod migrate;
 mod modes;
 mod nodes;
+mod order;
 mod rootless;
 mod sidecar;
 #[path = "../../ingress/tests/gateway/table.rs"]
