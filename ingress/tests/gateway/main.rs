@@ -24,6 +24,7 @@ mod limits;
 mod manifests;
 mod mirror;
 mod modes;
+mod neighbours;
 mod next_upstream;
 mod nginx;
 mod proxies;
