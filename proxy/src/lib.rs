@@ -20,7 +20,7 @@ mod pool;
 mod scratch;
 pub mod sidecar;
 mod splice;
-mod tcp;
+pub mod tcp;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 mod udp;

@@ -210,6 +210,11 @@ impl Pool {
         }
     }
 
+    /// What makes new connections.
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
     /// A connection to the endpoint: an idle one if `wish` has that, else a new one. The endpoint sees
     /// the client's address if it can be kept.
     pub(crate) async fn lease(

@@ -22,6 +22,9 @@ pub struct HttpPolicy {
     pub balancing: Balancing,
     /// How large and how many requests may be.
     pub limits: Limits,
+    /// Connections that are relayed as bytes begin with a PROXY header, version 2, that says who the
+    /// client is; and all connections to a Service that a node proxy takes are.
+    pub sends_proxy_protocol: bool,
 }
 
 impl HttpPolicy {

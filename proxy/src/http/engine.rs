@@ -172,6 +172,11 @@ impl Engine {
         }
     }
 
+    /// What connects to endpoints.
+    pub fn connector(&self) -> &Connector {
+        self.inner.pool.connector()
+    }
+
     /// The connections of clients, for listeners to admit them.
     pub fn connections(&self) -> &admission::Connections {
         &self.inner.connections

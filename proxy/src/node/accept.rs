@@ -15,6 +15,7 @@ use crate::accept::Acceptor;
 use crate::connect::tune;
 use crate::http::ServiceTarget;
 use crate::intercept::{Method, may_be_outside, original_destination};
+use crate::tcp::Ends;
 
 /// What a connection is for.
 #[derive(Debug)]
@@ -87,7 +88,8 @@ impl Worker {
         let _ = tune(&stream);
         match self.destination(client.0.ip().to_canonical(), dialled) {
             Destination::Service(target, protocol) => {
-                self.serve_service(stream, client, target, protocol).await;
+                let ends = Ends { client, dialled };
+                self.serve_service(stream, ends, target, protocol).await;
             }
             Destination::Outside(addr) => self.serve_outside(stream, addr).await,
             Destination::Loop => {

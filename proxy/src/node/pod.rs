@@ -15,11 +15,12 @@ use tokio::time::timeout;
 
 use super::Worker;
 use super::accept::Destination;
-use super::serve::{SILENCE, read_verdict, reset};
+use super::serve::{SILENCE, read_verdict};
 use crate::detect::Detected;
 use crate::http::ServiceTarget;
 use crate::sidecar::{Direction, PodOptions};
 use crate::tcp::Prefixed;
+use crate::tcp::reset;
 use crate::{Error, ErrorKind};
 
 /// Own ports that are remembered. A pod listens on a handful; where the kernel cannot tell which, a

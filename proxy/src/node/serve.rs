@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use sealane_config::model::{AppProtocol, ClientAddr};
@@ -14,8 +13,8 @@ use crate::ErrorKind;
 use crate::balance::Flight;
 use crate::connect::tune;
 use crate::detect::{Detected, ENOUGH, detect};
-use crate::http::{ServiceTarget, Upstream};
-use crate::tcp::{FlowMetrics, Prefixed, RelayOptions, relay};
+use crate::http::{ServiceTarget, Target, Upstream};
+use crate::tcp::{Ends, IDLE, Prefixed, relay_counted, reset};
 
 /// A client that is silent for so long waits for the server to speak first (SMTP, MySQL, NATS).
 pub(super) const SILENCE: Duration = Duration::from_millis(100);
@@ -28,10 +27,6 @@ const UNDECIDED: Duration = Duration::from_secs(5);
 const FIRST: usize = 2048;
 const _: () = assert!(FIRST >= ENOUGH);
 
-/// Nothing moved for so long: the connection is given up (the kernel's connection tracking waits
-/// for days, load balancers for minutes to an hour).
-const IDLE: Duration = Duration::from_secs(3600);
-
 /// How long a destination outside the cluster may take to accept.
 const OUTSIDE_CONNECT: Duration = Duration::from_secs(15);
 
@@ -39,29 +34,34 @@ impl Worker {
     pub(super) async fn serve_service(
         &self,
         stream: TcpStream,
-        client: ClientAddr,
+        ends: Ends,
         target: ServiceTarget,
         protocol: AppProtocol,
     ) {
-        if target
-            .resolve(Upstream::Http1)
-            .is_ok_and(|it| it.is_cut_off())
-        {
+        let resolved = target.resolve(Upstream::Http1);
+        if resolved.as_ref().is_ok_and(Target::is_cut_off) {
             // Not the same as no endpoints at all, which the kernel refuses: elsewhere there are
             // some, and the client may try again later (proxy S5).
             let metrics = self.metrics.of(Some(&target.backend.service));
             metrics.no_local_endpoints.increment(1);
             return;
         }
+        // Who the client is can be said once a connection, not once a request.
+        let is_announced = resolved.is_ok_and(|target| target.port.http.sends_proxy_protocol);
+        let protocol = if is_announced {
+            AppProtocol::Tcp
+        } else {
+            protocol
+        };
         match protocol {
             AppProtocol::Http | AppProtocol::Http2 => {
-                self.serve_http(Prefixed::new(Vec::new(), stream), client, target)
+                self.serve_http(Prefixed::new(Vec::new(), stream), ends.client, target)
                     .await;
             }
             AppProtocol::Tls | AppProtocol::Tcp => {
-                self.serve_flow(stream, Vec::new(), client, &target).await;
+                self.serve_flow(stream, Vec::new(), ends, &target).await;
             }
-            AppProtocol::Detect => self.serve_detected(stream, client, target).await,
+            AppProtocol::Detect => self.serve_detected(stream, ends, target).await,
         }
     }
 
@@ -78,19 +78,15 @@ impl Worker {
 
     /// Looks at what the client says first. While it says nothing the server is connected to: it may
     /// be the one that speaks first.
-    async fn serve_detected(
-        &self,
-        mut stream: TcpStream,
-        client: ClientAddr,
-        target: ServiceTarget,
-    ) {
+    async fn serve_detected(&self, mut stream: TcpStream, ends: Ends, target: ServiceTarget) {
+        let client = ends.client;
         let mut first = Vec::new();
         let spoke = timeout(SILENCE, read_some(&stream, &mut first)).await;
         let (detected, upstream) = match spoke {
             Ok(Ok(_)) => (read_verdict(&stream, &mut first).await, None),
             Ok(Err(error)) => (Err(error), None),
             Err(_silent) => {
-                let Some(connected) = self.connect(&stream, client, &target).await else {
+                let Some(connected) = self.connect(&stream, ends, &target).await else {
                     return;
                 };
                 let mut byte = [0];
@@ -113,7 +109,7 @@ impl Worker {
                 relay_counted(&mut stream, &mut upstream, first, &metrics).await;
             }
             (Ok(Detected::Opaque), None) => {
-                self.serve_flow(stream, first, client, &target).await;
+                self.serve_flow(stream, first, ends, &target).await;
             }
             (Err(error), _) => tracing::debug!(%client, %error, "client gone"),
         }
@@ -123,10 +119,10 @@ impl Worker {
         &self,
         mut stream: TcpStream,
         first: Vec<u8>,
-        client: ClientAddr,
+        ends: Ends,
         target: &ServiceTarget,
     ) {
-        if let Some((mut upstream, _flight)) = self.connect(&stream, client, target).await {
+        if let Some((mut upstream, _flight)) = self.connect(&stream, ends, target).await {
             let metrics = self.metrics.of(Some(&target.backend.service));
             relay_counted(&mut stream, &mut upstream, first, &metrics).await;
         }
@@ -136,9 +132,10 @@ impl Worker {
     async fn connect(
         &self,
         stream: &TcpStream,
-        client: ClientAddr,
+        ends: Ends,
         target: &ServiceTarget,
     ) -> Option<(TcpStream, Flight)> {
+        let client = ends.client;
         let service = &target.backend.service;
         let target = match target.resolve(Upstream::Http1) {
             Ok(resolved) => resolved,
@@ -148,7 +145,7 @@ impl Worker {
                 return None;
             }
         };
-        let connected = self.flows.connect(client, &target, self.engine.balancer());
+        let connected = self.flows.connect(ends, &target, self.engine.balancer());
         match connected.await {
             Ok(connected) => Some(connected),
             Err(error) => {
@@ -228,26 +225,4 @@ fn try_read(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<usize> {
     let read = stream.try_read(&mut bytes)?;
     first.extend_from_slice(&bytes[..read]);
     Ok(read)
-}
-
-pub(super) fn reset(stream: &TcpStream) {
-    // Fails only on a connection that is gone anyhow.
-    let _ = stream.set_zero_linger();
-}
-
-async fn relay_counted(
-    client: &mut TcpStream,
-    upstream: &mut TcpStream,
-    first: Vec<u8>,
-    metrics: &Rc<FlowMetrics>,
-) {
-    let _open = metrics.opened();
-    let options = RelayOptions {
-        idle: IDLE,
-        to_upstream: &metrics.to_upstream,
-        to_client: &metrics.to_client,
-    };
-    if let Err(error) = relay(client, upstream, first, options).await {
-        tracing::debug!(%error, "connection broken");
-    }
 }

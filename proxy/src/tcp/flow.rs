@@ -2,10 +2,12 @@
 
 use std::io;
 
-use sealane_config::model::{ClientAddr, EndpointAddr};
+use sealane_config::model::EndpointAddr;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::announce::{self, Ends};
 use crate::ErrorKind;
 use crate::balance::{Balancer, Flight};
 use crate::connect::Connector;
@@ -64,17 +66,18 @@ impl Flows {
     }
 
     /// Connects to an endpoint of a target, and to another one if that fails, which is safe
-    /// because no byte was sent yet. The flow counts as in flight until the second value is dropped.
+    /// because no byte of the client's was sent yet. An endpoint of a Service that wants it is told who
+    /// the client is. The flow counts as in flight until the second value is dropped.
     pub(crate) async fn connect(
         &self,
-        client: ClientAddr,
+        ends: Ends,
         target: &Target,
         balancer: &Balancer,
     ) -> Result<(TcpStream, Flight), FlowError> {
         let mut tried: Vec<EndpointAddr> = Vec::new();
         let mut failure = FlowError::NoEndpoints;
         while tried.len() < MAX_ATTEMPTS {
-            let (ip, port) = (Some(client.0.ip()), &target.port);
+            let (ip, port) = (Some(ends.client.0.ip()), &target.port);
             let picked = balancer.pick_for(ip, port, target.scope, &tried);
             let Some(endpoint) = picked else {
                 break;
@@ -84,7 +87,11 @@ impl Flows {
             let source = self.connector.source(target.source, endpoint.addr);
             let limit = port.http.timeouts.connect;
             let connecting = self.connector.connect_from(source, endpoint.addr, limit);
-            match connecting.await {
+            let connected = match connecting.await {
+                Ok(stream) if port.http.sends_proxy_protocol => announced(stream, ends).await,
+                connected => connected,
+            };
+            match connected {
                 Ok(stream) => {
                     flight.succeeded(begun.elapsed());
                     return Ok((stream, flight));
@@ -111,6 +118,13 @@ impl Flows {
         }
         Err(failure)
     }
+}
+
+/// A connection on which the endpoint was told who the client is.
+async fn announced(mut stream: TcpStream, ends: Ends) -> io::Result<TcpStream> {
+    // There is always room for so little on a new connection.
+    stream.write_all(&announce::header(ends)).await?;
+    Ok(stream)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
+use std::rc::Rc;
 use std::time::Duration;
 
 use metrics::Counter;
@@ -24,11 +25,34 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::metrics::FlowMetrics;
 use crate::scratch;
 use crate::splice::{self, Pipe};
 
 /// How long a sender that nobody listens to any more may take to notice that its stream ended.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// Nothing moved for so long: the connection is given up (the kernel's connection tracking waits
+/// for days, load balancers for minutes to an hour).
+pub(crate) const IDLE: Duration = Duration::from_secs(3600);
+
+/// Relays a connection to a Service, or to the outside, and counts it.
+pub(crate) async fn relay_counted(
+    client: &mut TcpStream,
+    upstream: &mut TcpStream,
+    first: Vec<u8>,
+    metrics: &Rc<FlowMetrics>,
+) {
+    let _open = metrics.opened();
+    let options = RelayOptions {
+        idle: IDLE,
+        to_upstream: &metrics.to_upstream,
+        to_client: &metrics.to_client,
+    };
+    if let Err(error) = relay(client, upstream, first, options).await {
+        tracing::debug!(%error, "connection broken");
+    }
+}
 
 /// How to relay.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,10 @@
 //! The node proxy without namespaces: Services and pods on loopback addresses. Runs anywhere.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
-use sealane_config::model::{AppProtocol, Scope, TrafficPolicy};
+use sealane_config::model::{AppProtocol, HttpPolicy, Scope, TrafficPolicy};
 use sealane_config::sockets::HostSockets;
 use sealane_config::{Snapshot, snapshot};
 use sealane_proxy::connect::Connector;
@@ -73,6 +73,69 @@ fn proxy_s5_local_policy_drops_what_only_others_could_serve() {
     let _ = eventually(|| answer(vip), dropped);
     publisher.publish(with(true));
     let _ = eventually(|| answer(vip), |seen| *seen == Ok("a".into()));
+    shutdown.cancel();
+    worker.join().unwrap();
+}
+
+#[test]
+fn ingress_t7_a_service_that_wants_it_is_told_who_the_client_is() {
+    // What a TCP server that speaks first, and one that gets HTTP, read from each connection.
+    let (tell, told) = std::sync::mpsc::channel();
+    let listener = TcpListener::bind("127.244.79.2:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut header = [0; 28];
+            stream.read_exact(&mut header).unwrap();
+            stream.write_all(b"ready\n").unwrap();
+            let line = read_line(&mut stream).unwrap();
+            tell.send((header, line)).unwrap();
+        }
+    });
+    let vip: SocketAddr = SocketAddr::new("127.96.79.1".parse().unwrap(), server.port());
+    let (mut publisher, reader) = snapshot::channel();
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let mut port = service_port(vip.port(), AppProtocol::Detect, &[server]);
+    port.http = Arc::new(HttpPolicy {
+        sends_proxy_protocol: true,
+        ..HttpPolicy::default()
+    });
+    publisher.publish(snapshot_of([(vip.ip(), port)]));
+    let worker = std::thread::spawn(move || {
+        block_on(async {
+            let engine = Engine::new(Connector::Direct, EngineOptions::default());
+            let host = HostSockets::here();
+            let proxy =
+                NodeProxy::bind(Capture::Listeners, reader, engine, Connector::Direct, host);
+            proxy.unwrap().run(stop).await;
+        });
+    });
+    let connect = || TcpStream::connect_timeout(&vip, TIMEOUT).map_err(|error| error.kind());
+    let mut first = eventually(
+        || Some(connect()),
+        |seen| seen.as_ref().is_some_and(Result::is_ok),
+    );
+    for line in ["hello", "GET / HTTP/1.1"] {
+        let stream = first.take().unwrap_or_else(connect);
+        let mut stream = stream.unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let client = stream.local_addr().unwrap();
+        // The server speaks first, once it was told.
+        assert_eq!(read_line(&mut stream).unwrap(), "ready");
+        stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+        let (header, got) = told.recv_timeout(TIMEOUT).unwrap();
+        assert_eq!(got, line);
+        let mut wanted = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c".to_vec();
+        for ip in [client.ip(), vip.ip()] {
+            let IpAddr::V4(ip) = ip else { panic!("{ip}") };
+            wanted.extend(ip.octets());
+        }
+        wanted.extend(client.port().to_be_bytes());
+        wanted.extend(vip.port().to_be_bytes());
+        assert_eq!(header.to_vec(), wanted);
+    }
     shutdown.cancel();
     worker.join().unwrap();
 }

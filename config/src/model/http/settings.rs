@@ -206,6 +206,10 @@ pub const SETTINGS: &[Setting] = &[
             &mut p.limits.queue_timeout
         }),
     },
+    Setting {
+        name: "send-proxy-protocol",
+        value: Value::Switch(|p| &mut p.sends_proxy_protocol),
+    },
 ];
 
 impl HttpPolicy {

@@ -2,7 +2,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use sealane_config::model::{self, AppProtocol, Endpoint, Scope, ServiceKey, ServicePort};
+use sealane_config::model::{
+    self, AppProtocol, ClientAddr, Endpoint, Scope, ServiceKey, ServicePort,
+};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -42,8 +44,11 @@ fn flows() -> Flows {
     Flows::new(Connector::Direct)
 }
 
-fn client() -> ClientAddr {
-    ClientAddr((Ipv4Addr::LOCALHOST, 9).into())
+fn ends() -> Ends {
+    Ends {
+        client: ClientAddr((Ipv4Addr::LOCALHOST, 9).into()),
+        dialled: (Ipv4Addr::LOCALHOST, 5432).into(),
+    }
 }
 
 /// An address that refuses: it was bound a moment ago and is not listened on.
@@ -59,7 +64,7 @@ async fn proxy_l13_a_flow_that_cannot_connect_tries_another_endpoint() {
     let port = port(&[refusing().await, good, refusing().await]);
     for seed in 0..20 {
         let balancer = Balancer::seeded(seed);
-        let flow = flows().connect(client(), &port, &balancer).await;
+        let flow = flows().connect(ends(), &port, &balancer).await;
         let (stream, flight) = flow.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good);
         let in_flight = || -> Vec<u32> {
@@ -75,10 +80,10 @@ async fn proxy_l13_a_flow_that_cannot_connect_tries_another_endpoint() {
 #[tokio::test]
 async fn a_flow_without_any_endpoint_says_why() {
     let balancer = Balancer::seeded(1);
-    let none = flows().connect(client(), &port(&[]), &balancer).await;
+    let none = flows().connect(ends(), &port(&[]), &balancer).await;
     assert!(matches!(none, Err(FlowError::NoEndpoints)));
     let all_refuse = port(&[refusing().await, refusing().await]);
-    let refused = flows().connect(client(), &all_refuse, &balancer).await;
+    let refused = flows().connect(ends(), &all_refuse, &balancer).await;
     let Err(FlowError::Connect { tried, source, .. }) = refused else {
         panic!("nobody listens");
     };

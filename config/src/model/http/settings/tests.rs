@@ -38,6 +38,7 @@ fn every_setting_takes_what_it_prints() {
         ("max-requests-per-endpoint", "100"),
         ("max-queued-requests", "0"),
         ("queue-timeout", "10ms"),
+        ("send-proxy-protocol", "on"),
     ];
     assert_eq!(changed.len(), SETTINGS.len());
     let (policy, problems) = read(changed);
