@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use clap::ValueEnum;
 use ipnet::IpNet;
 use sealane_config::compile::ObjectKey;
-use sealane_config::model::{GatewaySettings, ProxyProtocol, TrustedProxies};
+use sealane_config::model::{
+    GatewaySettings, ListenerTls, ProxyProtocol, TlsVersions, TrustedProxies,
+};
 use sealane_config::watch::IngressWatch;
 use sealane_ingress::Outside;
 
@@ -38,6 +40,19 @@ pub(crate) struct SettingsOptions {
         value_delimiter = ','
     )]
     proxy_protocol: Vec<ListenerName>,
+    /// Versions of TLS that the HTTPS listener speaks [default: both]
+    #[arg(
+        long,
+        env = "SEALANE_SSL_PROTOCOLS",
+        value_enum,
+        value_name = "VERSION,…",
+        value_delimiter = ','
+    )]
+    ssl_protocols: Vec<Version>,
+    /// Refuse TLS connections for names that no rule or certificate is for, instead of showing the
+    /// default certificate
+    #[arg(long, env = "SEALANE_SSL_REJECT_HANDSHAKE")]
+    ssl_reject_handshake: bool,
 }
 
 /// A listener of the gateway.
@@ -47,6 +62,17 @@ enum ListenerName {
     Http,
     /// The one for HTTPS
     Https,
+}
+
+/// A version of TLS, in OpenSSL's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Version {
+    /// 1.2
+    #[value(name = "TLSv1.2")]
+    Tls12,
+    /// 1.3
+    #[value(name = "TLSv1.3")]
+    Tls13,
 }
 
 impl SettingsOptions {
@@ -66,9 +92,22 @@ impl SettingsOptions {
                     http: has(ListenerName::Http),
                     https: has(ListenerName::Https),
                 },
+                tls: ListenerTls {
+                    versions: self.tls_versions(),
+                    rejects_unknown_names: self.ssl_reject_handshake,
+                },
                 ..GatewaySettings::default()
             },
             ..watch
+        }
+    }
+
+    fn tls_versions(&self) -> TlsVersions {
+        let has = |version| self.ssl_protocols.contains(&version);
+        match (has(Version::Tls12), has(Version::Tls13)) {
+            (true, false) => TlsVersions::Only12,
+            (false, true) => TlsVersions::Only13,
+            (true, true) | (false, false) => TlsVersions::All,
         }
     }
 

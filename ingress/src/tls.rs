@@ -4,6 +4,7 @@ mod clients;
 mod configs;
 mod identity;
 mod session;
+mod tickets;
 
 use std::io;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use sealane_config::model::{Certificate, CertificateTable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::LazyConfigAcceptor;
 
 pub use configs::ServerConfigs;
 pub use session::Session;
@@ -43,6 +44,9 @@ const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\n\
     sealane-error: tls_required\r\n\r\n\
     400 Bad Request: plain HTTP was sent to a port that is TLS\n";
 
+/// The alert `unrecognized_name`, fatal (RFC 6066, 3), as a record.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -52,11 +56,14 @@ pub enum TlsError {
     /// rustls refused the settings or the key.
     #[error("cannot set up TLS")]
     Rustls(#[from] rustls::Error),
+    /// The client asked for a host that is not served, and those are refused.
+    #[error("the client asked for a name that nothing is served under")]
+    UnknownName,
 }
 
 /// What all workers serve HTTPS with: certificates from the current snapshot, `fallback` where it
-/// has none, TLS 1.3 and 1.2, HTTP/2 before HTTP/1.1, resumption by tickets whose keys live in memory
-/// only and change every six hours.
+/// has none, TLS 1.3 and 1.2 unless its settings say otherwise, HTTP/2 before HTTP/1.1, resumption by
+/// tickets whose keys live in memory only, change every six hours and are forgotten after twelve.
 ///
 /// # Errors
 /// [`TlsError::Rustls`].
@@ -135,6 +142,12 @@ pub(crate) async fn accept(
 async fn shake(configs: &ServerConfigs, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let config = configs.choose(start.client_hello().server_name());
+    if let Err(TlsError::UnknownName) = &config {
+        let mut stream = start.io;
+        stream.write_all(&UNRECOGNIZED_NAME).await?;
+        stream.shutdown().await?;
+        return Err(io::Error::other(TlsError::UnknownName));
+    }
     start.into_stream(config.map_err(io::Error::other)?).await
 }
 

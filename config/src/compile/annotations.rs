@@ -24,7 +24,7 @@ mod mirror;
 mod rate;
 pub(super) mod redirect;
 mod response;
-mod tls;
+pub(super) mod tls;
 
 pub(super) use tls::{ClientRecord, TlsPolicy, UpstreamRecord};
 

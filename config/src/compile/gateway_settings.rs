@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::annotations::{access, errors, limits, redirect, switch};
+use super::annotations::{access, errors, limits, redirect, switch, tls};
 use super::config_maps::ConfigMapState;
 use super::header_maps;
 use super::store::ObjectKey;
@@ -91,6 +91,11 @@ impl<'a> Reader<'a> {
             | "use-proxy-protocol" => self.proxies(name, value),
             "hsts" | "hsts-max-age" | "hsts-include-subdomains" | "hsts-preload" => {
                 self.hsts(name, value);
+            }
+            "ssl-protocols" => self.protocols(name, value),
+            "ssl-reject-handshake" => {
+                let rejects = self.or_report(name, switch(value));
+                put(&mut self.settings.tls.rejects_unknown_names, rejects);
             }
             "http-redirect-code" => {
                 let status = self.or_report(name, redirect::status(value));
@@ -241,6 +246,23 @@ impl<'a> Reader<'a> {
         let wanted = switch(value);
         put(hsts, wanted.clone().ok());
         self.or_report(name, wanted);
+    }
+
+    /// Versions of TLS in OpenSSL's names, of which the older ones are not spoken.
+    fn protocols(&mut self, name: &str, value: &str) {
+        let versions = self.or_report(name, tls::versions(value));
+        if versions.is_some() {
+            let known = ["TLSv1.2", "TLSv1.3"];
+            let others = value
+                .split_whitespace()
+                .filter(|word| !known.contains(word));
+            let others: Vec<&str> = others.collect();
+            if !others.is_empty() {
+                let message = format!("not spoken: {}", others.join(", "));
+                self.problem(&field(name), ProblemKind::BadField, message);
+            }
+        }
+        put(&mut self.settings.tls.versions, versions);
     }
 
     /// The settings once everything is read.

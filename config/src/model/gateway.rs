@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::{AccessList, ErrorStatuses, HttpOverrides};
+use super::{AccessList, ErrorStatuses, HttpOverrides, TlsVersions};
 
 /// Settings of the gateway as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct GatewaySettings {
     pub proxies: TrustedProxies,
     /// Listeners on which trusted proxies begin connections with a PROXY header.
     pub proxy_protocol: ProxyProtocol,
+    /// Handshakes of the listener for HTTPS.
+    pub tls: ListenerTls,
     /// Status of a redirect from plain HTTP to HTTPS, 300 to 308.
     pub redirect_status: u16,
     /// `Strict-Transport-Security` of answers over HTTPS, for hosts that have a certificate.
@@ -36,6 +38,7 @@ impl Default for GatewaySettings {
         Self {
             proxies: TrustedProxies::default(),
             proxy_protocol: ProxyProtocol::default(),
+            tls: ListenerTls::default(),
             redirect_status: 308,
             hsts: None,
             rate_limit_status: 503,
@@ -93,6 +96,16 @@ pub struct ProxyProtocol {
     pub http: bool,
     /// That for HTTPS.
     pub https: bool,
+}
+
+/// Handshakes of a listener for HTTPS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// What is spoken.
+    pub versions: TlsVersions,
+    /// Clients that ask for no host that has rules or a certificate are refused; otherwise they get
+    /// the default certificate.
+    pub rejects_unknown_names: bool,
 }
 
 /// What holds for rules whose object says nothing else.

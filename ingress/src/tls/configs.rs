@@ -1,5 +1,5 @@
 //! What handshakes are made with: one set of settings for hosts that ask clients for nothing, one for
-//! each policy about certificates of clients.
+//! each policy about certificates of clients, for each choice of versions.
 //!
 //! A policy has ticket keys and a session cache of its own, so that no session is resumed under
 //! another policy than the one that it was made under. (Nor under another name: rustls compares it.)
@@ -11,23 +11,24 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
-use sealane_config::Reader;
-use sealane_config::model::{Authorities, ClientVerification};
+use sealane_config::model::{Authorities, ClientVerification, HostMatch, TlsVersions};
+use sealane_config::{Reader, Snapshot};
 
 use super::clients::Recorder;
-use super::{TlsError, certificate, normal};
+use super::tickets::Tickets;
+use super::{TlsError, certificate, certificate_of, normal};
 
-/// The versions that are spoken.
-static VERSIONS: [&SupportedProtocolVersion; 2] =
-    [&rustls::version::TLS13, &rustls::version::TLS12];
+/// What the gateway's settings can say.
+const CHOICES: [TlsVersions; 3] = [TlsVersions::All, TlsVersions::Only12, TlsVersions::Only13];
 
 /// The settings of all handshakes. One for all workers, so that a session can be resumed on any of
 /// them.
 pub struct ServerConfigs {
     certificates: Arc<Certificates>,
-    /// For hosts that ask for no certificate.
-    silent: Arc<ServerConfig>,
+    /// For hosts that ask for no certificate, in the order of [`CHOICES`].
+    silent: [Arc<ServerConfig>; CHOICES.len()],
     /// For those that do. Looked at for their handshakes only, and so short that it is searched.
     asking: Mutex<Vec<Asking>>,
 }
@@ -36,6 +37,7 @@ pub struct ServerConfigs {
 struct Asking {
     authorities: Weak<Authorities>,
     verify: ClientVerification,
+    versions: TlsVersions,
     config: Arc<ServerConfig>,
 }
 
@@ -43,8 +45,11 @@ impl ServerConfigs {
     /// See [`super::server_config`].
     pub(super) fn new(reader: Reader, fallback: Arc<CertifiedKey>) -> Result<Self, TlsError> {
         let certificates = Arc::new(Certificates { reader, fallback });
+        let silent =
+            |versions| config(Arc::new(NoClientAuth), versions, &certificates).map(Arc::new);
+        let [all, only12, only13] = CHOICES;
         Ok(Self {
-            silent: Arc::new(config(Arc::new(NoClientAuth), &certificates)?),
+            silent: [silent(all)?, silent(only12)?, silent(only13)?],
             certificates,
             asking: Mutex::new(Vec::new()),
         })
@@ -53,17 +58,25 @@ impl ServerConfigs {
     /// The settings for a handshake that begins with this name.
     ///
     /// # Errors
-    /// [`TlsError::Rustls`]: there is no randomness for the keys of tickets.
+    /// [`TlsError::UnknownName`]; [`TlsError::Rustls`]: there is no randomness for the keys of tickets.
     pub fn choose(&self, server_name: Option<&str>) -> Result<Arc<ServerConfig>, TlsError> {
         let snapshot = self.certificates.reader.load();
         let name = server_name.map(normal);
+        let settings = snapshot.gateway.tls;
+        if settings.rejects_unknown_names && !is_known(&snapshot, name.as_deref()) {
+            return Err(TlsError::UnknownName);
+        }
         let host = snapshot.routes.host(name.as_deref().unwrap_or(""));
         let asks = host
             .and_then(|host| host.tls.client.as_ref())
             .and_then(|client| client.asks());
         match asks {
-            Some((authorities, verify)) => self.asking(authorities, verify),
-            None => Ok(Arc::clone(&self.silent)),
+            Some((authorities, verify)) => self.asking(authorities, verify, settings.versions),
+            None => Ok(Arc::clone(match settings.versions {
+                TlsVersions::All => &self.silent[0],
+                TlsVersions::Only12 => &self.silent[1],
+                TlsVersions::Only13 => &self.silent[2],
+            })),
         }
     }
 
@@ -71,26 +84,37 @@ impl ServerConfigs {
         &self,
         authorities: &Arc<Authorities>,
         verify: ClientVerification,
+        versions: TlsVersions,
     ) -> Result<Arc<ServerConfig>, TlsError> {
         // Nothing that could panic half-way is done under the lock.
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let known = asking.iter().find(|known| {
-            known.verify == verify
+            (known.verify, known.versions) == (verify, versions)
                 && std::ptr::eq(known.authorities.as_ptr(), Arc::as_ptr(authorities))
         });
         if let Some(known) = known {
             return Ok(Arc::clone(&known.config));
         }
         let recorder = Recorder::new(authorities, verify, provider());
-        let config = Arc::new(config(Arc::new(recorder), &self.certificates)?);
+        let config = Arc::new(config(Arc::new(recorder), versions, &self.certificates)?);
         asking.retain(|known| known.authorities.strong_count() > 0);
         asking.push(Asking {
             authorities: Arc::downgrade(authorities),
             verify,
+            versions,
             config: Arc::clone(&config),
         });
         Ok(config)
     }
+}
+
+/// A host of this name has rules or a certificate.
+fn is_known(snapshot: &Snapshot, name: Option<&str>) -> bool {
+    name.is_some_and(|name| {
+        let host = snapshot.routes.host(name);
+        host.is_some_and(|host| host.host != HostMatch::Any)
+            || certificate_of(&snapshot.certificates, name).is_some()
+    })
 }
 
 impl fmt::Debug for ServerConfigs {
@@ -109,17 +133,23 @@ const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 /// Early data stays off: it can be replayed (RFC 8446, 8).
 fn config(
     clients: Arc<dyn ClientCertVerifier>,
+    versions: TlsVersions,
     certificates: &Arc<Certificates>,
 ) -> Result<ServerConfig, TlsError> {
+    let versions: &[&SupportedProtocolVersion] = match versions {
+        TlsVersions::All => &[&TLS13, &TLS12],
+        TlsVersions::Only12 => &[&TLS12],
+        TlsVersions::Only13 => &[&TLS13],
+    };
     let certificates: Arc<dyn ResolvesServerCert> = certificates.clone();
     let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&VERSIONS)?
+        .with_protocol_versions(versions)?
         .with_client_cert_verifier(clients)
         .with_cert_resolver(certificates);
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     // The strongest suite that both know, whichever the client lists first.
     config.ignore_client_order = true;
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.ticketer = Arc::new(Tickets::new()?);
     Ok(config)
 }
 

@@ -249,7 +249,7 @@ fn server_name(value: &str) -> Result<ServerName<'static>, String> {
 }
 
 /// Versions in OpenSSL's names. Those before 1.2 are not spoken.
-fn versions(value: &str) -> Result<TlsVersions, String> {
+pub(in crate::compile) fn versions(value: &str) -> Result<TlsVersions, String> {
     let has = |version| value.split_whitespace().any(|named| named == version);
     match (has("TLSv1.2"), has("TLSv1.3")) {
         (true, true) => Ok(TlsVersions::All),

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::world::{World, one_host, path, problems, route, rule};
 use crate::Snapshot;
 use crate::compile::ObjectKey;
-use crate::model::{GatewaySettings, ProblemKind, ProxyProtocol};
+use crate::model::{GatewaySettings, ProblemKind, ProxyProtocol, TlsVersions};
 
 const NGINX: &str = "nginx.ingress.kubernetes.io";
 
@@ -40,7 +40,7 @@ fn read(data: &[(&str, &str)]) -> (GatewaySettings, Vec<(String, String)>) {
 #[test]
 fn ingress_a21_each_key_has_its_setting() {
     type Change = fn(&mut GatewaySettings);
-    let cases: [(&[(&str, &str)], Change); 21] = [
+    let cases: [(&[(&str, &str)], Change); 25] = [
         (&[], |_| {}),
         (
             &[
@@ -170,6 +170,16 @@ fn ingress_a21_each_key_has_its_setting() {
                 settings.rules.blocked = ["192.0.2.0/24".parse().unwrap()].into();
             },
         ),
+        (&[("ssl-protocols", "TLSv1.3")], |settings| {
+            settings.tls.versions = TlsVersions::Only13;
+        }),
+        (&[("ssl-protocols", " TLSv1.2 ")], |settings| {
+            settings.tls.versions = TlsVersions::Only12;
+        }),
+        (&[("ssl-protocols", "TLSv1.2 TLSv1.3")], |_| {}),
+        (&[("ssl-reject-handshake", "true")], |settings| {
+            settings.tls.rejects_unknown_names = true;
+        }),
         (
             &[("block-cidrs", ""), ("enable-modsecurity", "false")],
             |_| {},
@@ -209,6 +219,9 @@ fn ingress_a21_a_bad_value_is_told_by_its_key_and_the_default_holds() {
         ("limit-conn-status-code", "600"),
         ("no-auth-locations", "health"),
         ("allow-cross-namespace-resources", "all"),
+        ("ssl-protocols", "TLSv1 TLSv1.1"),
+        ("ssl-protocols", ""),
+        ("ssl-reject-handshake", "on"),
         ("worker-shutdown-timeout", "soon"),
         ("worker-shutdown-timeout", ""),
     ] {
@@ -222,6 +235,14 @@ fn ingress_a21_a_bad_value_is_told_by_its_key_and_the_default_holds() {
         assert_eq!(field, &format!("data[{key}]"));
         assert!(message.ends_with("; the default is used"), "{message}");
     }
+}
+
+#[test]
+fn ingress_t6_versions_that_are_not_spoken_are_told() {
+    let (settings, problems) = read(&[("ssl-protocols", "TLSv1 TLSv1.1 TLSv1.3 SSLv3")]);
+    assert_eq!(settings.tls.versions, TlsVersions::Only13);
+    let told = "not spoken: TLSv1, TLSv1.1, SSLv3".to_owned();
+    assert_eq!(problems, [("data[ssl-protocols]".to_owned(), told)]);
 }
 
 #[test]
