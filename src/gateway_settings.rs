@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use ipnet::IpNet;
 use sealane_config::compile::ObjectKey;
 use sealane_config::model::{
-    GatewaySettings, ListenerTls, ProxyProtocol, TlsVersions, TrustedProxies,
+    GatewaySettings, ListenerTls, ProxyProtocol, RuleDefaults, TlsVersions, TrustedProxies,
 };
 use sealane_config::watch::IngressWatch;
 use sealane_ingress::Outside;
@@ -53,6 +53,9 @@ pub(crate) struct SettingsOptions {
     /// default certificate
     #[arg(long, env = "SEALANE_SSL_REJECT_HANDSHAKE")]
     ssl_reject_handshake: bool,
+    /// Heed the annotation ssl-passthrough: TLS connections for the host go to the backend as they come
+    #[arg(long, env = "SEALANE_ENABLE_SSL_PASSTHROUGH")]
+    enable_ssl_passthrough: bool,
 }
 
 /// A listener of the gateway.
@@ -95,6 +98,10 @@ impl SettingsOptions {
                 tls: ListenerTls {
                     versions: self.tls_versions(),
                     rejects_unknown_names: self.ssl_reject_handshake,
+                },
+                rules: RuleDefaults {
+                    ssl_passthrough: self.enable_ssl_passthrough,
+                    ..RuleDefaults::default()
                 },
                 ..GatewaySettings::default()
             },

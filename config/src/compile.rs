@@ -25,6 +25,7 @@ mod ingress;
 mod ingress_status;
 mod names;
 mod node;
+mod passthrough;
 mod path;
 mod pod;
 mod port;

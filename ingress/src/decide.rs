@@ -134,6 +134,10 @@ pub fn decide<B>(
     let version = request.version();
     let client = matched.client_auth.as_deref();
     client_auth::belongs(snapshot, &asked.host, client, came.session, version)?;
+    if matched.passes_through && came.session.is_some() {
+        let detail = "TLS connections for the host are passed through, and this one is another's";
+        return Err(Error::new(ErrorKind::Misdirected, detail));
+    }
     let answered = match client {
         Some(client) => answer_to_client(snapshot, client, request, &asked, &matched, came)?,
         None => answer(snapshot, request, &asked, &matched, came)?,
@@ -287,6 +291,7 @@ pub(crate) fn decide_plain(
     let redirected = !secure && redirect::wanted(filters, matched.has_certificate, path.matched());
     // A canary looks at the request's fields.
     let asks = matched.client_auth.is_some() || matched.rule.canary.is_some();
+    let asks = asks || (secure && matched.passes_through);
     if rewrite.is_some() || redirected || policy.is_some() || asks {
         return None;
     }
@@ -295,7 +300,11 @@ pub(crate) fn decide_plain(
 }
 
 /// The Service port that takes the request, drawn by weight.
-fn draw(snapshot: &Snapshot, rule: &RouteRule, balancer: &Balancer) -> Result<Target, Error> {
+pub(crate) fn draw(
+    snapshot: &Snapshot,
+    rule: &RouteRule,
+    balancer: &Balancer,
+) -> Result<Target, Error> {
     if let Some(detail) = rule.invalid {
         return Err(Error::new(ErrorKind::InvalidRoute, detail));
     }

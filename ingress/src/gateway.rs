@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use metrics::counter;
 use sealane_config::Reader;
+use sealane_config::model::ClientAddr;
 use sealane_proxy::admission::Place;
 use sealane_proxy::http::{ClientStream, Engine, ServerOptions, serve_relayed};
 use sealane_proxy::live::UPKEEP;
+use sealane_proxy::tcp::{Ends, Passthrough};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,7 @@ use crate::guards::limits::Limiter;
 use crate::handle;
 use crate::listen::accept_loop;
 use crate::metrics::{Metrics, NO_HEADER};
+use crate::passthrough;
 use crate::plain::Plain;
 use crate::proxy_protocol::{self, Header};
 use crate::tls;
@@ -59,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) options: GatewayOptions,
     pub(crate) metrics: Metrics,
     pub(crate) mirrors: Mirrors,
+    pub(crate) passthrough: Passthrough,
 }
 
 impl Gateway {
@@ -66,6 +70,7 @@ impl Gateway {
     pub fn new(reader: Reader, engine: Engine, options: GatewayOptions) -> Self {
         Self {
             inner: Rc::new(Inner {
+                passthrough: Passthrough::new(engine.clone()),
                 reader,
                 engine,
                 options,
@@ -81,6 +86,7 @@ impl Gateway {
             loop {
                 tokio::time::sleep(UPKEEP).await;
                 self.inner.metrics.upkeep();
+                self.inner.passthrough.upkeep();
                 self.inner.options.limiter.sweep();
             }
         };
@@ -113,9 +119,12 @@ impl Gateway {
             move |mut stream, client, place| {
                 let inner = Rc::clone(&inner);
                 async move {
-                    let listener = (port, false);
-                    let peer = inner.peer(&mut stream, client, listener, &place).await;
-                    let Some(peer) = peer else { return };
+                    let ends = inner.ends(&mut stream, client, false, &place).await;
+                    let Some((client, dialled)) = ends else {
+                        return;
+                    };
+                    let to = dialled.map_or(port, |dialled| dialled.port());
+                    let peer = Peer::new(client.ip(), to, false);
                     let server = inner.options.server.clone();
                     serve_connection(inner, stream, peer, server, place).await;
                 }
@@ -145,19 +154,35 @@ impl Gateway {
             move |mut stream, client, place| {
                 let inner = Rc::clone(&inner);
                 async move {
-                    let listener = (port, true);
-                    let peer = inner.peer(&mut stream, client, listener, &place).await;
-                    let Some(mut peer) = peer else { return };
+                    let ends = inner.ends(&mut stream, client, true, &place).await;
+                    let Some((client, dialled)) = ends else {
+                        return;
+                    };
+                    let to = dialled.map_or(port, |dialled| dialled.port());
+                    let mut peer = Peer::new(client.ip(), to, true);
                     let accepted = tokio::select! {
                         accepted = Box::pin(tls::accept(&inner.options.tls, stream)) => accepted,
                         () = place.end().cancelled() => return,
                     };
-                    if let Some(stream) = accepted {
-                        let mut server = inner.options.server.clone();
-                        peer.session = Some(Rc::new(tls::Session::of(stream.get_ref().1)));
-                        server.http2_only = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                        // Boxed, because a session is large and is moved from state to state.
-                        serve_connection(inner, Box::new(stream), peer, server, place).await;
+                    match accepted {
+                        Some(tls::Accepted::Session(stream)) => {
+                            let mut server = inner.options.server.clone();
+                            peer.session = Some(Rc::new(tls::Session::of(stream.get_ref().1)));
+                            server.http2_only = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                            serve_connection(inner, stream, peer, server, place).await;
+                        }
+                        Some(tls::Accepted::Passthrough(stream, hello, rule)) => {
+                            // Fails only on a connection that is gone anyhow.
+                            let Some(dialled) = dialled.or_else(|| stream.local_addr().ok()) else {
+                                return;
+                            };
+                            let client = ClientAddr(client);
+                            let ends = Ends { client, dialled };
+                            let relayed = passthrough::serve(&inner, stream, hello, &rule, ends);
+                            // Boxed, because few connections are.
+                            Box::pin(relayed).await;
+                        }
+                        None => {}
                     }
                 }
             },
@@ -172,14 +197,15 @@ impl Inner {
         self.reader.load().gateway.proxies.contains(source)
     }
 
-    /// Who is at the other end of a connection to a port; `None` if it was to be announced, and was not.
-    async fn peer(
+    /// The client of a connection, and where it connected to if it came through a proxy that says so;
+    /// `None` if one was to say so, and did not.
+    async fn ends(
         &self,
         stream: &mut TcpStream,
         client: SocketAddr,
-        (port, secure): (u16, bool),
+        secure: bool,
         place: &Place,
-    ) -> Option<Peer> {
+    ) -> Option<(SocketAddr, Option<SocketAddr>)> {
         let is_announced = {
             let settings = &self.reader.load().gateway;
             let listeners = settings.proxy_protocol;
@@ -191,32 +217,30 @@ impl Inner {
             is_on && settings.proxies.contains(client.ip())
         };
         if !is_announced {
-            return Some(Peer::new(client.ip(), port, secure));
+            return Some((client, None));
         }
-        let announced = Box::pin(announced(stream, client, port, place)).await;
-        announced.map(|(client, port)| Peer::new(client, port, secure))
+        Box::pin(announced(stream, client, place)).await
     }
 }
 
-/// The client, and the port that it dialled, of a connection that begins with a PROXY header. `None`:
+/// The client, and where it connected to, of a connection that begins with a PROXY header. `None`:
 /// there is no such header, and so no knowing who the client is.
 async fn announced(
     stream: &mut TcpStream,
     proxy: SocketAddr,
-    port: u16,
     place: &Place,
-) -> Option<(IpAddr, u16)> {
+) -> Option<(SocketAddr, Option<SocketAddr>)> {
     let read = proxy_protocol::read(stream);
     let header = tokio::select! {
         header = timeout(proxy_protocol::DEADLINE, read) => header,
         () = place.end().cancelled() => return None,
     };
     match header {
-        Ok(Ok(Header::Local)) => Some((proxy.ip(), port)),
+        Ok(Ok(Header::Local)) => Some((proxy, None)),
         Ok(Ok(Header::Proxied {
             source,
             destination,
-        })) => Some((source.ip(), destination.port())),
+        })) => Some((source, Some(destination))),
         Ok(Err(error)) => {
             tracing::debug!(%proxy, "connection closed: {error}");
             counter!(NO_HEADER, "reason" => "bad").increment(1);

@@ -17,6 +17,7 @@ mod handle;
 mod listen;
 pub mod matching;
 mod metrics;
+mod passthrough;
 mod plain;
 pub mod proxy_protocol;
 pub mod tls;

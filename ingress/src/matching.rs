@@ -22,6 +22,8 @@ pub struct Matched {
     pub has_certificate: bool,
     /// Clients of its host show certificates.
     pub client_auth: Option<Arc<ClientAuth>>,
+    /// TLS connections for its host go to a backend as they come.
+    pub passes_through: bool,
 }
 
 /// Finds the rule for a host, as from [`host_name`], and a canonical path.
@@ -55,6 +57,7 @@ pub fn find_observed(
         rule: Arc::clone(rule),
         has_certificate: routes.is_some_and(|routes| routes.has_certificate),
         client_auth: routes.and_then(|routes| routes.tls.client.clone()),
+        passes_through: routes.is_some_and(|routes| routes.tls.passthrough.is_some()),
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod clients;
 mod configs;
+mod hello;
 mod identity;
 mod session;
 mod tickets;
@@ -15,14 +16,15 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::Acceptor;
 use rustls::sign::CertifiedKey;
 use sealane_config::Reader;
-use sealane_config::model::{Certificate, CertificateTable};
+use sealane_config::model::{Certificate, CertificateTable, RouteRule};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 pub use configs::ServerConfigs;
+use hello::Remembered;
 pub use session::Session;
 pub(crate) use session::Shown;
 
@@ -113,11 +115,16 @@ fn normal(name: &str) -> String {
     name.to_ascii_lowercase()
 }
 
-/// A TLS session on an accepted connection; `None` if there was none to be had.
-pub(crate) async fn accept(
-    configs: &ServerConfigs,
-    stream: TcpStream,
-) -> Option<TlsStream<TcpStream>> {
+/// What becomes of a connection that begins like TLS.
+pub(crate) enum Accepted {
+    /// There is a session. Boxed, because it is large.
+    Session(Box<TlsStream<TcpStream>>),
+    /// It is for a backend of a rule, with what was read of it already.
+    Passthrough(TcpStream, Vec<u8>, Arc<RouteRule>),
+}
+
+/// A TLS session on an accepted connection, or where else it goes; `None` if it came to nothing.
+pub(crate) async fn accept(configs: &ServerConfigs, stream: TcpStream) -> Option<Accepted> {
     let handshake = async {
         let mut first = [0];
         match stream.peek(&mut first).await {
@@ -129,7 +136,7 @@ pub(crate) async fn accept(
             Ok(_) | Err(_) => return None,
         }
         match shake(configs, stream).await {
-            Ok(stream) => Some(stream),
+            Ok(accepted) => Some(accepted),
             Err(error) => {
                 tracing::debug!(%error, "TLS handshake failed");
                 None
@@ -139,8 +146,23 @@ pub(crate) async fn accept(
     timeout(HANDSHAKE_TIMEOUT, handshake).await.ok().flatten()
 }
 
-async fn shake(configs: &ServerConfigs, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+async fn shake(configs: &ServerConfigs, stream: TcpStream) -> io::Result<Accepted> {
+    if !configs.passes_any_through() {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        return finish(configs, start).await;
+    }
+    let stream = Remembered::new(stream);
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let rule = configs.passthrough(start.client_hello().server_name());
+    let (stream, hello) = start.io.into_parts();
+    match rule {
+        Some(rule) => Ok(Accepted::Passthrough(stream, hello, rule)),
+        None => finish(configs, StartHandshake::from_parts(start.accepted, stream)).await,
+    }
+}
+
+/// The rest of a handshake whose first message is there.
+async fn finish(configs: &ServerConfigs, start: StartHandshake<TcpStream>) -> io::Result<Accepted> {
     let config = configs.choose(start.client_hello().server_name());
     if let Err(TlsError::UnknownName) = &config {
         let mut stream = start.io;
@@ -148,7 +170,8 @@ async fn shake(configs: &ServerConfigs, stream: TcpStream) -> io::Result<TlsStre
         stream.shutdown().await?;
         return Err(io::Error::other(TlsError::UnknownName));
     }
-    start.into_stream(config.map_err(io::Error::other)?).await
+    let session = start.into_stream(config.map_err(io::Error::other)?).await?;
+    Ok(Accepted::Session(Box::new(session)))
 }
 
 /// Says what is wrong. Closing with unread bytes would reset the connection under the answer, so

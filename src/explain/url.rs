@@ -13,6 +13,7 @@ use sealane_proxy::balance::Balancer;
 use sealane_proxy::http::{Body, gate};
 use sealane_proxy::{Error, ErrorKind};
 
+use super::backends::Shares;
 use super::canary;
 use super::model::{Explanation, Mark, Outcome, Phase, Step, Trail};
 use super::query::UrlQuery;
@@ -69,6 +70,9 @@ fn walk(
 ) -> Result<End, Error> {
     listener(trail, query);
     if query.secure {
+        if let Some(rule) = passthrough(snapshot, query) {
+            return passed_through(trail, snapshot, rule);
+        }
         certificate(trail, snapshot, query);
     }
     let mut request = request(query)?;
@@ -139,6 +143,25 @@ fn request(query: &UrlQuery) -> Result<Request<Body>, Error> {
         request = request.header(name, value);
     }
     request.body(Body::empty()).map_err(bad)
+}
+
+/// The rule for whose backend a TLS connection is, if the gateway does not end it.
+fn passthrough<'a>(snapshot: &'a Snapshot, query: &UrlQuery) -> Option<&'a RouteRule> {
+    let host = snapshot
+        .routes
+        .host(&matching::host_name(&query.authority))?;
+    host.tls.passthrough.as_deref()
+}
+
+fn passed_through(trail: &mut Trail, snapshot: &Snapshot, rule: &RouteRule) -> Result<End, Error> {
+    let what = "no certificate of the gateway's";
+    let why = "TLS connections for this host go to the backend as they come: ssl-passthrough";
+    let step = trail.step(Phase::Certificate, Mark::Chosen, what, why);
+    step.of(&rule.source, &rule.field);
+    match rule.invalid {
+        Some(detail) => Err(Error::new(ErrorKind::InvalidRoute, detail)),
+        None => Ok(Shares::of(trail, snapshot, rule).end()),
+    }
 }
 
 fn certificate(trail: &mut Trail, snapshot: &Snapshot, query: &UrlQuery) {

@@ -26,13 +26,13 @@ pub(super) mod redirect;
 mod response;
 pub(super) mod tls;
 
-pub(super) use tls::{ClientRecord, TlsPolicy, UpstreamRecord};
+pub(super) use tls::{ClientRecord, PASSTHROUGH, TlsPolicy, UpstreamRecord};
 
 use auth::AuthRecord;
 pub(super) use auth::{BasicRecord, UserForm, is_of_message};
 use errors::ErrorRecord;
 
-const PREFIX: &str = "nginx.ingress.kubernetes.io/";
+pub(super) const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
 /// Text pasted into a foreign configuration: what it does cannot be known.
 const SNIPPETS: [&str; 6] = [
@@ -162,7 +162,7 @@ impl Policy {
         let why = "without effect at a canary, because what the Ingress says that it is the canary \
                    of holds for it";
         reader.report(why, &of_main);
-        reader.policy.tls = reader.finish_tls();
+        reader.policy.tls = reader.finish_tls(annotations);
         let unknown = std::mem::take(&mut reader.unknown);
         reader.report("not supported and without effect", &unknown);
         let without_effect = std::mem::take(&mut reader.without_effect);

@@ -76,15 +76,19 @@ impl HostCompiler<'_> {
         let (certificate, is_tls) = self.certificate(host, &sources, &mut problems);
         let with_rule: Vec<&Source<'_>> = sources.into_iter().filter(has_host).collect();
         let mut waiting = Canaries::claim(host, &canaries, &mut problems);
-        let routes = (!with_rule.is_empty()).then(|| HostRoutes {
+        let mut routes = (!with_rule.is_empty()).then(|| HostRoutes {
             host: host.clone(),
             rules: self.rules(host, &with_rule, &mut waiting, before, &mut problems),
             fallback: self.fallback(&with_rule, &mut waiting, &mut problems),
             has_certificate: is_tls,
             tls: HostTls {
                 client: self.client_auth(&with_rule, &mut problems),
+                passthrough: None,
             },
         });
+        if let Some(routes) = &mut routes {
+            self.pass_through(routes, &with_rule, &mut problems);
+        }
         waiting.left_over(&mut problems);
         CompiledHost {
             routes,

@@ -16,6 +16,7 @@ mod ingresses;
 mod known;
 mod moves;
 mod names_only;
+mod passthrough;
 mod paths;
 mod pods;
 mod policies;

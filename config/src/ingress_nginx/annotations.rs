@@ -160,7 +160,7 @@ annotations! {
     "session-cookie-samesite" = "Lax", "", "leave it out together with affinity";
     "session-cookie-secure" = "true", "", "leave it out together with affinity";
     "ssl-ciphers" = "HIGH", "", "leave it out: the suites of TLS 1.2 and 1.3 that are safe are offered";
-    "ssl-passthrough" = "true", "", "a TLSRoute, or a load balancer in front that goes by the name in the handshake";
+    "ssl-passthrough" = "true", "", "start the gateway with --enable-ssl-passthrough, which ingress-nginx needs, too";
     "ssl-prefer-server-ciphers" = "true", "", "leave it out: the suites of TLS 1.2 and 1.3 that are safe are offered";
     "ssl-redirect" = "true", "", "";
     "stream-snippet" = "server { listen 9000; }", "", "a Service of type LoadBalancer or NodePort takes TCP and UDP";

@@ -127,6 +127,8 @@ pub struct RuleDefaults {
     pub allowed_headers: Box<[HeaderName]>,
     /// Objects may refer to Secrets and ConfigMaps of other namespaces.
     pub cross_namespace: bool,
+    /// Hosts may have TLS connections passed through; for Ingresses.
+    pub ssl_passthrough: bool,
     /// Why no rule is served: a setting of the whole gateway that must not be ignored.
     pub refused: Option<&'static str>,
 }
@@ -142,6 +144,7 @@ impl Default for RuleDefaults {
             errors: ErrorStatuses::default(),
             allowed_headers: Box::default(),
             cross_namespace: false,
+            ssl_passthrough: false,
             refused: None,
         }
     }

@@ -46,6 +46,8 @@ pub struct RouteTable {
     pub any: Option<Arc<HostRoutes>>,
     /// Where a request goes that no host took: the oldest `defaultBackend` of an Ingress without rules.
     pub default_rule: Option<Arc<RouteRule>>,
+    /// How many hosts have [`HostTls::passthrough`].
+    pub passthroughs: usize,
 }
 
 impl RouteTable {
@@ -74,6 +76,12 @@ impl RouteTable {
 
     /// Replaces the entry for exactly this host.
     pub fn set(&mut self, host: &HostMatch, routes: Option<Arc<HostRoutes>>) {
+        let passes = |routes: &Arc<HostRoutes>| routes.tls.passthrough.is_some();
+        let (before, now) = (
+            self.get(host).is_some_and(passes),
+            routes.as_ref().is_some_and(passes),
+        );
+        self.passthroughs = self.passthroughs + usize::from(now) - usize::from(before);
         let (table, name) = match host {
             HostMatch::Exact(name) => (&mut self.exact, name),
             HostMatch::Wildcard(suffix) => (&mut self.wildcard, suffix),

@@ -13,7 +13,7 @@ use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
-use sealane_config::model::{Authorities, ClientVerification, HostMatch, TlsVersions};
+use sealane_config::model::{Authorities, ClientVerification, HostMatch, RouteRule, TlsVersions};
 use sealane_config::{Reader, Snapshot};
 
 use super::clients::Recorder;
@@ -78,6 +78,18 @@ impl ServerConfigs {
                 TlsVersions::Only13 => &self.silent[2],
             })),
         }
+    }
+
+    /// Connections for some host are not ended here.
+    pub(super) fn passes_any_through(&self) -> bool {
+        self.certificates.reader.load().routes.passthroughs > 0
+    }
+
+    /// The rule for whose backend a connection is that asks for this name, if it is not ended here.
+    pub(super) fn passthrough(&self, server_name: Option<&str>) -> Option<Arc<RouteRule>> {
+        let snapshot = self.certificates.reader.load();
+        let host = snapshot.routes.host(&normal(server_name?))?;
+        host.tls.passthrough.clone()
     }
 
     fn asking(

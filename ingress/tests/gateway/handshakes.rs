@@ -49,7 +49,7 @@ fn set(edge: &mut Edge, tls: ListenerTls) {
 }
 
 /// Lets so much time pass at once, for the gateway and for everybody.
-async fn pass(time: Duration) {
+pub(crate) async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();

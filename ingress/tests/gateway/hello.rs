@@ -50,7 +50,7 @@ fn config(versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
 }
 
 /// What a client that asks for `name` says first.
-fn hello(name: &str, versions: &[&'static SupportedProtocolVersion]) -> Vec<u8> {
+pub(crate) fn hello(name: &str, versions: &[&'static SupportedProtocolVersion]) -> Vec<u8> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut client = ClientConnection::new(Arc::new(config(versions)), name).unwrap();
     let mut bytes = Vec::new();
@@ -96,7 +96,7 @@ fn hello_of_suite(suite: [u8; 2]) -> Vec<u8> {
 }
 
 /// What the gateway answers to these bytes until it waits or closes.
-async fn answer(edge: &Edge, bytes: &[u8]) -> Vec<u8> {
+pub(crate) async fn answer(edge: &Edge, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(edge.https).await.unwrap();
     // A gateway that has heard enough may close before all is sent.
     let _ = stream.write_all(bytes).await;
@@ -190,7 +190,7 @@ async fn reliability_b23_garbage_is_refused_and_nobody_else_notices() {
 }
 
 /// Writes a byte at a time.
-struct Trickle(TcpStream);
+pub(crate) struct Trickle(pub(crate) TcpStream);
 
 impl AsyncRead for Trickle {
     fn poll_read(

@@ -28,6 +28,7 @@ mod modes;
 mod neighbours;
 mod next_upstream;
 mod nginx;
+mod passthrough;
 mod proxies;
 mod proxy_protocol;
 mod rotation;

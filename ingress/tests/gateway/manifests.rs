@@ -75,9 +75,14 @@ impl Manifests {
 
     /// The same without an endpoint.
     pub(crate) fn bare_service(&mut self, name: &str) {
+        self.annotated_service(name, json!({}));
+    }
+
+    /// The same with these annotations.
+    pub(crate) fn annotated_service(&mut self, name: &str, annotations: Value) {
         let key = ObjectKey::new("default", name);
         let service = json!({
-            "metadata": {"namespace": "default", "name": name},
+            "metadata": {"namespace": "default", "name": name, "annotations": annotations},
             "spec": {"clusterIP": "10.96.0.7", "ports": [{"port": 80}]},
         });
         let service = serde_json::from_value(service).unwrap();
@@ -137,11 +142,18 @@ impl Manifests {
         let key = ObjectKey::new("default", name);
         let delta = match data {
             Some(data) => {
+                let is_certificate = data.iter().any(|(key, _)| *key == "tls.crt");
+                let kind = if is_certificate {
+                    "kubernetes.io/tls"
+                } else {
+                    "Opaque"
+                };
                 let data = data
                     .iter()
                     .map(|(key, value)| ((*key).to_owned(), STANDARD.encode(value).into()));
                 let secret = json!({
                     "metadata": {"namespace": "default", "name": name, "resourceVersion": self.secrets.to_string()},
+                    "type": kind,
                     "data": data.collect::<serde_json::Map<_, _>>(),
                 });
                 let secret = serde_json::from_value(secret).unwrap();
@@ -170,6 +182,13 @@ impl Manifests {
         };
         self.compiler
             .apply(Change::ConfigMap(key, delta), Instant::now());
+    }
+
+    /// Deletes Ingress `NAME` in `default`.
+    pub(crate) fn delete_ingress(&mut self, name: &str) {
+        let key = ObjectKey::new("default", name);
+        let change = Change::Ingresses(Delta::Remove(key));
+        self.compiler.apply(change, Instant::now());
     }
 
     /// Compiles, and has the gateway serve it.

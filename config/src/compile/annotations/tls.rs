@@ -1,5 +1,7 @@
 //! Certificates of clients (`auth-tls-*`), and TLS to endpoints (`proxy-ssl-*`).
 
+use std::collections::BTreeMap;
+
 use rustls::pki_types::ServerName;
 
 use super::Reader;
@@ -17,6 +19,9 @@ pub(in crate::compile) struct TlsPolicy {
     pub(in crate::compile) client: Option<ClientRecord>,
     /// How TLS is spoken with endpoints.
     pub(in crate::compile) upstream: Option<UpstreamRecord>,
+    /// TLS connections are to be passed through: the names of the other annotations, which mean
+    /// nothing for them.
+    pub(in crate::compile) passthrough: Option<Box<[Box<str>]>>,
 }
 
 /// TLS to endpoints, as written.
@@ -70,6 +75,7 @@ pub(super) struct Draft {
     /// Clients without a certificate are to be kept out.
     is_required: bool,
     upstream: UpstreamRecord,
+    passes_through: bool,
 }
 
 impl Default for Draft {
@@ -88,19 +94,27 @@ impl Default for Draft {
             modifiers: Vec::new(),
             is_required: false,
             upstream: UpstreamRecord::default(),
+            passes_through: false,
         }
     }
 }
 
+/// The annotation that has TLS connections passed through.
+pub(in crate::compile) const PASSTHROUGH: &str = "ssl-passthrough";
+
 /// Whether an annotation is about TLS.
 pub(super) fn is(name: &str) -> bool {
-    name.starts_with("auth-tls-") || name.starts_with("proxy-ssl-")
+    name.starts_with("auth-tls-") || name.starts_with("proxy-ssl-") || name == PASSTHROUGH
 }
 
 impl Reader<'_> {
     pub(super) fn tls(&mut self, name: &str, value: &str) {
         if name.starts_with("proxy-ssl-") {
             return self.upstream_tls(name, value);
+        }
+        if name == PASSTHROUGH {
+            self.tls.passes_through = self.switch(name, value, false);
+            return;
         }
         if name != "auth-tls-secret" {
             self.tls.modifiers.push(name.to_owned());
@@ -187,11 +201,19 @@ impl Reader<'_> {
     }
 
     /// What the annotations come to.
-    pub(super) fn finish_tls(&mut self) -> Option<Box<TlsPolicy>> {
+    pub(super) fn finish_tls(
+        &mut self,
+        annotations: &BTreeMap<String, String>,
+    ) -> Option<Box<TlsPolicy>> {
         let mut draft = std::mem::take(&mut self.tls);
         let upstream = std::mem::take(&mut draft.upstream);
         let upstream = (upstream != UpstreamRecord::default()).then_some(upstream);
+        let others = annotations.keys().filter_map(|name| {
+            let short = name.strip_prefix(super::PREFIX)?;
+            (short != PASSTHROUGH).then(|| short.into())
+        });
         let policy = TlsPolicy {
+            passthrough: draft.passes_through.then(|| others.collect()),
             client: self.finish_clients(draft),
             upstream,
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
-use super::Template;
+use super::{RouteRule, Template};
 use crate::model::{Authorities, Certificate, ObjectRef};
 
 /// What a host asks of TLS.
@@ -12,6 +12,9 @@ use crate::model::{Authorities, Certificate, ObjectRef};
 pub struct HostTls {
     /// Clients show certificates.
     pub client: Option<Arc<ClientAuth>>,
+    /// TLS connections for this host are not ended here: as they come, they go to a backend of this
+    /// rule, the host's for `/` (ingress-nginx `ssl-passthrough`).
+    pub passthrough: Option<Arc<RouteRule>>,
 }
 
 /// Certificates of clients (ingress-nginx `auth-tls-*`).
