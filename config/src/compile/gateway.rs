@@ -302,8 +302,9 @@ impl Gateway {
             CertificateChoice::None => snapshot.certificates.set(host, None),
             CertificateChoice::Use(it) => snapshot.certificates.set(host, Some(it)),
             CertificateChoice::KeepFrom(secret) => {
+                // What another namespace has configured is not this one's to go on with.
                 let kept = snapshot.certificates.get(host);
-                if kept.is_some_and(|kept| kept.source != secret) {
+                if kept.is_some_and(|kept| kept.source.namespace != secret.namespace) {
                     snapshot.certificates.set(host, None);
                 }
             }

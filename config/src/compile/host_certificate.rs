@@ -1,8 +1,8 @@
 //! The certificate of a host: from the oldest Ingress that has one for it, by an entry of `spec.tls`
 //! that names the host, one without hosts, or one whose certificate is good for it.
 //!
-//! What is no good is reported and not served; the host keeps what it had from the same Secret, and
-//! the default certificate takes over where there was nothing.
+//! What is no good is reported and not served; the host keeps what it had from a Secret of the same
+//! namespace, and the default certificate takes over where there was nothing.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) enum CertificateChoice {
     None,
     /// This one.
     Use(Arc<Certificate>),
-    /// What it has, if that came from this Secret, whose current version is no good.
+    /// What it has, if that came from the namespace of this Secret, of which there is no good version.
     KeepFrom(ObjectRef),
 }
 

@@ -37,5 +37,6 @@ mod slow;
 mod support;
 mod table;
 mod tls;
+mod trouble;
 mod upstream_tls;
 mod vectors;
