@@ -2,6 +2,7 @@
 //! decision is asked of the code that serves requests.
 
 mod clients;
+mod errors;
 
 use http::header::{HOST, LOCATION};
 use http::{Request, StatusCode, Uri};
@@ -500,6 +501,7 @@ fn follow(
     {
         return Ok(End::error(error));
     }
+    errors::explain(trail, rule);
     Ok(canary::explain(trail, snapshot, rule, request.headers()))
 }
 
