@@ -210,6 +210,27 @@ impl Case {
         }
     }
 
+    /// The program of somebody else that makes the load, if it is one.
+    pub(crate) fn generator(self) -> Option<&'static str> {
+        match self {
+            Self::Http1
+            | Self::Body
+            | Self::ScalingHosts
+            | Self::ScalingEndpoints
+            | Self::ScalingWorkers
+            | Self::Tls => Some("wrk"),
+            Self::Http2 => Some("h2load"),
+            Self::TcpPingPong
+            | Self::TcpBulk
+            | Self::Connections
+            | Self::IdleMemory
+            | Self::Handshakes
+            | Self::Edits
+            | Self::Dns
+            | Self::DnsForward => None,
+        }
+    }
+
     /// It is about names.
     pub(crate) fn is_dns(self) -> bool {
         matches!(self, Self::Dns | Self::DnsForward)

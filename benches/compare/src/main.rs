@@ -19,6 +19,7 @@ mod load;
 mod names;
 mod peers;
 mod process;
+mod programs;
 mod report;
 mod services;
 mod stage;
@@ -57,6 +58,9 @@ struct Options {
     /// Seconds of load before the first round
     #[arg(long, default_value_t = 2)]
     warm_up: u64,
+    /// Two rounds of two seconds, one of warm-up: to see whether it works, not for figures
+    #[arg(long)]
+    quick: bool,
     /// Where results are written
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -81,7 +85,14 @@ struct Options {
 const INSIDE: &str = "SEALANE_BENCH_INSIDE";
 
 fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+    let mut options = Options::parse();
+    if options.quick {
+        (options.rounds, options.seconds, options.warm_up) = (2, 2, 1);
+    }
+    if options.case.is_empty() {
+        options.case = Case::ALL.to_vec();
+    }
+    programs::check(&options, &options.case)?;
     if std::env::var_os(INSIDE).is_none() {
         return stage::enter_namespace(INSIDE);
     }
@@ -93,13 +104,8 @@ fn run(options: &Options) -> anyhow::Result<()> {
         bail!("--rounds and --seconds are at least 1");
     }
     let stage = Stage::set(options)?;
-    let cases = if options.case.is_empty() {
-        Case::ALL.to_vec()
-    } else {
-        options.case.clone()
-    };
     let mut report = Report::default();
-    for case in cases {
+    for &case in &options.case {
         for variant in case.variants() {
             let samples = measure(&stage, options, case, variant)
                 .with_context(|| format!("case {} {}", case.name(), variant.name))?;
