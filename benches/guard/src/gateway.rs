@@ -9,7 +9,7 @@ use sealane_config::compile::{
 };
 use sealane_config::defaults::INGRESS_CONTROLLER;
 use sealane_config::snapshot;
-use sealane_ingress::{Answers, Gateway, GatewayOptions, Limiter, Passwords, tls};
+use sealane_ingress::{Answers, Gateway, GatewayOptions, Limiter, Outside, Passwords, tls};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, ServerOptions};
 use serde::de::DeserializeOwned;
@@ -57,6 +57,7 @@ async fn run(backend: SocketAddr, shutdown: CancellationToken) -> anyhow::Result
         limiter: Limiter::default(),
         passwords: Passwords::default(),
         answers: Answers::default(),
+        outside: Outside::new(&[], None),
     };
     let engine = Engine::new(Connector::Direct, EngineOptions::default());
     let gateway = Gateway::new(reader, engine, options);
