@@ -8,6 +8,8 @@ use crate::canary::Pair;
 use crate::manifests::Manifests;
 use crate::support::{Edge, on_worker};
 
+mod begun_anew;
+
 const HOST: &str = "shop.test";
 const COOKIE: (&str, &str) = ("affinity", "cookie");
 const PERSISTENT: (&str, &str) = ("affinity-mode", "persistent");
@@ -340,6 +342,27 @@ async fn ingress_a17_requests_without_the_text_are_balanced() {
             used.insert(crowd.ask("/app", "").await.0);
         }
         assert_eq!(used.len(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_a17_only_what_is_named_is_hashed() {
+    on_worker(async {
+        for (by, target) in [
+            ("$arg_user", "/app?other=N&user=7"),
+            ("$arg_user", "/app?user=7&other=N"),
+            ("$uri", "/app/x?other=N"),
+            ("$host", "/app/N"),
+        ] {
+            let crowd = Crowd::of(3, &[("upstream-hash-by", by)]).await;
+            let mut used = BTreeSet::new();
+            for other in 0..20 {
+                let target = target.replace('N', &other.to_string());
+                used.insert(crowd.ask(&target, "").await.0);
+            }
+            assert_eq!(used.len(), 1, "{by} {target}");
+        }
     })
     .await;
 }

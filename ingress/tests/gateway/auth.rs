@@ -125,6 +125,35 @@ async fn ingress_a9_a_password_is_asked_for_and_not_passed_on() {
 }
 
 #[tokio::test]
+async fn ingress_a9_a_password_that_was_right_is_not_remembered_for_others() {
+    /// `alice:swordfish`, `bob:swordfish`.
+    const ALICE_AS_BOB: &str = "YWxpY2U6c3dvcmRmaXNo";
+    const BOB_RIGHT: &str = "Ym9iOnN3b3JkZmlzaA==";
+    on_worker(async {
+        let mut site = Site::new().await;
+        site.annotate(&BASIC);
+        let (alice, _) = USERS.split_once('\n').unwrap();
+        let bob = "bob:$5$saltsalt$daAhTF6GHYZ.SNpCbCUBgMUeouPxKWlT5eTP3TzH249";
+        site.users(Some(&format!("{alice}\n{bob}")));
+        for (credentials, expected) in [
+            (ALICE, 200),
+            (BOB, 401),
+            (BOB_RIGHT, 200),
+            (ALICE_AS_BOB, 401),
+            (ALICE, 200),
+            (BOB_RIGHT, 200),
+        ] {
+            assert_eq!(
+                site.ask(credentials).await.status,
+                expected,
+                "{credentials}"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn ingress_a9_a_secret_that_changes_or_goes_is_in_force_at_once() {
     on_worker(async {
         let mut site = Site::new().await;

@@ -12,6 +12,8 @@ use crate::annotations::HOST;
 use crate::manifests::Manifests;
 use crate::support::{Edge, on_worker};
 
+mod kept;
+
 const ASK: (&str, &str) = (
     "auth-url",
     "http://judge.default.svc.cluster.local/ask?from=$host",
@@ -299,57 +301,6 @@ async fn ingress_a8_a_service_that_is_silent_or_gone_lets_nobody_in() {
             "{addr}"
         );
         assert_eq!(site.web.hits(), 0);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn ingress_a8_answers_are_kept_for_requests_that_are_alike() {
-    on_worker(async {
-        let mut site = Site::new(&[("x-user", "alice")]).await;
-        let key = ("auth-cache-key", "$cookie_sid$http_authorization");
-        let fields = ("auth-response-headers", "X-User");
-        site.annotate(&[ASK, key, fields]);
-        let cases = [
-            ("sid=1", 200, 200, 1),
-            ("sid=1", 200, 200, 1),
-            // What was said holds, whatever would be said now.
-            ("other=2; sid=1", 403, 200, 1),
-            ("sid=2", 403, 403, 2),
-            // 403 is not among the statuses that are kept by default.
-            ("sid=2", 403, 403, 3),
-            ("sid=3", 401, 401, 4),
-            ("sid=3", 200, 401, 4),
-            ("asid=1", 200, 200, 5),
-        ];
-        for (cookie, says, expected, asked) in cases {
-            site.says.store(says, Relaxed);
-            let head = format!("GET / HTTP/1.1\nCookie: {cookie}\nX-User: evil");
-            let response = site.ask(&head, "").await;
-            let found = (response.status, site.judge.hits());
-            assert_eq!(found, (expected, asked), "{cookie}");
-        }
-        for seen in site.web.seen() {
-            assert_eq!(seen.header("x-user"), "alice");
-        }
-        // Another question is asked anew.
-        let other = ("auth-url", "http://judge.default.svc.cluster.local/other");
-        site.annotate(&[other, key]);
-        site.ask("GET / HTTP/1.1\nCookie: sid=1", "").await;
-        assert_eq!(site.judge.hits(), 6);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn ingress_a8_an_answer_that_sets_cookies_is_asked_for_each_time() {
-    on_worker(async {
-        let mut site = Site::new(&[("set-cookie", "session=secret")]).await;
-        site.annotate(&[ASK, ("auth-cache-key", "$host")]);
-        for asked in 1..=3 {
-            assert_eq!(site.get().await.header("set-cookie"), "session=secret");
-            assert_eq!(site.judge.hits(), asked);
-        }
     })
     .await;
 }

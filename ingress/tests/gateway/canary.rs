@@ -62,6 +62,8 @@ const HEADER: Said = ("canary-by-header", "X-Canary");
 const VALUE: Said = ("canary-by-header-value", "on");
 const PATTERN: Said = ("canary-by-header-pattern", "^beta-\\d+$");
 const BAD: Said = ("canary-by-header-pattern", "(");
+/// One that takes more steps than a match may.
+const ENDLESS: Said = ("canary-by-header-pattern", "^(a|aa)+\\1b");
 const COOKIE: Said = ("canary-by-cookie", "canary");
 const ALL: Said = ("canary-weight", "100");
 
@@ -84,6 +86,12 @@ const CASES: &[(&[Said], &str, bool)] = &[
     (&[HEADER, PATTERN], "X-Canary: BETA-1", false),
     (&[HEADER, PATTERN], "X-Canary: always", false),
     (&[HEADER, BAD], "X-Canary: (", false),
+    (&[HEADER, ENDLESS], "X-Canary: aaab", true),
+    (
+        &[HEADER, ENDLESS],
+        "X-Canary: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        false,
+    ),
     (&[COOKIE], "Cookie: canary=always", true),
     (&[COOKIE], "Cookie: a=b; canary=always", true),
     (&[COOKIE, ALL], "Cookie: canary=never", false),

@@ -253,6 +253,14 @@ async fn ingress_a12_requests_in_flight_count_until_the_end_of_their_answers() {
         };
         timeout(Duration::from_secs(20), asked).await.unwrap();
         assert_eq!(status(edge).await, 503, "the tunnel is still there");
+        let settings = GatewaySettings {
+            connection_limit_status: 429,
+            ..GatewaySettings::default()
+        };
+        site.edge.world.snapshot.gateway = Arc::new(settings);
+        site.edge.world.publish();
+        let edge = &site.edge;
+        assert_eq!(status(edge).await, 429, "as the settings say");
         drop(socket);
         until(edge, 200).await;
     }))

@@ -1,5 +1,7 @@
 //! Certificates of clients and what outlives a handshake: names, sessions, open connections.
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use super::*;
 
 #[tokio::test]
@@ -145,19 +147,48 @@ async fn reliability_b24_an_open_connection_does_not_outlive_its_authority() {
         let mut site = Site::new(&[SECRET], &[("ca.crt", &ours.pem)]).await;
         let client = Client::new(Some(&ours.vouch("shop")));
         let mut stream = client.connect(&site.edge, HOST, b"http/1.1").await.unwrap();
-        for (authority, status) in [(&ours, "200"), (&next, "400"), (&ours, "200")] {
+        for (authority, status) in [(&ours, 200), (&next, 400), (&ours, 200)] {
             site.annotate(&[SECRET], &[("ca.crt", &authority.pem)]);
-            let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
-            stream.write_all(head.as_bytes()).await.unwrap();
-            let mut buffer = vec![0; 4096];
-            let mut text = String::new();
-            while !text.contains("\r\n\r\n") || text.ends_with("\r\n\r\n") {
-                let read = stream.read(&mut buffer).await.unwrap();
-                assert_ne!(read, 0, "{text}");
-                text.push_str(&String::from_utf8_lossy(&buffer[..read]));
-            }
-            assert_eq!(text.split(' ').nth(1), Some(status), "{text}");
+            assert_eq!(again(&mut stream).await, status);
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn reliability_b24_an_open_connection_is_held_against_the_rules_of_now() {
+    on_worker(async {
+        let ours = Authority::new("Ours");
+        let mut site = Site::new(&[SECRET], &[("ca.crt", &ours.pem)]).await;
+        let client = Client::new(Some(&ours.below("Second").vouch("shop")));
+        let mut stream = client.connect(&site.edge, HOST, b"http/1.1").await.unwrap();
+        // The Secret stays as it is.
+        for (rule, status) in [
+            (("auth-tls-verify-depth", "1"), 200),
+            (("auth-tls-verify-depth", "0"), 400),
+            (("auth-tls-verify-depth", "2"), 200),
+            (("auth-tls-match-cn", "CN=other"), 403),
+            (("auth-tls-match-cn", "CN=shop"), 200),
+        ] {
+            let annotations = [SECRET, rule];
+            site.manifests.ingress("pay", &annotations, HOST, ALL);
+            site.manifests.publish(&mut site.edge);
+            assert_eq!(again(&mut stream).await, status, "{rule:?}");
+        }
+    })
+    .await;
+}
+
+/// The status of one more request on a connection.
+async fn again(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> u16 {
+    let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut buffer = vec![0; 4096];
+    let mut text = String::new();
+    while !text.contains("\r\n\r\n") || text.ends_with("\r\n\r\n") {
+        let read = stream.read(&mut buffer).await.unwrap();
+        assert_ne!(read, 0, "{text}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    text.split(' ').nth(1).unwrap().parse().unwrap()
 }
