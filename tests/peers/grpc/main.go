@@ -177,6 +177,10 @@ func ended(stream grpc.ClientStream, told string) string {
 func failure(err error, trailer metadata.MD) string {
 	told := status.Convert(err)
 	text := told.Code().String()
+	if strings.Contains(told.Message(), "unexpected HTTP status") {
+		// The client's own translation of an answer that is none of gRPC.
+		text += " by HTTP"
+	}
 	if reason := trailer.Get("reason"); len(reason) > 0 {
 		text += fmt.Sprintf(" %q %q %x", told.Message(), reason, trailer.Get("detail-bin"))
 	}
