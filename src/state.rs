@@ -50,6 +50,9 @@ pub(crate) struct SourceOptions {
     /// The gateway's Service for requests that no rule takes, and for errors
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object)]
     pub(crate) default_backend_service: Option<ObjectKey>,
+    /// The gateway heeds the annotation ssl-passthrough
+    #[arg(long)]
+    pub(crate) enable_ssl_passthrough: bool,
     #[command(flatten)]
     pub(crate) classes: ClassOptions,
 }
@@ -130,6 +133,8 @@ pub(crate) struct Objects {
     pub(crate) settings: Option<ObjectKey>,
     /// The gateway's default Service, if one is named.
     pub(crate) default_service: Option<ObjectKey>,
+    /// TLS connections may be passed through.
+    pub(crate) ssl_passthrough: bool,
     /// The ConfigMaps that are referred to; `None`: not there.
     pub(crate) config_maps: BTreeMap<Key, Option<ConfigMap>>,
 }

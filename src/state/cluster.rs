@@ -42,6 +42,7 @@ pub(super) async fn load(
     objects.settings.clone_from(&options.configmap);
     let default_service = &options.default_backend_service;
     objects.default_service.clone_from(default_service);
+    objects.ssl_passthrough = options.enable_ssl_passthrough;
     fetch_referred(&client, &mut objects, &url).await?;
     Ok(State {
         snapshot: compile::compile(&objects),

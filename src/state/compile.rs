@@ -9,15 +9,19 @@ use sealane_config::compile::{
     Change, ClassRecord, Compiler, ConfigMapRecord, Delta, GatewayOptions, IngressRecord, Names,
     ObjectKey, SecretRecord, ServedClasses, ServiceRecord, SliceRecord,
 };
+use sealane_config::model::GatewaySettings;
 use tokio::time::Instant;
 
 use super::{Key, Objects, gateway_api};
 
 fn gateway(objects: &Objects) -> GatewayOptions {
+    let mut settings = GatewaySettings::default();
+    settings.rules.ssl_passthrough = objects.ssl_passthrough;
     GatewayOptions {
         classes: objects.served.clone(),
         default_service: objects.default_service.clone(),
         config_map: objects.settings.clone(),
+        settings,
         ..GatewayOptions::default()
     }
 }

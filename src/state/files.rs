@@ -70,6 +70,7 @@ pub(super) async fn load(
     objects.settings.clone_from(&options.configmap);
     let default_service = &options.default_backend_service;
     objects.default_service.clone_from(default_service);
+    objects.ssl_passthrough = options.enable_ssl_passthrough;
     cluster::fetch_referred(&client, &mut objects, IN_MEMORY).await?;
     let templates = Template::all(&manifests, namespace);
     let places = Places::new(manifests, namespace);

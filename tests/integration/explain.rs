@@ -12,7 +12,7 @@ use crate::support::http::{Answer, get, get_tls};
 use crate::support::pem::{certificate, secret};
 use crate::support::{has, output, root};
 
-fn sealane(args: &[&str]) -> Output {
+pub(crate) fn sealane(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sealane"))
         .args(args)
         .current_dir(root())
@@ -25,7 +25,7 @@ fn sealane(args: &[&str]) -> Output {
 }
 
 /// Explains and returns the exit code and the JSON.
-fn explain(target: &str, source: &[&str]) -> (i32, Value) {
+pub(crate) fn explain(target: &str, source: &[&str]) -> (i32, Value) {
     let mut args = vec!["explain", target, "-o", "json"];
     args.extend(source);
     let output = sealane(&args);
@@ -41,7 +41,7 @@ fn table(target: &str, source: &[&str]) -> String {
 }
 
 /// `what` of the steps of a phase with this mark.
-fn steps<'a>(explanation: &'a Value, phase: &str, mark: &str) -> Vec<&'a str> {
+pub(crate) fn steps<'a>(explanation: &'a Value, phase: &str, mark: &str) -> Vec<&'a str> {
     let steps = explanation["steps"].as_array().unwrap().iter();
     steps
         .filter(|step| step["phase"] == phase && step["mark"] == mark)

@@ -23,6 +23,7 @@ mod migrate;
 mod modes;
 mod nodes;
 mod order;
+mod passthrough;
 mod rootless;
 mod sidecar;
 #[path = "../../ingress/tests/gateway/table.rs"]
