@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::HOST;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use sealane_config::Snapshot;
 use sealane_config::model::{
     BackendProtocol, ClientAuth, Filters, HttpPolicy, Mode, RouteRule, Scope, ServicePort,
@@ -222,17 +222,26 @@ fn answer<B>(
         let response = redirect::to_https(host, port, request.uri(), filters, status)?;
         return Ok(Some(Next::Redirect(response)));
     }
-    let policy = filters.policy.as_ref();
-    let Some(policy) = policy.filter(|_| matched.rule.invalid.is_none()) else {
+    if matched.rule.invalid.is_some() {
         return Ok(None);
-    };
-    if let Some(response) = redirect::elsewhere(policy, asked, came.secure, request.uri())? {
+    }
+    let policy = filters.policy.as_ref();
+    if let Some(policy) = policy {
+        if let Some(response) = redirect::elsewhere(policy, asked, came.secure, request.uri())? {
+            return Ok(Some(Next::Redirect(response)));
+        }
+        let cors = policy.cors.as_ref();
+        if let Some(response) = cors.and_then(|cors| cors::preflight(cors, request)) {
+            return Ok(Some(Next::Preflight(response)));
+        }
+    }
+    if let Some(url) = rewrite::url(&matched.rule, path, request.uri().query())? {
+        let response = redirect::answer(StatusCode::FOUND, "moved", url)?;
         return Ok(Some(Next::Redirect(response)));
     }
-    let cors = policy.cors.as_ref();
-    if let Some(response) = cors.and_then(|cors| cors::preflight(cors, request)) {
-        return Ok(Some(Next::Preflight(response)));
-    }
+    let Some(policy) = policy else {
+        return Ok(None);
+    };
     // If something else may be enough, that is still to be seen.
     let is_final = policy.auth.as_ref().is_none_or(|auth| !auth.any);
     if is_final && !policy.access.admits(came.client) {

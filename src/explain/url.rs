@@ -383,8 +383,13 @@ fn filters(
         let policy = filters.policy.as_ref();
         let why = if policy.is_some_and(|policy| policy.redirect.is_some()) && !is_https {
             "permanent-redirect or temporal-redirect sends every request elsewhere"
-        } else if !is_https {
+        } else if !is_https
+            && asked.path.matched() == "/"
+            && policy.is_some_and(|policy| policy.app_root.is_some())
+        {
             "app-root sends requests for / elsewhere"
+        } else if !is_https {
+            "rewrite-target is a URL, to which requests are sent"
         } else if filters.force_ssl_redirect {
             "force-ssl-redirect sends plain HTTP to HTTPS"
         } else {

@@ -412,17 +412,11 @@ impl Reader<'_> {
             return;
         }
         self.policy.regex = true;
-        if target.starts_with("http://") || target.starts_with("https://") {
-            self.policy.refused = Some("unsupported rewrite target");
-            let message = "a rewrite to a whole URL (a redirect) is not supported";
-            self.problem(
-                "rewrite-target",
-                ProblemKind::RefusedAnnotation,
-                message.into(),
-            );
+        self.policy.rewrite = if redirect::is_url(target) {
+            self.or_refuse("rewrite-target", redirect::rewrite(target))
         } else {
-            self.policy.rewrite = Some(target.into());
-        }
+            Some(target.into())
+        };
     }
 
     fn backend_protocol(&mut self, value: &str) {

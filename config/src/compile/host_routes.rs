@@ -24,7 +24,7 @@ use super::services::Services;
 use super::store::ObjectKey;
 use crate::model::{
     AccessList, Filters, HostMatch, HostRoutes, HostTls, HttpOverrides, Mode, PathMatch, Problem,
-    ProblemKind, Rewrite, RoutePolicy, RouteRule, RuleDefaults,
+    ProblemKind, RoutePolicy, RouteRule, RuleDefaults,
 };
 
 /// Compiles hosts against the Services and Secrets as they are.
@@ -317,7 +317,7 @@ impl HostCompiler<'_> {
             field: (*field).into(),
             filters: Filters {
                 mode: self.mode(record),
-                rewrite: rewrite.map(|target| Rewrite::Template(Arc::clone(target))),
+                rewrite: rewrite.map(path::rewrite),
                 ssl_redirect: policy.ssl_redirect.unwrap_or(self.defaults.ssl_redirect),
                 force_ssl_redirect: policy
                     .force_ssl_redirect

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use fancy_regex::{Regex, RegexBuilder};
 
+use super::annotations::redirect;
 use super::ingress::{PathKind, PathRecord};
 use crate::model::{
-    Filters, HostRoutes, Mode, ObjectRef, Part, PathMatch, Redirect, RoutePolicy, RouteRule,
-    Template,
+    Filters, HostRoutes, Mode, ObjectRef, Part, PathMatch, Redirect, Rewrite, RoutePolicy,
+    RouteRule, Template,
 };
 
 /// Steps that a regular expression may take for one text; a pattern that needs more does not match.
@@ -86,6 +87,15 @@ pub(super) fn to_directory(bare: &str, source: ObjectRef, field: &str) -> RouteR
         backends: Vec::new(),
         invalid: None,
         canary: None,
+    }
+}
+
+/// The meaning of a `rewrite-target`.
+pub(super) fn rewrite(target: &Arc<str>) -> Rewrite {
+    if redirect::is_url(target) {
+        Rewrite::Url(Arc::clone(target))
+    } else {
+        Rewrite::Template(Arc::clone(target))
     }
 }
 

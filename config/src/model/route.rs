@@ -225,6 +225,8 @@ pub enum Rewrite {
     /// Replace the whole path by a template in which `$1`…`$9` are the groups of the rule's
     /// [`PathMatch::Regex`].
     Template(Arc<str>),
+    /// Send the client to the URL that this template comes to, with the query behind it.
+    Url(Arc<str>),
 }
 
 /// What a backend speaks (ingress-nginx `backend-protocol`).

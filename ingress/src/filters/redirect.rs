@@ -1,4 +1,4 @@
-//! Plain HTTP to HTTPS.
+//! Answers that send clients elsewhere: to HTTPS, to other places.
 
 use http::header::LOCATION;
 use http::{HeaderValue, Response, StatusCode, Uri};
@@ -149,7 +149,15 @@ fn known(host: &str) -> Result<&str, Error> {
     Ok(host)
 }
 
-fn answer(status: StatusCode, text: &str, location: String) -> Result<Response<Body>, Error> {
+/// An answer that sends the client to `location`.
+///
+/// # Errors
+/// It cannot be the value of a field.
+pub(crate) fn answer(
+    status: StatusCode,
+    text: &str,
+    location: String,
+) -> Result<Response<Body>, Error> {
     let mut response = respond::text(status, text);
     let location = HeaderValue::try_from(location)
         .map_err(|_invalid| Error::new(ErrorKind::BadRequest, "the target cannot be redirected"))?;

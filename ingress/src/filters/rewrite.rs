@@ -19,8 +19,14 @@ pub(crate) fn apply(
     let rewritten = match (&rule.filters.rewrite, path) {
         (Some(Rewrite::Template(template)), path) => {
             let matched = path.map_or(request.uri().path(), |p| p.matched.as_str());
-            Some(expand(template, &rule.path, matched)?)
+            let mut path = expand(template, &rule.path, matched)?;
+            if !path.starts_with('/') {
+                path.insert(0, '/');
+            }
+            Some(path)
         }
+        // The client was sent there.
+        (Some(Rewrite::Url(_)), _) => None,
         (None, Some(path)) => path.forwarded.clone(),
         (None, None) => None,
     };
@@ -83,19 +89,42 @@ fn expand(template: &str, rule: &PathMatch, path: &str) -> Result<String, Error>
         };
     }
     out.push_str(rest);
-    if !out.starts_with('/') {
-        out.insert(0, '/');
-    }
     Ok(out)
+}
+
+/// The URL that a request is sent to, if its rule rewrites to one.
+///
+/// # Errors
+/// The rule's pattern took too many steps.
+pub(crate) fn url(
+    rule: &RouteRule,
+    path: &str,
+    query: Option<&str>,
+) -> Result<Option<String>, Error> {
+    let Some(Rewrite::Url(template)) = &rule.filters.rewrite else {
+        return Ok(None);
+    };
+    let url = expand(template, &rule.path, path)?;
+    Ok(Some(with_query(url, query)))
+}
+
+/// Puts the query behind a path or URL, which may have one already. As in nginx, `?` at its end
+/// keeps the query away.
+fn with_query(mut path: String, query: Option<&str>) -> String {
+    if path.ends_with('?') {
+        path.pop();
+        return path;
+    }
+    match query {
+        Some(query) if path.contains('?') => format!("{path}&{query}"),
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    }
 }
 
 /// Replaces the path and keeps the query.
 fn set_path(request: &mut Request<Body>, path: String) -> Result<(), Error> {
-    let target = match request.uri().query() {
-        Some(query) if path.contains('?') => format!("{path}&{query}"),
-        Some(query) => format!("{path}?{query}"),
-        None => path,
-    };
+    let target = with_query(path, request.uri().query());
     let target = PathAndQuery::try_from(target).map_err(|_invalid| {
         Error::new(ErrorKind::BadRequest, "the rewritten path is not a path")
     })?;

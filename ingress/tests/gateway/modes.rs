@@ -85,6 +85,65 @@ async fn ingress_i4_the_table_of_hosts_and_paths_holds_in_both_modes() {
 }
 
 #[tokio::test]
+async fn ingress_a1_a_rewrite_to_a_url_sends_the_client_there() {
+    on_worker(async {
+        for mode in MODES {
+            let (mut edge, mut manifests) = (Edge::new().await, of_mode(mode));
+            let web = Origin::named("web").await;
+            manifests.service("web", web.addr);
+            for (name, target) in [
+                ("plain", "https://new.test/$2"),
+                ("query", "http://new.test/?p=$2"),
+                ("bare", "https://new.test/$2?"),
+                ("variable", "$scheme://$host/$2"),
+            ] {
+                let host = format!("{name}.test");
+                let paths = [("ImplementationSpecific", "/old(/|$)(.*)", "web")];
+                manifests.ingress(name, &[("rewrite-target", target)], &host, &paths);
+            }
+            let both = [
+                ("rewrite-target", "https://new.test/$1"),
+                ("permanent-redirect", "https://first.test/"),
+            ];
+            manifests.ingress(
+                "both",
+                &both,
+                "both.test",
+                &[("ImplementationSpecific", "/(.*)", "web")],
+            );
+            let guarded = [
+                ("rewrite-target", "https://new.test/$1"),
+                ("denylist-source-range", "127.0.0.0/8"),
+            ];
+            let paths = [("ImplementationSpecific", "/(.*)", "web")];
+            manifests.ingress("guarded", &guarded, "guarded.test", &paths);
+            manifests.publish(&mut edge);
+            for (host, path, status, location) in [
+                ("plain.test", "/old/a/b", 302, "https://new.test/a/b"),
+                ("plain.test", "/OLD/a?x=y", 302, "https://new.test/a?x=y"),
+                ("plain.test", "/old", 302, "https://new.test/"),
+                ("plain.test", "/new", 404, ""),
+                ("query.test", "/old/a?x=y", 302, "http://new.test/?p=a&x=y"),
+                ("bare.test", "/old/a?x=y", 302, "https://new.test/a"),
+                ("variable.test", "/old/a", 503, ""),
+                // As in nginx the first of two redirects counts, and redirects come before lists.
+                ("both.test", "/a", 301, "https://first.test/"),
+                ("guarded.test", "/a", 302, "https://new.test/a"),
+            ] {
+                let answer = get(&edge, host, path).await;
+                assert_eq!(
+                    (answer.status, answer.header("location")),
+                    (status, location),
+                    "{mode}: {host}{path}"
+                );
+            }
+            assert_eq!(web.hits(), 0, "{mode}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn ingress_i6_a_request_without_a_host_goes_to_rules_without_one() {
     on_worker(async {
         for mode in MODES {

@@ -16,15 +16,28 @@ const VARIABLES: [(&str, Part); 8] = [
     ("uri", Part::Path),
 ];
 
+/// Whether a text is a URL with a host.
+pub(in crate::compile) fn is_url(text: &str) -> bool {
+    ["http://", "https://", "$scheme://"]
+        .iter()
+        .any(|begin| text.starts_with(begin))
+}
+
 /// A URL, in which nginx's variables may stand for parts of the request.
 pub(super) fn location(text: &str) -> Result<Template, String> {
-    let is_url = ["http://", "https://", "$scheme://", "/"]
-        .iter()
-        .any(|begin| text.starts_with(begin));
-    if !is_url {
+    if !is_url(text) && !text.starts_with('/') {
         return Err(format!("`{text}` is neither a URL nor a path"));
     }
     template(text)
+}
+
+/// A URL, in which `$1` to `$9` may stand for the groups of a path.
+pub(super) fn rewrite(text: &str) -> Result<Arc<str>, String> {
+    let mut behind = text.split('$').skip(1);
+    if behind.any(|rest| !rest.starts_with(|c| ('1'..='9').contains(&c))) {
+        return Err(format!("`{text}` has variables other than $1 to $9"));
+    }
+    super::header_value(text)
 }
 
 /// A text in which nginx's variables may stand for parts of the request.
