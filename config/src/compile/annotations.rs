@@ -311,6 +311,9 @@ impl Reader<'_> {
             "proxy-connect-timeout" => {
                 self.route.overrides.connect_timeout = self.or_report(name, limits::seconds(value));
             }
+            "proxy-send-timeout" => {
+                self.route.overrides.send_timeout = self.or_report(name, limits::seconds(value));
+            }
             "proxy-read-timeout" => {
                 self.route.overrides.read_timeout = self.or_report(name, limits::seconds(value));
             }

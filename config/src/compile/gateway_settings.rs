@@ -191,6 +191,10 @@ impl<'a> Reader<'a> {
                 let limit = self.or_report(name, limits::seconds(value));
                 self.settings.rules.overrides.connect_timeout = limit;
             }
+            "proxy-send-timeout" => {
+                let limit = self.or_report(name, limits::seconds(value));
+                self.settings.rules.overrides.send_timeout = limit;
+            }
             "proxy-read-timeout" => {
                 let limit = self.or_report(name, limits::seconds(value));
                 self.settings.rules.overrides.read_timeout = limit;

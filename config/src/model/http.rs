@@ -42,7 +42,7 @@ impl HttpPolicy {
     }
 
     /// With ingress-nginx's defaults in place of ours, wherever the Service asks for nothing:
-    /// `proxy-body-size` 1m, `proxy-connect-timeout` 5, `proxy-read-timeout` 60.
+    /// `proxy-body-size` 1m, `proxy-connect-timeout` 5, `proxy-read-timeout` and `proxy-send-timeout` 60.
     #[must_use]
     pub fn compat(&self) -> Self {
         let (ours, mut policy) = (Self::default(), self.clone());
@@ -55,6 +55,7 @@ impl HttpPolicy {
             (&mut timeouts.connect, ours.timeouts.connect, 5),
             (&mut timeouts.response, ours.timeouts.response, 60),
             (&mut timeouts.idle, ours.timeouts.idle, 60),
+            (&mut timeouts.send, ours.timeouts.send, 60),
         ] {
             if *limit == ours {
                 *limit = Duration::from_secs(theirs);
@@ -76,6 +77,8 @@ pub struct Timeouts {
     pub per_try: Duration,
     /// For the next piece of an answer's body.
     pub idle: Duration,
+    /// For an endpoint to take the next piece of a request's body.
+    pub send: Duration,
     /// For a connection to an endpoint; never zero. A TLS handshake has five seconds of its own.
     pub connect: Duration,
 }
@@ -87,6 +90,7 @@ impl Default for Timeouts {
             response: Duration::from_secs(60),
             per_try: Duration::ZERO,
             idle: Duration::from_secs(3600),
+            send: Duration::ZERO,
             connect: Duration::from_secs(1),
         }
     }

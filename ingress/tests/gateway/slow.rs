@@ -11,9 +11,10 @@ use sealane_proxy::admission::{Connections, Limits};
 use sealane_proxy::http::{EngineOptions, ServerOptions};
 use sealane_proxy::testing::{Origin, RawClient, full};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, pause, timeout};
 
+use crate::manifests::Manifests;
 use crate::support::{Edge, on_worker, prefix};
 use crate::tls::Client;
 
@@ -206,6 +207,50 @@ async fn ingress_t15_connections_that_are_too_many_are_not_served() {
         assert_eq!(fourth.get("a.test", "/").await.status, 200);
         assert!(first.closed().await.is_empty(), "the longest idle one ends");
         assert_eq!(second.get("a.test", "/").await.status, 200);
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_a4_an_endpoint_that_takes_no_more_of_a_request_is_given_up_with_504() {
+    on_worker(Box::pin(async {
+        let (mut edge, mut manifests) = (Edge::new().await, Manifests::new());
+        // Connections are made, and nothing is read from them.
+        let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let web = Origin::named("web").await;
+        manifests.service("deaf", deaf.local_addr().unwrap());
+        manifests.service("web", web.addr);
+        let paths = [("Prefix", "/deaf", "deaf"), ("Prefix", "/", "web")];
+        let annotations = [("proxy-send-timeout", "1")];
+        manifests.ingress("it", &annotations, "shop.test", &paths);
+        manifests.publish(&mut edge);
+        let head = |path, length| {
+            format!("POST {path} HTTP/1.1\r\nHost: shop.test\r\nContent-Length: {length}\r\n\r\n")
+        };
+
+        let mut stream = TcpStream::connect(edge.http).await.unwrap();
+        let (mut read, mut write) = stream.split();
+        let send = async {
+            let head = head("/deaf", 1_u64 << 30);
+            write.write_all(head.as_bytes()).await.unwrap();
+            // Until nobody takes any more of it, or the gateway has closed.
+            while write.write_all(&[0; 65536]).await.is_ok() {}
+            std::future::pending::<()>().await;
+        };
+        let mut begin = [0; 12];
+        tokio::select! {
+            read = read.read_exact(&mut begin) => { read.unwrap(); }
+            () = send => {}
+            () = tokio::time::sleep(LONG) => panic!("there is no answer"),
+        }
+        assert_eq!(&begin, b"HTTP/1.1 504");
+
+        // A client that pauses for longer is not the endpoint's fault.
+        let mut client = RawClient::connect(edge.http).await;
+        client.send(head("/", 10) + "hello").await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        client.send("world").await;
+        assert_eq!(client.response().await.status, 200);
     }))
     .await;
 }

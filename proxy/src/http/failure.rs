@@ -100,6 +100,11 @@ pub(super) fn timed_out(limit: Limit) -> Failure {
             "the endpoint did not answer in time",
             Reason::TimedOut,
         ),
+        Limit::Send => (
+            ErrorKind::ResponseTimeout,
+            "the endpoint did not take the request in time",
+            Reason::TimedOut,
+        ),
         Limit::Request => (
             ErrorKind::RequestTimeout,
             "the request took longer than it may",

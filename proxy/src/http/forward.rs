@@ -59,7 +59,13 @@ impl Attempt<'_> {
             per_try: timeouts.per_try,
             request: self.deadline,
         };
-        let wait = patience.wait(answer.as_mut(), self.original, sent, deadlines);
+        let (request, send) = (self.original, timeouts.send);
+        if !send.is_zero() && request.complete_since(sent).is_none() {
+            // Boxed, because few requests are not complete when they are sent.
+            let watched = patience.watch(answer.as_mut(), request, sent, deadlines, send);
+            return Box::pin(watched).await;
+        }
+        let wait = patience.wait(answer.as_mut(), request, sent, deadlines);
         wait.await
     }
 }

@@ -5,12 +5,12 @@
 //! silent for as long as its client likes, which is what `grpc-timeout` says; without it there is no
 //! limit (gRPC over HTTP/2, "Timeout").
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::Pin;
 use std::time::Duration;
 
 use http::HeaderMap;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::replay::Original;
 
@@ -34,6 +34,8 @@ pub(super) enum Limit {
     Try,
     /// That of the answer's head.
     Response,
+    /// That of the next piece of the request.
+    Send,
     /// That of the whole request.
     Request,
 }
@@ -74,6 +76,26 @@ impl Deadlines {
 }
 
 impl Patience {
+    /// As [`Self::wait`], for a request that is not complete: the endpoint has to take each further
+    /// piece of it within `send`.
+    ///
+    /// # Errors
+    /// As there, or [`Limit::Send`].
+    pub(super) async fn watch<F: Future>(
+        self,
+        answer: Pin<&mut F>,
+        request: &Original,
+        sent: Instant,
+        deadlines: Deadlines,
+        send: Duration,
+    ) -> Result<F::Output, Limit> {
+        tokio::select! {
+            biased;
+            answered = self.wait(answer, request, sent, deadlines) => answered,
+            () = untaken(request, sent, send) => Err(Limit::Send),
+        }
+    }
+
     /// Waits for an answer to a request that was handed over at `sent`.
     ///
     /// # Errors
@@ -122,6 +144,19 @@ impl Patience {
             };
         }
     }
+}
+
+/// Ends when an endpoint has taken nothing for `limit` of a request that was handed over at `sent`,
+/// though there was something to take.
+async fn untaken(request: &Original, sent: Instant, limit: Duration) {
+    while request.complete_since(sent).is_none() {
+        let due = request.untaken_since().map(|since| since + limit);
+        if due.is_some_and(|due| due <= Instant::now()) {
+            return;
+        }
+        sleep_until(due.unwrap_or_else(|| Instant::now() + limit.min(GLANCE))).await;
+    }
+    pending().await
 }
 
 /// At most eight digits and a unit.

@@ -45,6 +45,8 @@ pub(super) struct State {
     fault: Option<Fault>,
     /// When the last of it was read.
     ended: Option<Instant>,
+    /// When a piece was handed to a connection that has not asked for the next one.
+    handed: Option<Instant>,
     /// Which [`Replay`] may read: the latest. An abandoned connection may still hold an older one.
     reader: u32,
 }
@@ -92,6 +94,7 @@ impl Original {
             most_bytes: rules.most_bytes,
             fault: None,
             ended: None,
+            handed: None,
             reader: 0,
         })))
     }
@@ -106,6 +109,7 @@ impl Original {
                     return None;
                 }
                 state.reader += 1;
+                state.handed = None;
                 Some(Body::replay(Replay {
                     state: Rc::clone(shared),
                     reader: state.reader,
@@ -121,6 +125,18 @@ impl Original {
         match self {
             Self::Empty => Some(sent),
             Self::Shared(shared) => shared.borrow().ended.map(|ended| ended.max(sent)),
+        }
+    }
+
+    /// Since when the endpoint has taken nothing of what is there; `None` while we wait for the
+    /// client, or the client has delivered all of it.
+    pub(super) fn untaken_since(&self) -> Option<Instant> {
+        match self {
+            Self::Empty => None,
+            Self::Shared(shared) => {
+                let state = shared.borrow();
+                state.handed.filter(|_| state.ended.is_none())
+            }
         }
     }
 
@@ -191,12 +207,14 @@ impl Replay {
         if state.reader != self.reader {
             return Poll::Ready(Some(Err("the request is sent elsewhere".into())));
         }
+        state.handed = None;
         if let Some(kept) = state.kept.get(self.next) {
             self.next += 1;
             let frame = match (kept.data_ref(), kept.trailers_ref()) {
                 (Some(data), _) => Frame::data(data.clone()),
                 (None, trailers) => Frame::trailers(trailers.cloned().unwrap_or_default()),
             };
+            state.handed = Some(Instant::now());
             return Poll::Ready(Some(Ok(frame)));
         }
         let frame = ready!(Pin::new(&mut state.inner).poll_frame(cx));
@@ -213,6 +231,7 @@ impl Replay {
                     return Poll::Ready(Some(Err(too_long.into())));
                 }
                 state.keep(frame);
+                state.handed = Some(Instant::now());
                 if !state.lost {
                     self.next += 1;
                 }

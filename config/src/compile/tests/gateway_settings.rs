@@ -132,11 +132,13 @@ fn ingress_a21_each_key_has_its_setting() {
             &[
                 ("proxy-connect-timeout", "7"),
                 ("proxy-read-timeout", "600"),
+                ("proxy-send-timeout", "30"),
             ],
             |settings| {
                 let overrides = &mut settings.rules.overrides;
                 overrides.connect_timeout = Some(Duration::from_secs(7));
                 overrides.read_timeout = Some(Duration::from_secs(600));
+                overrides.send_timeout = Some(Duration::from_secs(30));
             },
         ),
         (

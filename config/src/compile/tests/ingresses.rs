@@ -405,7 +405,7 @@ fn ingress_a20_unknown_annotations_are_listed_once() {
 fn ingress_a18_what_does_not_exist_here_is_accepted_and_said_once() {
     let mut world = world();
     let annotations = json!({format!("{NGINX}/proxy-buffering"): "on",
-        format!("{NGINX}/proxy-buffer-size"): "8k", format!("{NGINX}/proxy-send-timeout"): "60"});
+        format!("{NGINX}/proxy-buffer-size"): "8k", format!("{NGINX}/enable-rewrite-log"): "true"});
     world.ingress("it", 0, annotations, one_host("host", everything("a")));
     let snapshot = world.build();
     assert_eq!(route(&snapshot, "host", "/"), "a:80");
@@ -413,7 +413,7 @@ fn ingress_a18_what_does_not_exist_here_is_accepted_and_said_once() {
     let [missing, needless] = found[..] else {
         panic!("{found:?}");
     };
-    assert!(missing.message.contains("proxy-send-timeout"));
+    assert!(missing.message.contains("enable-rewrite-log"));
     assert!(!missing.message.contains("buffer"));
     assert!(needless.message.contains("proxy-buffering"));
     assert!(needless.message.contains("proxy-buffer-size"));

@@ -204,6 +204,8 @@ pub struct HttpOverrides {
     pub connect_timeout: Option<Duration>,
     /// For the head of an answer, and for each further piece of its body.
     pub read_timeout: Option<Duration>,
+    /// For an endpoint to take each further piece of a request's body.
+    pub send_timeout: Option<Duration>,
     /// How an endpoint is chosen.
     pub algorithm: Option<Algorithm>,
     /// When another endpoint is tried.
@@ -231,6 +233,7 @@ impl HttpOverrides {
             body_bytes: self.body_bytes.or(other.body_bytes),
             connect_timeout: self.connect_timeout.or(other.connect_timeout),
             read_timeout: self.read_timeout.or(other.read_timeout),
+            send_timeout: self.send_timeout.or(other.send_timeout),
             algorithm: self.algorithm.or(other.algorithm),
             next: self.next.or_else(|| other.next.clone()),
         }
@@ -251,6 +254,9 @@ impl HttpOverrides {
         if let Some(limit) = self.read_timeout {
             policy.timeouts.response = limit;
             policy.timeouts.idle = limit;
+        }
+        if let Some(limit) = self.send_timeout {
+            policy.timeouts.send = limit;
         }
         if let Some(algorithm) = self.algorithm {
             policy.balancing.algorithm = algorithm;
