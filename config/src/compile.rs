@@ -13,6 +13,7 @@ mod client_auth;
 mod config_maps;
 mod endpoints;
 mod error_pages;
+mod further_names;
 mod gateway;
 pub mod gateway_api;
 mod gateway_settings;

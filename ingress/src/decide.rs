@@ -148,7 +148,7 @@ pub fn decide<B>(
     } else {
         canary = canary::choose(snapshot, &matched.rule, request.headers(), balancer);
         let rule = canary.unwrap_or(&matched.rule);
-        match draw(snapshot, rule, balancer) {
+        match draw(snapshot, rule, came.secure, balancer) {
             Ok(mut target) => {
                 session = prefer(&mut target, rule, request, &asked, came, balancer);
                 Next::Forward(target)
@@ -293,6 +293,7 @@ pub(crate) fn decide_plain(
         ssl_redirect: _,
         force_ssl_redirect: _,
         backend_protocol: _,
+        service_upstream: _,
         upstream_tls: _,
         policy,
     } = &matched.rule.filters;
@@ -304,7 +305,7 @@ pub(crate) fn decide_plain(
     if rewrite.is_some() || redirected || policy.is_some() || asks {
         return None;
     }
-    let target = draw(snapshot, &matched.rule, balancer).ok()?;
+    let target = draw(snapshot, &matched.rule, secure, balancer).ok()?;
     Some((matched.rule, target))
 }
 
@@ -312,6 +313,7 @@ pub(crate) fn decide_plain(
 pub(crate) fn draw(
     snapshot: &Snapshot,
     rule: &RouteRule,
+    secure: bool,
     balancer: &Balancer,
 ) -> Result<Target, Error> {
     if let Some(detail) = rule.invalid {
@@ -329,10 +331,10 @@ pub(crate) fn draw(
             "the rule has no backend",
         ));
     };
-    target(snapshot, rule, weighted)
+    target(snapshot, rule, weighted, secure)
 }
 
-/// The Service port behind one backend of a rule.
+/// The Service port behind one backend of a rule, for a client that came over TLS or not.
 ///
 /// # Errors
 /// [`ErrorKind::NoService`], [`ErrorKind::NoPort`].
@@ -340,8 +342,10 @@ pub fn target(
     snapshot: &Snapshot,
     rule: &RouteRule,
     weighted: &WeightedBackend,
+    secure: bool,
 ) -> Result<Target, Error> {
-    let Some(port) = snapshot.backend(&weighted.backend) else {
+    let own = rule.filters.service_upstream.as_ref();
+    let Some(port) = own.or_else(|| snapshot.backend(&weighted.backend)) else {
         let known = snapshot.services.contains_key(&weighted.backend.service);
         return Err(if known {
             Error::new(ErrorKind::NoPort, "the Service has no such port")
@@ -351,7 +355,7 @@ pub fn target(
     };
     Ok(Target {
         port: Arc::clone(port),
-        upstream: upstream(rule.filters.backend_protocol, port),
+        upstream: upstream(rule.filters.backend_protocol, port, secure),
         scope: Scope::Cluster,
         client: None,
         source: None,
@@ -376,8 +380,10 @@ fn overrides(filters: &Filters, own: &Arc<HttpPolicy>) -> Option<Arc<HttpPolicy>
 }
 
 /// What the rule says that its backend speaks; if it says nothing, what the Service says.
-fn upstream(protocol: BackendProtocol, port: &ServicePort) -> Upstream {
+fn upstream(protocol: BackendProtocol, port: &ServicePort, secure: bool) -> Upstream {
     match protocol {
+        BackendProtocol::Auto if secure => Upstream::Http1Tls,
+        BackendProtocol::Auto => Upstream::Http1,
         BackendProtocol::Http => Upstream::of(port.app_protocol),
         BackendProtocol::Https => Upstream::Http1Tls,
         BackendProtocol::Grpc => Upstream::Http2,

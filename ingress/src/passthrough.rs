@@ -34,5 +34,10 @@ pub(crate) async fn serve(
 }
 
 fn target(gateway: &Inner, rule: &RouteRule) -> Result<Target, sealane_proxy::Error> {
-    decide::draw(&gateway.reader.load(), rule, gateway.engine.balancer())
+    decide::draw(
+        &gateway.reader.load(),
+        rule,
+        true,
+        gateway.engine.balancer(),
+    )
 }

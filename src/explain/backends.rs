@@ -21,7 +21,12 @@ pub(super) struct Shares {
 
 impl Shares {
     /// Looks at every backend.
-    pub(super) fn of(trail: &mut Trail, snapshot: &Snapshot, rule: &RouteRule) -> Self {
+    pub(super) fn of(
+        trail: &mut Trail,
+        snapshot: &Snapshot,
+        rule: &RouteRule,
+        secure: bool,
+    ) -> Self {
         let mut shares = Self {
             total: rule.backends.iter().map(|b| u64::from(b.weight)).sum(),
             ..Self::default()
@@ -33,7 +38,7 @@ impl Shares {
                 step.of(&rule.source, &rule.backend_field());
                 continue;
             }
-            match backend(trail, snapshot, rule, weighted, shares.total) {
+            match backend(trail, snapshot, rule, weighted, (shares.total, secure)) {
                 Ok(count) => {
                     shares.endpoints += count;
                     shares.served.push(name);
@@ -93,11 +98,11 @@ fn backend(
     snapshot: &Snapshot,
     rule: &RouteRule,
     weighted: &WeightedBackend,
-    total: u64,
+    (total, secure): (u64, bool),
 ) -> Result<usize, Error> {
     let what = name(weighted);
     let field = rule.backend_field();
-    let target = decide::target(snapshot, rule, weighted).inspect_err(|error| {
+    let target = decide::target(snapshot, rule, weighted, secure).inspect_err(|error| {
         let step = trail.step(Phase::Backend, Mark::Failed, what.clone(), error.detail());
         step.of(&rule.source, &field);
     })?;
@@ -108,6 +113,13 @@ fn backend(
     trail
         .step(Phase::Backend, Mark::Chosen, what, why)
         .of(&rule.source, &field);
+    if let [own] = target.port.endpoints.as_ref()
+        && rule.filters.service_upstream.is_some()
+    {
+        let why = "the Service's own address in place of its endpoints, by service-upstream";
+        trail.step(Phase::Endpoint, Mark::Chosen, own.addr.0.to_string(), why);
+        return Ok(1);
+    }
     let service = snapshot.services.get(&weighted.backend.service);
     let usable = service.map_or(0, |service| {
         endpoints::explain(trail, service, &target.port)
@@ -124,6 +136,9 @@ fn backend(
 fn spoken(upstream: Upstream, asked: BackendProtocol) -> &'static str {
     let by_rule = asked != BackendProtocol::Http;
     match (upstream, by_rule) {
+        (Upstream::Http1, true) if asked == BackendProtocol::Auto => {
+            "HTTP/1.1, as the client came, by backend-protocol"
+        }
         (Upstream::Http1, _) => "HTTP/1.1",
         (Upstream::Http2, true) => "HTTP/2 in plain text, by backend-protocol",
         (Upstream::Http2, false) => "HTTP/2 in plain text, by the port's appProtocol",

@@ -14,10 +14,10 @@ pub(super) fn explain(
     trail: &mut Trail,
     snapshot: &Snapshot,
     rule: &RouteRule,
-    headers: &HeaderMap,
+    (headers, secure): (&HeaderMap, bool),
 ) -> End {
     let Some(canary) = &rule.canary else {
-        return Shares::of(trail, snapshot, rule).end();
+        return Shares::of(trail, snapshot, rule, secure).end();
     };
     let source = &canary.rule.source;
     let what = format!("the canary {}/{}", source.namespace, source.name);
@@ -30,29 +30,29 @@ pub(super) fn explain(
             Mark::Rejected,
             "it cannot be served, or has no ready endpoint".into(),
         );
-        return Shares::of(trail, snapshot, rule).end();
+        return Shares::of(trail, snapshot, rule, secure).end();
     }
     match canary::asked(rule, canary, headers) {
         Some((true, by)) => {
             step(Mark::Chosen, format!("{} asks for it", name(canary, by)));
-            Shares::of(trail, snapshot, &canary.rule).end()
+            Shares::of(trail, snapshot, &canary.rule, secure).end()
         }
         Some((false, by)) => {
             step(
                 Mark::Rejected,
                 format!("{} keeps it away", name(canary, by)),
             );
-            Shares::of(trail, snapshot, rule).end()
+            Shares::of(trail, snapshot, rule, secure).end()
         }
         None => {
             let (weight, total) = (canary.share.weight, canary.share.total);
             let share = format!("{weight} of {total} requests, at random");
             step(Mark::Note, share);
-            let end = Shares::of(trail, snapshot, rule).end();
+            let end = Shares::of(trail, snapshot, rule, secure).end();
             if weight == 0 {
                 return end;
             }
-            let other = Shares::of(trail, snapshot, &canary.rule).end();
+            let other = Shares::of(trail, snapshot, &canary.rule, secure).end();
             End {
                 summary: format!(
                     "{}; {weight} of {total} requests: {}",

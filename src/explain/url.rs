@@ -114,7 +114,7 @@ fn walk(
     let decision = decide::decide(snapshot, &request, came, &balancer)?;
     filters(trail, &decision, came, snapshot, &asked);
     drop(asked);
-    follow(trail, snapshot, &decision, request)
+    follow(trail, snapshot, &decision, request, query.secure)
 }
 
 fn listener(trail: &mut Trail, query: &UrlQuery) {
@@ -161,7 +161,7 @@ fn passed_through(trail: &mut Trail, snapshot: &Snapshot, rule: &RouteRule) -> R
     step.of(&rule.source, &rule.field);
     match rule.invalid {
         Some(detail) => Err(Error::new(ErrorKind::InvalidRoute, detail)),
-        None => Ok(Shares::of(trail, snapshot, rule).end()),
+        None => Ok(Shares::of(trail, snapshot, rule, true).end()),
     }
 }
 
@@ -381,7 +381,9 @@ fn filters(
         let location = location.and_then(|it| it.to_str().ok()).unwrap_or_default();
         let is_https = response.status() == StatusCode::PERMANENT_REDIRECT && !came.secure;
         let policy = filters.policy.as_ref();
-        let why = if policy.is_some_and(|policy| policy.redirect.is_some()) && !is_https {
+        let why = if rule.field.ends_with("from-to-www-redirect]") {
+            "from-to-www-redirect sends requests for this name to the other"
+        } else if policy.is_some_and(|policy| policy.redirect.is_some()) && !is_https {
             "permanent-redirect or temporal-redirect sends every request elsewhere"
         } else if !is_https
             && asked.path.matched() == "/"
@@ -455,6 +457,7 @@ fn follow(
     snapshot: &Snapshot,
     decision: &Decision,
     mut request: Request<Body>,
+    secure: bool,
 ) -> Result<End, Error> {
     let rule = &decision.rule;
     if let Next::Redirect(response) = &decision.next {
@@ -507,7 +510,12 @@ fn follow(
         return Ok(End::error(error));
     }
     errors::explain(trail, rule);
-    Ok(canary::explain(trail, snapshot, rule, request.headers()))
+    Ok(canary::explain(
+        trail,
+        snapshot,
+        rule,
+        (request.headers(), secure),
+    ))
 }
 
 /// No backend of the rule gets anything.

@@ -19,6 +19,7 @@ mod balance;
 mod canary;
 mod cors;
 pub(super) mod errors;
+mod further_names;
 pub(super) mod limits;
 mod mirror;
 mod rate;
@@ -31,6 +32,7 @@ pub(super) use tls::{ClientRecord, PASSTHROUGH, TlsPolicy, UpstreamRecord};
 use auth::AuthRecord;
 pub(super) use auth::{BasicRecord, UserForm, is_of_message};
 use errors::ErrorRecord;
+pub(super) use further_names::FurtherNames;
 
 pub(super) const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
@@ -89,6 +91,10 @@ pub(super) struct Policy {
     pub(super) route: Option<Arc<RoutePolicy>>,
     /// What is asked of TLS, if anything is. Boxed, because that is rare.
     pub(super) tls: Option<Box<TlsPolicy>>,
+    /// What else the hosts are called, if anything. Boxed, because that is rare.
+    pub(super) names: Option<Box<FurtherNames>>,
+    /// Requests go to the cluster IPs of Services instead of their endpoints.
+    pub(super) service_upstream: bool,
     /// Why none of the paths is served.
     pub(super) refused: Option<&'static str>,
 }
@@ -107,6 +113,8 @@ impl Default for Policy {
             errors: None,
             route: None,
             tls: None,
+            names: None,
+            service_upstream: false,
             refused: None,
         }
     }
@@ -138,6 +146,7 @@ impl Policy {
             auth: auth::Draft::default(),
             errors: ErrorRecord::default(),
             tls: tls::Draft::default(),
+            names: FurtherNames::default(),
             unknown: Vec::new(),
             without_effect: Vec::new(),
         };
@@ -223,6 +232,7 @@ struct Reader<'a> {
     auth: auth::Draft,
     errors: ErrorRecord,
     tls: tls::Draft,
+    names: FurtherNames,
     unknown: Vec<String>,
     without_effect: Vec<String>,
 }
@@ -241,6 +251,10 @@ impl Reader<'_> {
                 let read = auth::object(self.key, "ConfigMap", value);
                 self.policy.custom_headers = self.or_refuse(name, read);
             }
+            "service-upstream" => {
+                self.policy.service_upstream = self.switch(name, value, false);
+            }
+            _ if further_names::is(name) => self.further_names(name, value),
             _ if canary::is(name) => self.canary(name, value),
             _ if affinity::is(name) => self.affinity(name, value),
             _ if balance::is(name) => self.balance(name, value),
@@ -358,6 +372,7 @@ impl Reader<'_> {
     fn finish(mut self, uid: &str) -> Policy {
         self.route.limits = self.limits();
         self.policy.canary = self.canary_share();
+        self.policy.names = self.finish_names();
         self.finish_affinity(uid);
         self.finish_next_upstream();
         self.answers();
@@ -428,6 +443,7 @@ impl Reader<'_> {
             "HTTPS" => BackendProtocol::Https,
             "GRPC" => BackendProtocol::Grpc,
             "GRPCS" => BackendProtocol::Grpcs,
+            "AUTO_HTTP" => BackendProtocol::Auto,
             "FCGI" => {
                 self.policy.refused = Some("unsupported backend protocol");
                 let message = "FastCGI backends are not supported";
@@ -439,8 +455,9 @@ impl Reader<'_> {
                 BackendProtocol::Http
             }
             _ => {
-                let message =
-                    format!("`{value}` is not one of HTTP, HTTPS, GRPC, GRPCS; HTTP is used");
+                let message = format!(
+                    "`{value}` is not one of HTTP, HTTPS, AUTO_HTTP, GRPC, GRPCS; HTTP is used"
+                );
                 self.problem("backend-protocol", ProblemKind::BadAnnotation, message);
                 BackendProtocol::Http
             }

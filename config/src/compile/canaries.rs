@@ -159,6 +159,9 @@ impl HostCompiler<'_> {
     ) -> Arc<Canary> {
         let source = (found.key, found.record);
         let backends = self.backends(source, found.backend, &found.backend_field(), problems);
+        let through = main.filters.service_upstream.is_some();
+        let through =
+            through.then(|| self.service_upstream(found.key, backends.as_deref(), problems));
         let unverified = main.invalid.filter(|why| *why == NO_UPSTREAM_TLS);
         Arc::new(Canary {
             rule: Arc::new(RouteRule {
@@ -166,6 +169,7 @@ impl HostCompiler<'_> {
                 field: found.field.as_str().into(),
                 path: main.path.clone(),
                 filters: Filters {
+                    service_upstream: through.flatten(),
                     policy: policy(main.filters.policy.as_ref(), found),
                     ..main.filters.clone()
                 },

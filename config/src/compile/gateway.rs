@@ -7,7 +7,6 @@ use super::classes::{ClassRecord, Classes, ServedClasses};
 use super::config_maps::{ConfigMapRecord, ConfigMaps};
 use super::gateway_api::{ApiChange, GatewayApi};
 use super::gateway_settings;
-use super::host_certificate::CertificateChoice;
 use super::host_routes::{HostCompiler, Source};
 use super::ingress::IngressRecord;
 use super::problems::{Problems, Unit};
@@ -19,6 +18,8 @@ use super::services::Services;
 use super::store::{Changed, Delta, ObjectKey, Store};
 use crate::Snapshot;
 use crate::model::{GatewaySettings, HostMatch};
+
+mod hosts;
 
 /// Which Ingresses are ours, and the certificate for everything else.
 #[derive(Clone, Debug, Default)]
@@ -166,6 +167,10 @@ impl Gateway {
         let base = &self.options.settings;
         let (settings, found) = gateway_settings::read(base, key, state);
         problems.set(Unit::Settings, found);
+        if settings.redirect_status != self.settings.redirect_status {
+            let redirecting = self.redirecting_hosts();
+            self.dirty_hosts.extend(redirecting);
+        }
         if settings.rules != self.settings.rules {
             self.dirty_hosts.extend(self.index.hosts().cloned());
             self.dirty_default = true;
@@ -225,11 +230,9 @@ impl Gateway {
         if settings {
             snapshot.gateway = Arc::clone(&self.settings);
         }
-        for host in &dirty {
-            self.build_host(host, services, epoch_seconds, snapshot, problems);
-        }
+        let compiler = self.compiler(services, epoch_seconds);
+        let hosts = self.build_hosts(dirty, &compiler, snapshot, problems);
         if default {
-            let compiler = self.compiler(services, epoch_seconds);
             let oldest_first = self.records(&self.index.catch_all);
             let (rule, mut found) = compiler.default_rule(&oldest_first);
             let rule = rule.or_else(|| compiler.default_service_rule(&mut found));
@@ -243,8 +246,8 @@ impl Gateway {
         }
         let status = self.build_status(snapshot) | self.api.build(snapshot);
         GatewayWork {
-            hosts: dirty.len(),
-            is_changed: default || settings || status || !dirty.is_empty(),
+            hosts,
+            is_changed: default || settings || status || hosts > 0,
         }
     }
 
@@ -278,38 +281,11 @@ impl Gateway {
             secrets: &self.secrets,
             config_maps: &self.config_maps,
             defaults: &self.settings.rules,
+            redirect_status: self.settings.redirect_status,
             classes: &self.classes,
             default_service: self.options.default_service.as_ref(),
             epoch_seconds,
         }
-    }
-
-    fn build_host(
-        &self,
-        host: &HostMatch,
-        services: &Services,
-        epoch_seconds: i64,
-        snapshot: &mut Snapshot,
-        problems: &mut Problems,
-    ) {
-        let compiler = self.compiler(services, epoch_seconds);
-        let empty = BTreeSet::new();
-        let oldest_first = self.records(self.index.of_host(host).unwrap_or(&empty));
-        let before = snapshot.routes.get(host).map(Arc::as_ref);
-        let compiled = compiler.host(host, &oldest_first, before);
-        snapshot.routes.set(host, compiled.routes.map(Arc::new));
-        match compiled.certificate {
-            CertificateChoice::None => snapshot.certificates.set(host, None),
-            CertificateChoice::Use(it) => snapshot.certificates.set(host, Some(it)),
-            CertificateChoice::KeepFrom(secret) => {
-                // What another namespace has configured is not this one's to go on with.
-                let kept = snapshot.certificates.get(host);
-                if kept.is_some_and(|kept| kept.source.namespace != secret.namespace) {
-                    snapshot.certificates.set(host, None);
-                }
-            }
-        }
-        problems.set(Unit::Host(host.clone()), compiled.problems);
     }
 
     fn records(&self, ages: &BTreeSet<Age>) -> Vec<Source<'_>> {

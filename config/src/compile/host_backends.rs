@@ -1,12 +1,15 @@
 //! The backends of a rule, looked up among the Services.
 
+use std::sync::Arc;
+
 use super::host_routes::HostCompiler;
 use super::ingress::{BackendRecord, BackendRefRecord, IngressRecord, PortRef};
 use super::rank::SourceKey;
 use super::service::{ServiceRecord, port_number};
 use super::store::ObjectKey;
 use crate::model::{
-    Backend, Problem, ProblemKind, Protocol, ServiceKey, ServiceKind, WeightedBackend,
+    Backend, Endpoint, Problem, ProblemKind, Protocol, ServiceKey, ServiceKind, ServicePort,
+    WeightedBackend,
 };
 
 /// Why a backend cannot be used: the reason in the answer, and the problem.
@@ -118,6 +121,50 @@ impl HostCompiler<'_> {
             });
         };
         self.service_port(&key.sibling(name), port)
+    }
+
+    /// The port of a backend with its Service's own address as the one endpoint, if it has such an
+    /// address (ingress-nginx `service-upstream`).
+    pub(super) fn service_upstream(
+        &self,
+        key: &SourceKey,
+        backends: Result<&[WeightedBackend], &&'static str>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Arc<ServicePort>> {
+        let Ok([WeightedBackend { backend, .. }]) = backends else {
+            return None;
+        };
+        let service_key = ObjectKey::new(&backend.service.namespace, &backend.service.name);
+        let service = self.services.get(&service_key)?;
+        let mut ports = service.ports.iter();
+        let port = ports.find(|p| p.protocol == Protocol::Tcp && p.port == backend.port)?;
+        let own = service.cluster_ips.first();
+        let Some(own) = own.filter(|_| service.kind == ServiceKind::ClusterIp) else {
+            let problem = Problem {
+                object: key.object(),
+                field: "metadata.annotations[nginx.ingress.kubernetes.io/service-upstream]".into(),
+                kind: ProblemKind::BadAnnotation,
+                message: format!("Service {service_key} has no cluster IP; its endpoints are used"),
+            };
+            // Each path of the object says the same.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+            return None;
+        };
+        Some(Arc::new(ServicePort {
+            service: backend.service.clone(),
+            name: Arc::clone(&port.name),
+            port: port.port,
+            protocol: port.protocol,
+            node_port: port.node_port,
+            app_protocol: port.app_protocol,
+            endpoints: [Arc::new(Endpoint::at((*own, port.port).into()))].into(),
+            local: None,
+            everywhere: None,
+            policy: Arc::clone(&service.policy),
+            http: Arc::clone(&service.http),
+        }))
     }
 
     /// A Service port by number or name. Whether it has endpoints is no question here.

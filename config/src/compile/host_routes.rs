@@ -35,6 +35,8 @@ pub(super) struct HostCompiler<'a> {
     pub(super) config_maps: &'a ConfigMaps,
     /// What holds where an object says nothing.
     pub(super) defaults: &'a RuleDefaults,
+    /// Status of redirects from one host to another, as from HTTP to HTTPS.
+    pub(super) redirect_status: u16,
     pub(super) classes: &'a Classes,
     /// Where requests go that no rule takes, and errors that nobody else answers.
     pub(super) default_service: Option<&'a ObjectKey>,
@@ -112,7 +114,7 @@ impl HostCompiler<'_> {
     }
 
     /// How the paths of an object are served.
-    fn mode(&self, record: &IngressRecord) -> Mode {
+    pub(super) fn mode(&self, record: &IngressRecord) -> Mode {
         self.classes.mode(record).unwrap_or_default()
     }
 
@@ -323,6 +325,10 @@ impl HostCompiler<'_> {
                     .force_ssl_redirect
                     .unwrap_or(self.defaults.force_ssl_redirect),
                 backend_protocol: policy.backend_protocol,
+                service_upstream: policy
+                    .service_upstream
+                    .then(|| self.service_upstream(key, resolved.as_deref(), problems))
+                    .flatten(),
                 upstream_tls: upstream_tls.ok().flatten(),
                 policy: route.ok().flatten(),
             },

@@ -58,7 +58,9 @@ impl HostCompiler<'_> {
         {
             let mut rule = (*root).clone();
             rule.filters.backend_protocol = match rule.filters.backend_protocol {
-                BackendProtocol::Http | BackendProtocol::Https => BackendProtocol::Https,
+                BackendProtocol::Http | BackendProtocol::Https | BackendProtocol::Auto => {
+                    BackendProtocol::Https
+                }
                 BackendProtocol::Grpc | BackendProtocol::Grpcs => BackendProtocol::Grpcs,
             };
             let rule = Arc::new(rule);

@@ -41,6 +41,10 @@ impl Index {
         self.by_host.keys()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&SourceKey, &Served)> {
+        self.served.iter()
+    }
+
     pub(super) fn sources(&self) -> impl Iterator<Item = &SourceKey> {
         self.served.keys()
     }
@@ -141,7 +145,11 @@ impl Served {
                 created: record.created,
                 source: source.clone(),
             },
-            hosts: record.hosts().cloned().collect(),
+            hosts: record
+                .hosts()
+                .cloned()
+                .chain(record.further_names())
+                .collect(),
             services,
             secrets: certificates
                 .map(|name| source.sibling(name))

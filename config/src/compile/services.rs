@@ -96,8 +96,8 @@ impl Services {
         self.records.get(key)
     }
 
-    /// Takes changed Services in; returns those whose kind or ports changed, which is all that
-    /// routes depend on.
+    /// Takes changed Services in; returns those of which something changed that routes depend on:
+    /// kind, ports, cluster IPs, how requests are treated.
     pub(super) fn apply_services(
         &mut self,
         delta: Delta<ServiceRecord>,
@@ -106,8 +106,14 @@ impl Services {
         let mut interface_changed = Vec::new();
         for Changed { key, old } in self.records.apply(delta, problems) {
             let new = self.records.get(&key);
-            let interface = |record: &ServiceRecord| (record.kind.clone(), record.ports.clone());
-            if old.as_deref().map(interface) != new.map(interface) {
+            let is_same = match (old.as_deref(), new) {
+                (Some(old), Some(new)) => {
+                    (&old.kind, &old.ports) == (&new.kind, &new.ports)
+                        && (&old.cluster_ips, &old.http) == (&new.cluster_ips, &new.http)
+                }
+                (old, new) => old.is_none() && new.is_none(),
+            };
+            if !is_same {
                 interface_changed.push(key.clone());
             }
             problems.set(

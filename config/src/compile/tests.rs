@@ -7,6 +7,7 @@ mod canaries;
 mod certificates;
 mod client_auth;
 mod errors;
+mod further_names;
 mod gateway_api;
 mod gateway_settings;
 mod header_maps;

@@ -147,7 +147,7 @@ annotations! {
     "relative-redirects" = "true", "", "nothing to do: redirects to a path are relative, others absolute";
     "rewrite-target" = "/$1", "", "";
     "satisfy" = "any", "", "leave it out: access lists and authentication both have to be passed";
-    "server-alias" = "www.example.com", "", "give the other names rules of their own";
+    "server-alias" = "www.example.com", "names only: an expression is left out", "give the other names rules of their own";
     "server-snippet" = "return 403;", "", "say each of its directives with an annotation";
     "service-upstream" = "true", "", "leave it out: endpoints are balanced by the gateway itself";
     "session-cookie-change-on-failure" = "true", "", "leave it out together with affinity";

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
 
-use super::{ObjectRef, ServiceKey};
+use super::{ObjectRef, ServiceKey, ServicePort};
 
 mod affinity;
 mod auth;
@@ -213,6 +213,9 @@ pub struct Filters {
     pub force_ssl_redirect: bool,
     /// What the backend speaks.
     pub backend_protocol: BackendProtocol,
+    /// What takes the place of the backend's endpoints: its Service's own address, as the one
+    /// endpoint of its port.
+    pub service_upstream: Option<Arc<ServicePort>>,
     /// How TLS is spoken with a backend that speaks it, if anything is said about that.
     pub upstream_tls: Option<Arc<UpstreamTls>>,
     /// What else is asked, if anything is.
@@ -237,6 +240,8 @@ pub enum BackendProtocol {
     Http,
     /// HTTP/1.1 over TLS, certificate not verified.
     Https,
+    /// HTTP/1.1, over TLS for clients that came over TLS; certificates are not verified.
+    Auto,
     /// HTTP/2 with prior knowledge.
     Grpc,
     /// HTTP/2 over TLS, certificate not verified.

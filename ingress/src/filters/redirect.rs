@@ -110,6 +110,7 @@ pub(crate) fn fill(template: &Template, with: Filling<'_>) -> Result<String, Err
             Part::Scheme => with.scheme,
             Part::Host => known(with.host)?,
             Part::HostAndPort => known(with.authority)?,
+            Part::Port => port(with.authority),
             Part::RequestUri => target(),
             Part::EscapedRequestUri => {
                 escape(target(), &mut text);
@@ -136,6 +137,16 @@ fn escape(text: &str, out: &mut String) {
             }
         }
     }
+}
+
+/// The port that an authority names, with its colon, or nothing.
+fn port(authority: &str) -> &str {
+    // Behind an address in brackets, if there is one.
+    let from = authority.find(']').map_or(0, |bracket| bracket + 1);
+    let behind = authority.get(from..).unwrap_or_default();
+    let at = behind.find(':').unwrap_or(behind.len());
+    let port = behind.get(at..).unwrap_or_default();
+    if port.len() > 1 { port } else { "" }
 }
 
 /// The host, which a redirect has to name.

@@ -17,6 +17,7 @@ mod client_auth;
 mod edits;
 mod endpoints;
 mod errors;
+mod further_names;
 mod handshakes;
 mod headers;
 mod hello;

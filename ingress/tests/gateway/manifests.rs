@@ -73,6 +73,12 @@ impl Manifests {
         }
     }
 
+    /// Service `NAME` in `default` with this address and port of its own, and one endpoint.
+    pub(crate) fn service_at(&mut self, name: &str, own: SocketAddr, endpoint: SocketAddr) {
+        self.service_object(name, own.ip().to_string(), own.port(), json!({}));
+        self.slice(name, &format!("{name}-0"), endpoint);
+    }
+
     /// The same without an endpoint.
     pub(crate) fn bare_service(&mut self, name: &str) {
         self.annotated_service(name, json!({}));
@@ -80,10 +86,14 @@ impl Manifests {
 
     /// The same with these annotations.
     pub(crate) fn annotated_service(&mut self, name: &str, annotations: Value) {
+        self.service_object(name, "10.96.0.7".to_owned(), 80, annotations);
+    }
+
+    fn service_object(&mut self, name: &str, own: String, port: u16, annotations: Value) {
         let key = ObjectKey::new("default", name);
         let service = json!({
             "metadata": {"namespace": "default", "name": name, "annotations": annotations},
-            "spec": {"clusterIP": "10.96.0.7", "ports": [{"port": 80}]},
+            "spec": {"clusterIP": own, "ports": [{"port": port}]},
         });
         let service = serde_json::from_value(service).unwrap();
         let service = ServiceRecord::read(&key, service, &mut self.names);

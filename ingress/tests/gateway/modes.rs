@@ -260,7 +260,7 @@ async fn ingress_i4_the_habits_of_ingress_nginx_keep_plain_requests_on_the_relay
             let snapshot = &edge.world.snapshot;
             let rule = &snapshot.routes.host("a.test").unwrap().rules[0];
             assert!(rule.filters.policy.is_none(), "{mode}");
-            let target = decide::target(snapshot, rule, &rule.backends[0]).unwrap();
+            let target = decide::target(snapshot, rule, &rule.backends[0], false).unwrap();
             assert!(is_default(&target), "{mode}");
             let (limits, timeouts) = (&target.policy().limits, &target.policy().timeouts);
             let shown = [timeouts.connect, timeouts.response, timeouts.idle].map(|t| t.as_secs());

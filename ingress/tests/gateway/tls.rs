@@ -319,6 +319,18 @@ async fn ingress_a5_a_backend_that_speaks_tls_is_spoken_to_in_tls() {
             );
             assert_eq!(web.seen().last().unwrap().version, version);
         }
+        // As the client came.
+        let mut rule = prefix("/", "web");
+        rule.filters.backend_protocol = BackendProtocol::Auto;
+        edge.host("", false, vec![rule]);
+        for (endpoint, over_http, over_https) in [(plain_addr, 200, 502), (tls_addr, 502, 200)] {
+            edge.service("web", &[endpoint]);
+            let mut client = edge.client().await;
+            assert_eq!(client.get("a.test", "/").await.status, over_http);
+            let client = certificates::Client::new(None);
+            let answer = client.get(&edge, "a.test", "a.test").await;
+            assert_eq!(answer.status, over_https);
+        }
         relay.abort();
     })
     .await;

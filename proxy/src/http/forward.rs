@@ -193,6 +193,12 @@ impl Inner {
         let snapshot = reader.as_ref()?.load();
         let service = snapshot.services.get(&target.port.service)?;
         let port = service.port(target.port.port, target.port.protocol)?;
+        if let [only] = &*target.port.endpoints
+            && service.cluster_ips.contains(&only.addr.0.ip())
+        {
+            // It goes to the Service's own address, and has no other endpoints.
+            return None;
+        }
         Some(Target {
             port: Arc::clone(port),
             ..target.clone()

@@ -333,6 +333,7 @@ fn ingress_a5_backend_protocols() {
         ("https", BackendProtocol::Https, 0, None),
         ("GRPC", BackendProtocol::Grpc, 0, None),
         ("GRPCS", BackendProtocol::Grpcs, 0, None),
+        ("auto_http", BackendProtocol::Auto, 0, None),
         ("SPDY", BackendProtocol::Http, 1, None),
         (
             "FCGI",

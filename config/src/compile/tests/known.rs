@@ -62,7 +62,8 @@ fn standing(annotation: &Annotation) -> &'static str {
 
 fn problems_of(annotations: Value) -> Vec<Problem> {
     let mut world = World::new();
-    world.simple_service("web");
+    let ports = json!([{"name": "http", "port": 80}]);
+    world.service("web", json!({"clusterIP": "10.0.0.9", "ports": ports}));
     let paths = json!([path("Prefix", "/", "web")]);
     world.ingress("it", 0, annotations, one_host("it.test", paths));
     let snapshot = world.build();

@@ -76,6 +76,8 @@ pub enum Part {
     Host,
     /// `$http_host`: the host, with the port if the client named it.
     HostAndPort,
+    /// `:` and the port, if the client named one.
+    Port,
     /// `$request_uri`: path and query as they came.
     RequestUri,
     /// `$escaped_request_uri`: the same, to be a value in a query.
