@@ -44,7 +44,8 @@ impl Front for Plain {
         let settings = &snapshot.gateway;
         // What a proxy says is read where there is a request to read it from, and a field is written
         // where there is an answer to write it into.
-        if settings.proxies.believes(self.peer.ip) || (secure && settings.hsts.is_some()) {
+        let is_listed = settings.proxies.believes(self.peer.ip) || settings.proxies.standard;
+        if is_listed || (secure && settings.hsts.is_some()) {
             return None;
         }
         let decided = decide_plain(&snapshot, head.host, head.path(), secure, engine.balancer());

@@ -88,6 +88,7 @@ impl<'a> Reader<'a> {
             | "proxy-real-ip-cidr"
             | "forwarded-for-header"
             | "compute-full-forwarded-for"
+            | "sealane-forwarded"
             | "use-proxy-protocol" => self.proxies(name, value),
             "hsts" | "hsts-max-age" | "hsts-include-subdomains" | "hsts-preload" => {
                 self.hsts(name, value);
@@ -222,6 +223,10 @@ impl<'a> Reader<'a> {
                     https: used,
                 });
                 put(&mut self.settings.proxy_protocol, both);
+            }
+            "sealane-forwarded" => {
+                let written = self.or_report(name, switch(value));
+                put(&mut self.settings.proxies.standard, written);
             }
             "use-forwarded-headers" => {
                 let believed = self.or_report(name, switch(value));

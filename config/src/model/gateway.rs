@@ -59,6 +59,8 @@ pub struct TrustedProxies {
     pub forwarded: bool,
     /// The field with the list of addresses.
     pub forwarded_for: HeaderName,
+    /// Backends get `Forwarded` (RFC 7239), too.
+    pub standard: bool,
     /// Backends get the list that a trusted proxy sent, with the proxy's own address behind it,
     /// instead of the client's address alone.
     pub appends: bool,
@@ -71,6 +73,7 @@ impl Default for TrustedProxies {
             networks: Box::default(),
             forwarded: false,
             forwarded_for: HeaderName::from_static("x-forwarded-for"),
+            standard: false,
             appends: true,
         }
     }

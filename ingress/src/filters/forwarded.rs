@@ -15,6 +15,9 @@ use sealane_proxy::http::{PlainHead, write_field};
 use crate::tls::Session;
 
 mod origin;
+mod standard;
+
+use standard::Hop;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -47,8 +50,10 @@ pub(crate) struct Peer {
     list: Option<HeaderValue>,
     /// The host that the client asked for, if a trusted proxy has said it.
     host: Option<HeaderValue>,
-    /// A trusted proxy has said this.
-    is_told: bool,
+    /// A trusted proxy has said this: its address, and how it came to us.
+    by: Option<(IpAddr, HeaderValue)>,
+    /// `Forwarded` is written, too.
+    standard: bool,
     port: HeaderValue,
     scheme: HeaderValue,
     /// The fields that are the same for all requests, as they are sent over HTTP/1.1.
@@ -81,7 +86,8 @@ impl Peer {
             address: written(ip),
             list: None,
             host: None,
-            is_told: false,
+            by: None,
+            standard: false,
             port: HeaderValue::from(port),
             scheme: HeaderValue::from_static(scheme),
             lines,
@@ -92,10 +98,13 @@ impl Peer {
 
     /// The client of a request with these fields, if this is a trusted proxy: who it says that the
     /// client is, and how the client came to it. What it does not say, or not in order, is as it is
-    /// here.
+    /// here. `None`: the client is this one.
     pub(crate) fn behind(&self, proxies: &TrustedProxies, headers: &HeaderMap) -> Option<Self> {
         if !proxies.believes(self.ip) {
-            return None;
+            return proxies.standard.then(|| Self {
+                standard: true,
+                ..self.clone()
+            });
         }
         let ip = origin::client(self.ip, proxies, headers);
         let secure = match told(headers, &FORWARDED_PROTO) {
@@ -111,7 +120,8 @@ impl Peer {
             address: written(ip),
             list: proxies.appends.then(list).flatten(),
             host: host.and_then(|host| HeaderValue::from_str(host).ok()),
-            is_told: true,
+            by: Some((self.ip, self.scheme.clone())),
+            standard: proxies.standard,
             port: port.map_or_else(|| self.port.clone(), HeaderValue::from),
             scheme: HeaderValue::from_static(if secure { "https" } else { "http" }),
             // Such a request is never relayed.
@@ -130,6 +140,31 @@ impl Peer {
         }
         bytes.extend_from_slice(self.address.as_bytes());
         HeaderValue::from_bytes(&bytes).ok()
+    }
+
+    /// `Forwarded` of a request with these fields: the list of a trusted proxy with the proxy behind
+    /// it, or else the client, and the proxy if there is one.
+    fn hops(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let host = headers.get(HOST);
+        let client = Hop {
+            from: self.ip,
+            host: self.host.as_ref().or(host),
+            scheme: &self.scheme,
+        };
+        let Some((address, scheme)) = &self.by else {
+            return standard::list(std::iter::empty(), &[client]);
+        };
+        let proxy = Hop {
+            from: *address,
+            host,
+            scheme,
+        };
+        let told = headers.get_all(FORWARDED);
+        match headers.contains_key(FORWARDED) {
+            true => standard::list(told.iter(), &[proxy]),
+            false if self.ip == *address => standard::list(told.iter(), &[proxy]),
+            false => standard::list(told.iter(), &[client, proxy]),
+        }
     }
 
     /// Whether a field, by its name as it came, is not passed on because it is written here or is a
@@ -174,6 +209,7 @@ impl Peer {
 
     /// Writes the fields. `random` is for the id of a request that brought none.
     pub(crate) fn write(&self, headers: &mut HeaderMap, random: impl FnOnce() -> [u64; 2]) {
+        let standard = self.standard.then(|| self.hops(headers)).flatten();
         // Of most requests there are none, and an empty Vec allocates nothing.
         let claims = CLAIMS.map(|(claimed, kept)| {
             let values = headers.get_all(&claimed).iter().cloned();
@@ -181,7 +217,10 @@ impl Peer {
             headers.remove(claimed);
             (kept, values)
         });
-        remove_claims(headers, self.is_told);
+        remove_claims(headers, self.by.is_some());
+        if let Some(standard) = standard {
+            headers.insert(FORWARDED, standard);
+        }
         for (kept, values) in claims {
             for value in values {
                 headers.append(&kept, value);

@@ -328,3 +328,44 @@ async fn ingress_a21_strict_transport_security_is_for_https_and_hosts_with_a_cer
     }))
     .await;
 }
+
+#[tokio::test]
+async fn ingress_t8_forwarded_is_replaced_for_strangers_and_appended_to_for_trusted_proxies() {
+    on_worker(Box::pin(async {
+        let mut settings = trusting();
+        settings.proxies.standard = true;
+        let mut site = Site::new(&[], settings).await;
+        let list = "Forwarded: for=192.0.2.7;proto=https";
+        for (source, fields, expected) in [
+            (STRANGER, &[][..], "for=127.0.0.3;host=shop.test;proto=http"),
+            (STRANGER, &[list], "for=127.0.0.3;host=shop.test;proto=http"),
+            (
+                TRUSTED,
+                &[list],
+                "for=192.0.2.7;proto=https, for=127.0.0.2;host=shop.test;proto=http",
+            ),
+            (
+                TRUSTED,
+                &[
+                    "X-Forwarded-For: 2001:db8::1",
+                    "X-Forwarded-Proto: https",
+                    "X-Forwarded-Host: a.test:8443",
+                ],
+                "for=\"[2001:db8::1]\";host=\"a.test:8443\";proto=https, \
+                 for=127.0.0.2;host=shop.test;proto=http",
+            ),
+            (TRUSTED, &[], "for=127.0.0.2;host=shop.test;proto=http"),
+        ] {
+            assert_eq!(site.ask(source, fields).await.status, 200);
+            let got = site.last();
+            assert_eq!(got.header("forwarded"), expected, "{source}: {fields:?}");
+        }
+        // It is off by default.
+        site.set(trusting());
+        for source in [STRANGER, TRUSTED] {
+            site.ask(source, &[list]).await;
+            assert_eq!(site.last().header("forwarded"), "", "{source}");
+        }
+    }))
+    .await;
+}

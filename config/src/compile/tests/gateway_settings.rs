@@ -40,7 +40,7 @@ fn read(data: &[(&str, &str)]) -> (GatewaySettings, Vec<(String, String)>) {
 #[test]
 fn ingress_a21_each_key_has_its_setting() {
     type Change = fn(&mut GatewaySettings);
-    let cases: [(&[(&str, &str)], Change); 25] = [
+    let cases: [(&[(&str, &str)], Change); 26] = [
         (&[], |_| {}),
         (
             &[
@@ -106,6 +106,9 @@ fn ingress_a21_each_key_has_its_setting() {
         (&[("hsts", "false"), ("hsts-max-age", "5")], |_| {}),
         (&[("hsts", "true")], |settings| {
             settings.hsts = hsts("max-age=31536000; includeSubDomains");
+        }),
+        (&[("sealane-forwarded", "true")], |settings| {
+            settings.proxies.standard = true;
         }),
         (
             &[
