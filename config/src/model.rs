@@ -21,7 +21,9 @@ pub use addresses::{AddressLists, AddressTable};
 pub use attachment::{Attachment, Parent, Refusal};
 pub use authorities::{Authorities, BadAuthorities, CertificateUse, Untrusted};
 pub use endpoint::{Conditions, Endpoint, EndpointInfo, EndpointStats, Location};
-pub use gateway::{GatewaySettings, ListenerTls, ProxyProtocol, RuleDefaults, TrustedProxies};
+pub use gateway::{
+    GatewaySettings, HstsByMode, ListenerTls, ProxyProtocol, RuleDefaults, TrustedProxies,
+};
 pub use http::{
     Algorithm, Balancing, Ejection, HttpPolicy, Limits, PREFIX, RetryOn, RetryPolicy, SETTINGS,
     Setting, Timeouts,

@@ -159,9 +159,7 @@ pub fn decide<B>(
     Ok(Decision {
         path: rewrite::Path::of(&asked.path),
         canary: canary.map(Arc::clone),
-        hsts: (came.secure && matched.has_certificate)
-            .then(|| snapshot.gateway.hsts.clone())
-            .flatten(),
+        hsts: hsts(snapshot, &matched, came.secure).cloned(),
         rule: matched.rule,
         session,
         next,
@@ -271,6 +269,20 @@ fn prefer<B>(
     None
 }
 
+/// `Strict-Transport-Security` of the answer.
+fn hsts<'a>(snapshot: &'a Snapshot, matched: &Matched, secure: bool) -> Option<&'a HeaderValue> {
+    let mode = matched.rule.filters.mode;
+    let is_sent = secure && matched.has_certificate;
+    is_sent.then(|| snapshot.gateway.hsts.of(mode)).flatten()
+}
+
+/// What happens to a request that needs nothing but a backend.
+pub(crate) struct PlainDecision {
+    pub(crate) rule: Arc<RouteRule>,
+    pub(crate) target: Target,
+    pub(crate) hsts: Option<HeaderValue>,
+}
+
 /// The same for a request that needs nothing but a backend: its path is canonical, and its rule
 /// neither redirects nor changes anything. `None` for every other request, errors included.
 pub(crate) fn decide_plain(
@@ -279,7 +291,7 @@ pub(crate) fn decide_plain(
     path: &str,
     secure: bool,
     balancer: &Balancer,
-) -> Option<(Arc<RouteRule>, Target)> {
+) -> Option<PlainDecision> {
     let path = CanonicalPath::parse(path).ok()?;
     if rewrite::Path::of(&path).is_some() {
         return None;
@@ -305,8 +317,11 @@ pub(crate) fn decide_plain(
     if rewrite.is_some() || redirected || policy.is_some() || asks {
         return None;
     }
-    let target = draw(snapshot, &matched.rule, secure, balancer).ok()?;
-    Some((matched.rule, target))
+    Some(PlainDecision {
+        target: draw(snapshot, &matched.rule, secure, balancer).ok()?,
+        hsts: hsts(snapshot, &matched, secure).cloned(),
+        rule: matched.rule,
+    })
 }
 
 /// The Service port that takes the request, drawn by weight.

@@ -4,9 +4,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::header::STRICT_TRANSPORT_SECURITY;
+use http::{HeaderValue, StatusCode};
 use sealane_proxy::admission::Place;
-use sealane_proxy::http::{Front, PlainHead, Route, Target, is_default};
+use sealane_proxy::http::{Front, OwnField, PlainHead, Route, Target, is_default};
 
 use crate::decide::decide_plain;
 use crate::filters::forwarded::Peer;
@@ -23,6 +24,7 @@ pub(crate) struct Plain {
 /// What was decided about a request.
 pub(crate) struct PlainRoute {
     target: Target,
+    hsts: Option<HeaderValue>,
     metrics: Rc<RouteMetrics>,
 }
 
@@ -42,17 +44,17 @@ impl Front for Plain {
         self.place.used();
         let (secure, snapshot) = (self.peer.secure, reader.load());
         let settings = &snapshot.gateway;
-        // What a proxy says is read where there is a request to read it from, and a field is written
-        // where there is an answer to write it into.
-        let is_listed = settings.proxies.believes(self.peer.ip) || settings.proxies.standard;
-        if is_listed || (secure && settings.hsts.is_some()) {
+        // What a proxy says is read where there is a request to read it from, and a list is written
+        // where there is one to write it into.
+        if settings.proxies.believes(self.peer.ip) || settings.proxies.standard {
             return None;
         }
         let decided = decide_plain(&snapshot, head.host, head.path(), secure, engine.balancer());
-        let (rule, target) = decided.filter(|(_, target)| is_default(target))?;
+        let decided = decided.filter(|decided| is_default(&decided.target))?;
         Some(PlainRoute {
-            target,
-            metrics: metrics.route(Some(&rule.source)),
+            metrics: metrics.route(Some(&decided.rule.source)),
+            target: decided.target,
+            hsts: decided.hsts,
         })
     }
 
@@ -70,6 +72,11 @@ impl Front for Plain {
 impl Route for PlainRoute {
     fn target(&self) -> &Target {
         &self.target
+    }
+
+    fn answer_field(&self) -> Option<OwnField<'_>> {
+        let hsts = self.hsts.as_ref()?;
+        Some((STRICT_TRANSPORT_SECURITY.as_str(), hsts.as_bytes()))
     }
 
     fn answered(&self, status: StatusCode, elapsed: Duration) {

@@ -13,7 +13,7 @@ use super::annotations::{access, errors, limits, redirect, switch, tls};
 use super::config_maps::ConfigMapState;
 use super::header_maps;
 use super::store::ObjectKey;
-use crate::model::{GatewaySettings, Problem, ProblemKind, ProxyProtocol};
+use crate::model::{GatewaySettings, HstsByMode, Problem, ProblemKind, ProxyProtocol};
 
 /// Text pasted into a foreign configuration.
 const SNIPPETS: [&str; 3] = ["http-snippet", "location-snippet", "server-snippet"];
@@ -40,7 +40,7 @@ pub(super) fn read(
         problems: Vec::new(),
         settings: base.clone(),
         hsts: Hsts {
-            enabled: base.hsts.is_some(),
+            enabled: None,
             max_age: 31_536_000,
             subdomains: true,
             preload: false,
@@ -75,7 +75,8 @@ struct Reader<'a> {
 }
 
 struct Hsts {
-    enabled: bool,
+    /// `None`: for those that are served as by ingress-nginx.
+    enabled: Option<bool>,
     max_age: u64,
     subdomains: bool,
     preload: bool,
@@ -240,6 +241,11 @@ impl<'a> Reader<'a> {
 
     fn hsts(&mut self, name: &str, value: &str) {
         let hsts = match name {
+            "hsts" => {
+                let wanted = self.or_report(name, switch(value));
+                self.hsts.enabled = wanted.or(self.hsts.enabled);
+                return;
+            }
             "hsts-max-age" => {
                 let seconds = value.parse().ok().filter(|age| *age <= LONGEST_HSTS);
                 let seconds = seconds.ok_or_else(|| {
@@ -249,8 +255,7 @@ impl<'a> Reader<'a> {
                 return put(&mut self.hsts.max_age, seconds);
             }
             "hsts-include-subdomains" => &mut self.hsts.subdomains,
-            "hsts-preload" => &mut self.hsts.preload,
-            _ => &mut self.hsts.enabled,
+            _ => &mut self.hsts.preload,
         };
         let wanted = switch(value);
         put(hsts, wanted.clone().ok());
@@ -284,7 +289,11 @@ impl<'a> Reader<'a> {
             self.problem("data", ProblemKind::UnsupportedSetting, message);
         }
         put(&mut self.settings.proxies.appends, self.appends);
-        self.settings.hsts = self.hsts.enabled.then(|| self.hsts.value());
+        let value = self.hsts.value();
+        self.settings.hsts = HstsByMode {
+            strict: (self.hsts.enabled == Some(true)).then(|| value.clone()),
+            compat: (self.hsts.enabled != Some(false)).then_some(value),
+        };
         let needs = [
             ("use-forwarded-headers", self.settings.proxies.forwarded),
             ("use-proxy-protocol", self.settings.proxy_protocol.https),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::{AccessList, ErrorStatuses, HttpOverrides, TlsVersions};
+use super::{AccessList, ErrorStatuses, HttpOverrides, Mode, TlsVersions};
 
 /// Settings of the gateway as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct GatewaySettings {
     /// Status of a redirect from plain HTTP to HTTPS, 300 to 308.
     pub redirect_status: u16,
     /// `Strict-Transport-Security` of answers over HTTPS, for hosts that have a certificate.
-    pub hsts: Option<HeaderValue>,
+    pub hsts: HstsByMode,
     /// Status of answers to clients that send too many requests, 400 to 599.
     pub rate_limit_status: u16,
     /// Status of answers to clients that have too many requests in flight, 400 to 599.
@@ -40,12 +40,42 @@ impl Default for GatewaySettings {
             proxy_protocol: ProxyProtocol::default(),
             tls: ListenerTls::default(),
             redirect_status: 308,
-            hsts: None,
+            hsts: HstsByMode::default(),
             rate_limit_status: 503,
             connection_limit_status: 503,
             no_auth_paths: Box::new(["/.well-known/acme-challenge".into()]),
             rules: RuleDefaults::default(),
             grace: None,
+        }
+    }
+}
+
+/// `Strict-Transport-Security`, by whose habits hold; `None`: not sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HstsByMode {
+    /// For rules of [`Mode::Strict`].
+    pub strict: Option<HeaderValue>,
+    /// For rules of [`Mode::Compat`].
+    pub compat: Option<HeaderValue>,
+}
+
+impl HstsByMode {
+    /// For a rule of this mode.
+    pub fn of(&self, mode: Mode) -> Option<&HeaderValue> {
+        match mode {
+            Mode::Strict => self.strict.as_ref(),
+            Mode::Compat => self.compat.as_ref(),
+        }
+    }
+}
+
+/// That of ingress-nginx where its habits hold.
+impl Default for HstsByMode {
+    fn default() -> Self {
+        let theirs = HeaderValue::from_static("max-age=31536000; includeSubDomains");
+        Self {
+            strict: None,
+            compat: Some(theirs),
         }
     }
 }

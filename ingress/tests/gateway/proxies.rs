@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use sealane_config::model::{GatewaySettings, TrustedProxies};
+use sealane_config::model::{GatewaySettings, HstsByMode, TrustedProxies};
 use sealane_proxy::testing::{Origin, RawClient, RawResponse, Seen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -27,8 +27,15 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn new(annotations: &[(&str, &str)], settings: GatewaySettings) -> Self {
+        Self::of(Manifests::new(), annotations, settings).await
+    }
+
+    async fn of(
+        mut manifests: Manifests,
+        annotations: &[(&str, &str)],
+        settings: GatewaySettings,
+    ) -> Self {
         let (mut edge, origin) = (Edge::new().await, Origin::named("web").await);
-        let mut manifests = Manifests::new();
         manifests.service("web", origin.addr);
         manifests.ingress("site", annotations, HOST, &[("Prefix", "/", "web")]);
         manifests.publish(&mut edge);
@@ -308,23 +315,49 @@ async fn ingress_a2_a_trusted_proxy_says_what_came_over_https() {
 async fn ingress_a21_strict_transport_security_is_for_https_and_hosts_with_a_certificate() {
     on_worker(Box::pin(async {
         let value = "max-age=31536000; includeSubDomains";
-        let settings = GatewaySettings {
-            hsts: Some(value.parse().unwrap()),
-            ..GatewaySettings::default()
-        };
         let field = format!("strict-transport-security: {value}\r\n");
-        let mut site = Site::new(&[("ssl-redirect", "false")], settings.clone()).await;
-        let answer = site.ask_over_tls(STRANGER, &[]).await;
-        assert!(!answer.contains("strict-transport"), "{answer}");
-        site.secure();
-        let answer = site.ask_over_tls(STRANGER, &[]).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(answer.contains(&field), "{answer}");
-        let plain = site.ask(STRANGER, &[]).await;
-        assert_eq!(plain.header("strict-transport-security"), "");
-        site.set(GatewaySettings::default());
-        let answer = site.ask_over_tls(STRANGER, &[]).await;
-        assert!(!answer.contains("strict-transport"), "{answer}");
+        let [off, by_default, on] = [
+            HstsByMode {
+                strict: None,
+                compat: None,
+            },
+            HstsByMode::default(),
+            HstsByMode {
+                strict: Some(value.parse().unwrap()),
+                compat: Some(value.parse().unwrap()),
+            },
+        ];
+        for (manifests, hsts, is_sent) in [
+            (Manifests::new(), &off, false),
+            (Manifests::new(), &by_default, false),
+            (Manifests::new(), &on, true),
+            (Manifests::compat(), &off, false),
+            (Manifests::compat(), &by_default, true),
+            (Manifests::compat(), &on, true),
+        ] {
+            let settings = GatewaySettings {
+                hsts: hsts.clone(),
+                ..GatewaySettings::default()
+            };
+            let annotations = &[("ssl-redirect", "false")];
+            let mut site = Site::of(manifests, annotations, settings.clone()).await;
+            let answer = site.ask_over_tls(STRANGER, &[]).await;
+            assert!(!answer.contains("strict-transport"), "{answer}");
+            site.secure();
+            // With `Forwarded`, requests are none for the relay.
+            for standard in [false, true] {
+                let mut settings = settings.clone();
+                settings.proxies.standard = standard;
+                site.set(settings);
+                let answer = site.ask_over_tls(STRANGER, &[]).await;
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                let count = answer.matches("strict-transport").count();
+                assert_eq!(count, usize::from(is_sent), "{answer}");
+                assert_eq!(answer.contains(&field), is_sent, "{answer}");
+            }
+            let plain = site.ask(STRANGER, &[]).await;
+            assert_eq!(plain.header("strict-transport-security"), "");
+        }
     }))
     .await;
 }

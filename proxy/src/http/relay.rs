@@ -55,10 +55,18 @@ pub trait Front {
     fn write_fields(&self, head: &PlainHead<'_>, out: &mut Vec<u8>);
 }
 
+/// A field of an answer: its name, in lower case, and its value.
+pub type OwnField<'a> = (&'static str, &'a [u8]);
+
 /// Where a request goes.
 pub trait Route {
     /// The Service port.
     fn target(&self) -> &Target;
+
+    /// A field that the answer gets, in place of the endpoint's of that name.
+    fn answer_field(&self) -> Option<OwnField<'_>> {
+        None
+    }
 
     /// The head of the answer is there, `elapsed` after that of the request.
     fn answered(&self, status: StatusCode, elapsed: Duration);

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::world::{World, one_host, path, problems, route, rule};
 use crate::Snapshot;
 use crate::compile::ObjectKey;
-use crate::model::{GatewaySettings, ProblemKind, ProxyProtocol, TlsVersions};
+use crate::model::{GatewaySettings, HstsByMode, ProblemKind, ProxyProtocol, TlsVersions};
 
 const NGINX: &str = "nginx.ingress.kubernetes.io";
 
@@ -40,7 +40,7 @@ fn read(data: &[(&str, &str)]) -> (GatewaySettings, Vec<(String, String)>) {
 #[test]
 fn ingress_a21_each_key_has_its_setting() {
     type Change = fn(&mut GatewaySettings);
-    let cases: [(&[(&str, &str)], Change); 26] = [
+    let cases: [(&[(&str, &str)], Change); 27] = [
         (&[], |_| {}),
         (
             &[
@@ -103,7 +103,12 @@ fn ingress_a21_each_key_has_its_setting() {
                 };
             },
         ),
-        (&[("hsts", "false"), ("hsts-max-age", "5")], |_| {}),
+        (&[("hsts", "false"), ("hsts-max-age", "5")], |settings| {
+            settings.hsts.compat = None;
+        }),
+        (&[("hsts-max-age", "5")], |settings| {
+            settings.hsts.compat = hsts("max-age=5; includeSubDomains").compat;
+        }),
         (&[("hsts", "true")], |settings| {
             settings.hsts = hsts("max-age=31536000; includeSubDomains");
         }),
@@ -197,8 +202,13 @@ fn ingress_a21_each_key_has_its_setting() {
     }
 }
 
-fn hsts(value: &'static str) -> Option<HeaderValue> {
-    Some(HeaderValue::from_static(value))
+/// The same, whatever the mode.
+fn hsts(value: &'static str) -> HstsByMode {
+    let value = HeaderValue::from_static(value);
+    HstsByMode {
+        strict: Some(value.clone()),
+        compat: Some(value),
+    }
 }
 
 #[test]

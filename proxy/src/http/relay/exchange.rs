@@ -291,7 +291,8 @@ impl<R: Route> Exchange<'_, R> {
             head.as_slice()
         };
         loop {
-            match response::read(bytes, self.is_head, self.closes(), out)? {
+            let own = self.route.answer_field();
+            match response::read(bytes, self.is_head, self.closes(), own, out)? {
                 response::Read::Interim(length) => bytes = &bytes[length..],
                 response::Read::Partial => {
                     *head = bytes.to_vec();
@@ -326,6 +327,9 @@ impl<R: Route> Exchange<'_, R> {
             if *name != CONNECTION {
                 write_field(name.as_str(), value.as_bytes(), out);
             }
+        }
+        if let Some((name, value)) = self.route.answer_field() {
+            write_field(name, value, out);
         }
         let body = body.into_full();
         write_length(body.len() as u64, out);

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use httparse::{Header, Status};
 
+use super::OwnField;
 use super::connections::Keep;
 use super::framing::Framing;
 use super::request::{decimal, is, write_field, write_length};
@@ -144,12 +145,13 @@ pub(in super::super) fn parse<'h, 'b>(
     }))
 }
 
-/// Reads the head of an answer, and writes the client's to `out`. `close` says that the client's
-/// connection ends with it.
+/// Reads the head of an answer, and writes the client's to `out`: with the field `own` in place of
+/// the endpoint's of that name. `close` says that the client's connection ends with it.
 pub(super) fn read(
     bytes: &[u8],
     is_head: bool,
     close: bool,
+    own: Option<OwnField<'_>>,
     out: &mut Vec<u8>,
 ) -> Result<Read, Malformed> {
     let mut fields = no_fields();
@@ -168,9 +170,12 @@ pub(super) fn read(
     } = head;
     write_status(status, out);
     for field in fields {
-        if passes(field, &seen) {
+        if passes(field, &seen) && own.is_none_or(|(name, _)| !is(field.name, name)) {
             write_field(field.name, field.value, out);
         }
+    }
+    if let Some((name, value)) = own {
+        write_field(name, value, out);
     }
     match (&framing, seen.length) {
         (Framing::Nothing, Some(length)) if status != StatusCode::NO_CONTENT && !seen.chunked => {
