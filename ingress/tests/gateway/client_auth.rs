@@ -253,6 +253,13 @@ async fn ingress_a16_depth_revocation_and_subject_are_looked_at() {
             ("not taken back", &[SECRET], with_list, Some(&direct), 200),
             ("the list is old", &[SECRET], with_old, Some(&direct), 400),
             (
+                "no list of one between",
+                &[SECRET],
+                with_list,
+                Some(&deep),
+                400,
+            ),
+            (
                 "the name",
                 &[SECRET, cn("CN=shop")],
                 alone,

@@ -74,6 +74,29 @@ async fn ingress_t7_the_client_is_the_one_that_a_trusted_proxy_announces() {
 }
 
 #[tokio::test]
+async fn ingress_t7_each_listener_has_a_switch_of_its_own() {
+    on_worker(Box::pin(async {
+        for (http, https) in [(true, false), (false, true)] {
+            let mut site = site().await;
+            site.set(GatewaySettings {
+                proxy_protocol: ProxyProtocol { http, https },
+                ..trusting()
+            });
+            // Without a header, which one of them does not ask for.
+            let mut client = begun(&site, TRUSTED, request(&[]).as_bytes()).await;
+            let answer = client.try_response(false).await;
+            assert_eq!(answer.is_some(), !http, "{answer:?}");
+            let session = RawClient::connect_from(TRUSTED, site.edge.https).await;
+            let session = Client::new(&[])
+                .over(session.into_stream(), "shop.test")
+                .await;
+            assert_eq!(session.is_ok(), !https);
+        }
+    }))
+    .await;
+}
+
+#[tokio::test]
 async fn ingress_t7_access_lists_look_at_the_announced_client() {
     on_worker(Box::pin(async {
         let site = site().await;
