@@ -4,17 +4,23 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::future::join_all;
 use sealane_proxy::accept::Acceptor;
 use sealane_proxy::admission::{Connections, Place};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How long clients that wait in the listener's queue at its end may take for their first byte.
+const QUEUED: Duration = Duration::from_secs(1);
+
 /// Accepts until `shutdown`, then waits for the connections that it started. One that is not admitted
-/// is closed at once; sources of which `is_proxy` holds stand for many clients. Small writes are sent without delay.
+/// is closed at once; sources of which `is_proxy` holds stand for many clients. Small writes are sent
+/// without delay.
 ///
 /// # Errors
 /// The listener cannot be used any more.
@@ -50,11 +56,21 @@ where
         let (stream, client) = accepted?;
         start(stream, client);
     }
-    // Closing the listener resets what waits in its queue; those clients were promised service.
-    while let Some(Ok((stream, client))) = listener.accept().now_or_never() {
-        start(stream, client);
+    // Closing the listener resets what waits in its queue; those clients were promised service. The
+    // kernel is asked, because the runtime may not have heard of them yet.
+    let listener = listener.into_std()?;
+    let mut queued = Vec::new();
+    while let Ok((stream, client)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        queued.push((TcpStream::from_std(stream)?, client));
     }
     drop(listener);
+    // Connections that start now end at once unless there is something to read.
+    let first_bytes = join_all(queued.iter().map(|(stream, _)| stream.readable()));
+    let _in_time = timeout(QUEUED, first_bytes).await;
+    for (stream, client) in queued {
+        start(stream, client);
+    }
     connections.close();
     connections.wait().await;
     Ok(())
@@ -63,10 +79,8 @@ where
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::time::Duration;
 
     use tokio::task::LocalSet;
-    use tokio::time::timeout;
 
     use super::*;
 

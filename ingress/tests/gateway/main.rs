@@ -14,6 +14,7 @@ mod browser;
 mod canary;
 mod certificates;
 mod client_auth;
+mod drain;
 mod edits;
 mod endpoints;
 mod errors;

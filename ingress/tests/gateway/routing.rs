@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sealane_config::model::{AppProtocol, BackendProtocol, PathMatch, Rewrite, WeightedBackend};
-use sealane_proxy::testing::{Origin, backend, eventually};
+use sealane_proxy::testing::{Origin, backend};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -280,37 +280,6 @@ async fn ingress_t18_a_change_takes_effect_on_open_connections() {
         assert_eq!(client.get("a.test", "/").await.text(), "old");
         edge.service("web", &[new.addr]);
         assert_eq!(client.get("a.test", "/").await.text(), "new");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn ingress_t17_the_listeners_end_when_their_connections_have() {
-    on_worker(async {
-        let web = Origin::slow(|_| {
-            Box::pin(async {
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-                http::Response::new(sealane_proxy::testing::full("done"))
-            })
-        })
-        .await;
-        let mut edge = Edge::new().await;
-        edge.service("web", &[web.addr]);
-        edge.host("", false, vec![prefix("/", "web")]);
-        let (mut busy, mut idle) = (edge.client().await, edge.client().await);
-        busy.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
-        eventually("the request is in flight", || web.hits() == 1).await;
-        edge.shutdown.cancel();
-        assert!(idle.closed().await.is_empty());
-        let response = busy.response().await;
-        assert_eq!(
-            (response.text(), response.header("connection")),
-            ("done", "close")
-        );
-        for listener in edge.listeners.drain(..) {
-            listener.await.unwrap();
-        }
-        assert!(tokio::net::TcpStream::connect(edge.http).await.is_err());
     })
     .await;
 }
