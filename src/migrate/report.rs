@@ -200,6 +200,7 @@ fn becomes(
     if let Some(problem) = problems.iter().find(|problem| problem.field == field) {
         let verdict = match problem.kind {
             ProblemKind::RefusedAnnotation => Verdict::Refused,
+            ProblemKind::Conflict if routes::is_further_name(problem) => Verdict::AsBefore,
             _ => Verdict::Differs,
         };
         return Some((verdict, problem.message.clone()));

@@ -27,6 +27,8 @@ pub(super) fn notes(state: &State, ingress: &Ingress, all: &[&Ingress]) -> Vec<N
     let mut notes = Vec::new();
     for problem in problems(state, &namespace, &name) {
         let (verdict, why) = match problem.kind {
+            // It is the annotation's.
+            ProblemKind::Conflict if is_further_name(problem) => continue,
             ProblemKind::Conflict => conflict(state, ingress, problem, all),
             ProblemKind::BadField => (Verdict::Differs, ""),
             // ingress-nginx has the same trouble, or it is an annotation's.
@@ -77,6 +79,14 @@ pub(super) fn notes(state: &State, ingress: &Ingress, all: &[&Ingress]) -> Vec<N
         }
     }
     notes
+}
+
+/// It is about a name that another Ingress has rules for or gives to another host, which has nothing
+/// to do with age: ingress-nginx leaves such names out, too.
+pub(super) fn is_further_name(problem: &Problem) -> bool {
+    ["server-alias]", "from-to-www-redirect]"]
+        .iter()
+        .any(|annotation| problem.field.ends_with(annotation))
 }
 
 /// A path that another Ingress has: both give it to the older, but not to the same of two that are as

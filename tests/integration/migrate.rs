@@ -184,6 +184,12 @@ fn ingress_u11_what_several_ingresses_of_a_host_come_to_is_said() {
         ),
         ingress("exact", "r.test", &[], &[("Exact", "/x")]),
         ingress("twin", "r.test", &[], &[("Exact", "/x")]),
+        ingress(
+            "aliased",
+            "a.test",
+            &[("server-alias", "r.test")],
+            &[("Prefix", "/")],
+        ),
     ]);
     let output = migrate(dir.path(), &["-o", "json"]);
     let report = report(&output);
@@ -200,6 +206,13 @@ fn ingress_u11_what_several_ingresses_of_a_host_come_to_is_said() {
             "{name}: {messages:?}"
         );
     }
+    let aliased = messages(&report, "aliased");
+    let message = "r.test has rules of its own, which it is served by";
+    assert!(
+        aliased.iter().any(|(_, text)| text == message),
+        "{aliased:?}"
+    );
+    assert_eq!(of(&report, "aliased")["verdict"], "as-before");
 }
 
 #[test]
