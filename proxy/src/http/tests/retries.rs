@@ -325,6 +325,51 @@ async fn proxy_l13_a_request_finds_endpoints_that_came_after_it() {
 }
 
 #[tokio::test]
+async fn ingress_a14_a_services_own_address_is_not_replaced_by_its_endpoints() {
+    on_worker(async {
+        let (bad, read) = resetting(false).await;
+        let good = Origin::named("good").await;
+        let mut front = Front::new(&[bad.addr]).await;
+        let (engine, reader) = (front.engine.clone(), front.world.reader.clone());
+        let stop = front.shutdown.clone();
+        tokio::task::spawn_local(async move { engine.maintain(reader, stop).await });
+        let port = front
+            .world
+            .snapshot
+            .backend(&backend("api"))
+            .unwrap()
+            .clone();
+        front
+            .world
+            .service("api", AppProtocol::Detect, &[good.addr]);
+        let services = &mut front.world.snapshot.services;
+        let mut service = (**services.get(&port.service).unwrap()).clone();
+        service.cluster_ips = vec![bad.addr.ip()];
+        services.insert_mut(port.service.clone(), Arc::new(service));
+        front.world.publish();
+        tokio::task::yield_now().await;
+        let mut request = http::Request::new(Body::empty());
+        let host = http::HeaderValue::from_static("a.test");
+        request.headers_mut().insert("host", host);
+        let target = Target {
+            port,
+            upstream: Upstream::Http1,
+            scope: sealane_config::model::Scope::Cluster,
+            client: None,
+            source: None,
+            sticky: None,
+            overrides: None,
+            tls: None,
+        };
+        let response = Box::pin(front.engine.forward(request, &target)).await;
+        assert_eq!(response.status(), 502);
+        assert_eq!(good.hits(), 0);
+        assert!(read.load(Ordering::Relaxed) > 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_rolling_update_under_load_fails_nothing() {
     on_worker(async {
         let mut pods = vec![Origin::named("v1").await, Origin::named("v1").await];
