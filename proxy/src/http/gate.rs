@@ -55,6 +55,39 @@ pub(super) fn check_size(headers: &HeaderMap, limits: HeadLimits) -> Result<(), 
     Err(Error::new(ErrorKind::HeadersTooLarge, detail))
 }
 
+/// Whether a head says in two ways where its body ends, by `Transfer-Encoding` and `Content-Length`
+/// (RFC 9112, 6.3); `None` if it is not complete.
+pub(super) fn ends_twice(head: &[u8]) -> Option<bool> {
+    let begins = head
+        .iter()
+        .position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    let (mut coded, mut counted) = (false, false);
+    let named = |line: &[u8], name: &[u8]| {
+        let start = line.get(..name.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(name))
+    };
+    let mut lines = head[begins..]
+        .split_inclusive(|&byte| byte == b'\n')
+        .skip(1);
+    loop {
+        let line = lines.next()?;
+        match line.first() {
+            Some(b'\r' | b'\n') => return line.ends_with(b"\n").then_some(coded && counted),
+            Some(b't' | b'T') => coded |= named(line, b"transfer-encoding:"),
+            Some(b'c' | b'C') => counted |= named(line, b"content-length:"),
+            _ => {}
+        }
+    }
+}
+
+/// Refuses a request whose head [ends twice](ends_twice).
+pub(super) fn check_ends(twice: bool) -> Result<(), Error> {
+    if twice {
+        return Err(bad("both Transfer-Encoding and Content-Length"));
+    }
+    Ok(())
+}
+
 fn bad(detail: &'static str) -> Error {
     Error::new(ErrorKind::BadRequest, detail)
 }
@@ -81,9 +114,7 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Error> {
         if version != Version::HTTP_11 {
             return Err(bad("Transfer-Encoding outside HTTP/1.1"));
         }
-        if headers.contains_key(CONTENT_LENGTH) {
-            return Err(bad("both Transfer-Encoding and Content-Length"));
-        }
+        check_ends(headers.contains_key(CONTENT_LENGTH))?;
         if codings.next().is_some() {
             return Err(bad("more than one Transfer-Encoding"));
         }

@@ -1,8 +1,9 @@
 //! Heads are written anew on either leg.
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version, request};
+use http_body::Body as _;
 use sealane_config::model::Endpoint;
 
 use super::body::Body;
@@ -69,6 +70,12 @@ pub(super) fn rebuild(
     *request.uri_mut() = parts.uri.clone();
     *request.version_mut() = parts.version;
     *request.headers_mut() = parts.headers.clone();
+    let body = request.body();
+    if !upstream.is_http2() && !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // hyper takes it that GET and HEAD have no body unless it is told.
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
     // A client of HTTP/1.0 need not say which host it means.
     if !upstream.is_http2()
         && !request.headers().contains_key(HOST)

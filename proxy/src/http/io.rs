@@ -23,10 +23,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::frames::Frames;
+use super::gate;
 use super::serve::ServerOptions;
 use crate::clock;
 
 const FLOODS: &str = "sealane_http2_floods_total";
+
+/// What is kept of a head to be looked at as a whole, bytes: more than is ever read of one.
+const MAX_BEGUN: usize = 256 * 1024;
 
 /// How an HTTP/2 connection begins (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -42,6 +46,8 @@ pub(super) struct Activity {
     since: AtomicU64,
     /// Since when the client takes no bytes; 0 while it does.
     stalled: AtomicU64,
+    /// The head that was read says in two ways where its body ends.
+    ends_twice: AtomicBool,
 }
 
 /// When a connection's time is over, and why.
@@ -72,10 +78,18 @@ impl Activity {
         }
     }
 
-    fn read(&self) {
-        if self.busy.load(Relaxed) == 0 && !self.head.swap(true, Relaxed) {
+    /// Says whether what was read is of a head.
+    fn read(&self) -> bool {
+        let idle = self.busy.load(Relaxed) == 0;
+        if idle && !self.head.swap(true, Relaxed) {
             self.since.store(clock::now(), Relaxed);
         }
+        idle
+    }
+
+    /// Whether the head of the request that begins says in two ways where its body ends.
+    pub(super) fn take_ends_twice(&self) -> bool {
+        self.ends_twice.load(Relaxed) && self.ends_twice.swap(false, Relaxed)
     }
 }
 
@@ -113,6 +127,8 @@ pub(super) struct Watched<I> {
     prefix: Bytes,
     activity: Arc<Activity>,
     heads: bool,
+    /// A head of which not all was read.
+    begun: Vec<u8>,
     /// What an HTTP/2 client's frames are good for.
     frames: Option<Box<Frames>>,
 }
@@ -148,19 +164,44 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
             activity.since.store(clock::now(), Relaxed);
             let heads = spoken == Spoken::Http1;
             activity.head.store(heads, Relaxed);
-            let watched = Self {
+            let mut watched = Self {
                 stream,
-                prefix: prefix.freeze(),
+                prefix: Bytes::new(),
                 activity,
                 heads,
+                begun: Vec::new(),
                 frames: (!heads).then(|| Box::new(Frames::new())),
             };
+            if heads {
+                watched.look_at_head(&prefix);
+            }
+            watched.prefix = prefix.freeze();
             return Ok(Some((watched, spoken)));
         }
     }
 
     pub(super) fn activity(&self) -> &Arc<Activity> {
         &self.activity
+    }
+
+    /// Looks at what was read of a head, for what hyper does not say: of `Transfer-Encoding` and
+    /// `Content-Length` it drops the latter, and nobody behind it knows that there were both.
+    fn look_at_head(&mut self, bytes: &[u8]) {
+        let head = if self.begun.is_empty() {
+            bytes
+        } else {
+            self.begun.extend_from_slice(bytes);
+            &self.begun
+        };
+        match gate::ends_twice(head) {
+            Some(twice) => {
+                self.activity.ends_twice.store(twice, Relaxed);
+                self.begun = Vec::new();
+            }
+            None if head.len() > MAX_BEGUN => self.begun = Vec::new(),
+            None if self.begun.is_empty() => self.begun = bytes.to_vec(),
+            None => {}
+        }
     }
 
     /// Looks at what was read.
@@ -208,8 +249,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<I> {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        if this.heads && buf.filled().len() > before {
-            this.activity.read();
+        if this.heads && buf.filled().len() > before && this.activity.read() {
+            this.look_at_head(buf.filled().get(before..).unwrap_or_default());
         }
         let bytes = buf.filled().get(before..).unwrap_or_default();
         Poll::Ready(this.look(bytes))

@@ -200,10 +200,11 @@ async fn serve_from<I, H, F>(
         let (head, hop) = (options.head, options.hop);
         service_fn(move |request: Request<Incoming>| {
             let busy = Busy::start(&activity);
+            let ends_twice = activity.take_ends_twice();
             let handler = Rc::clone(&handler);
             // Boxed, because hyper moves it several times before it is polled, and it is large.
             Box::pin(async move {
-                let mut response = admit_and_handle(request, head, &*handler).await;
+                let mut response = admit_and_handle(request, head, ends_twice, &*handler).await;
                 respond::name_hop(&mut response, hop);
                 Ok::<_, Infallible>(response.map(|body| body.busy(busy)))
             })
@@ -227,6 +228,7 @@ async fn serve_from<I, H, F>(
 async fn admit_and_handle<H, F>(
     request: Request<Incoming>,
     limits: HeadLimits,
+    ends_twice: bool,
     handler: &H,
 ) -> Response<Body>
 where
@@ -234,8 +236,10 @@ where
     F: Future<Output = Response<Body>>,
 {
     let mut request = request.map(Body::incoming);
-    let admitted = gate::check_size(request.headers(), limits);
-    match admitted.and_then(|()| gate::admit(&mut request)) {
+    let admitted = gate::check_ends(ends_twice)
+        .and_then(|()| gate::check_size(request.headers(), limits))
+        .and_then(|()| gate::admit(&mut request));
+    match admitted {
         Ok(()) => handler(pace::keep(request)).await,
         Err(error) => {
             let asked = respond::Asked::new(request.version(), request.headers());

@@ -297,3 +297,27 @@ fn reliability_b4_cookie_crumbs_are_joined() {
     let cookies: Vec<_> = request.headers().get_all(COOKIE).iter().collect();
     assert_eq!(cookies, ["a=1; b=2"]);
 }
+
+#[test]
+fn ingress_t10_a_head_that_ends_twice_is_seen() {
+    let te = "Transfer-Encoding: chunked\r\n";
+    let cl = "content-length: 3\r\n";
+    for (fields, twice) in [
+        (String::new(), false),
+        (te.to_owned(), false),
+        (cl.to_owned(), false),
+        (format!("{te}{cl}"), true),
+        (format!("{cl}X: y\r\n{te}"), true),
+        (format!("{cl}X-Transfer-Encoding: chunked\r\n"), false),
+        (format!("{cl}Transfer-Encoding-X: chunked\r\n"), false),
+        // What is behind the head is not of it.
+        (format!("{te}\r\n{cl}"), false),
+    ] {
+        let head = format!("\r\nPOST / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\nabc");
+        assert_eq!(ends_twice(head.as_bytes()), Some(twice), "{head:?}");
+        let end = head.trim_start().find("\r\n\r\n").unwrap() + 6;
+        for cut in 0..end - 1 {
+            assert_eq!(ends_twice(&head.as_bytes()[..cut]), None, "{head:?} {cut}");
+        }
+    }
+}

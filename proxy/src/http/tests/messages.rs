@@ -321,3 +321,63 @@ async fn proxy_l24_trace_context_passes_as_it_is() {
     })
     .await;
 }
+
+/// hyper drops `Content-Length` then, wherever it stands.
+#[tokio::test]
+async fn ingress_t10_a_message_that_ends_twice_is_refused_and_its_connection_closed() {
+    on_worker(async {
+        let origin = Origin::named("a").await;
+        let bad = [
+            "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+            "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+        ];
+        // The second one is not for the relay, so that hyper reads what follows.
+        let plain = Front::new(&[origin.addr]).await;
+        let unrelayed = Front::treating(&[origin.addr], &[("slow-start", "0s")]).await;
+        for (front, fields) in [&plain, &unrelayed]
+            .into_iter()
+            .zip(bad)
+            .chain([(&plain, bad[1]), (&unrelayed, bad[0])])
+        {
+            let head = format!("POST /bad HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
+            let message = format!("{head}3\r\nabc\r\n0\r\n\r\n");
+            for before in [0, 2] {
+                for cut in [message.len(), 1, 20, head.len() - 2] {
+                    let mut client = front.client().await;
+                    for _ in 0..before {
+                        assert_eq!(client.get("a.test", "/good").await.status, 200);
+                    }
+                    let (first, rest) = message.split_at(cut);
+                    client.send(first).await;
+                    // It holds whether this makes two reads of it or not.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    client.send(rest).await;
+                    let refused = client.response().await;
+                    assert_eq!(refused.status, 400, "{fields:?} {before} {cut}");
+                    client.closed().await;
+                }
+            }
+        }
+        let targets = origin.seen().into_iter().map(|seen| seen.target);
+        assert!(targets.into_iter().all(|target| target == "/good"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_t10_a_body_of_a_get_is_passed_on() {
+    on_worker(async {
+        let origin = Origin::start(|seen| Response::new(full(seen.body.clone().unwrap()))).await;
+        let front = Front::new(&[origin.addr]).await;
+        let mut client = front.client().await;
+        for body in [
+            "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+            "Content-Length: 5\r\n\r\nabcde",
+        ] {
+            let head = "GET /search HTTP/1.1\r\nHost: a.test\r\n";
+            client.send(format!("{head}{body}")).await;
+            assert_eq!(client.response().await.text(), "abcde", "{body:?}");
+        }
+    })
+    .await;
+}
