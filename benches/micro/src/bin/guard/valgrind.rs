@@ -9,6 +9,11 @@ use anyhow::{Context as _, ensure};
 
 use crate::{Case, client, origin};
 
+/// glibc copies memory by what the processor has, with more instructions or fewer; without these it
+/// does so in one way everywhere.
+const PLAIN_COPIES: &str =
+    "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX2,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM";
+
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
@@ -27,6 +32,7 @@ pub(crate) fn run(case: Case, requests: u64) -> anyhow::Result<Totals> {
     let profile = folder.path().join("callgrind.out");
     let backend = origin::start()?;
     let mut gateway = Command::new("valgrind")
+        .env("GLIBC_TUNABLES", PLAIN_COPIES)
         .args(["--tool=callgrind", "--quiet"])
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(std::env::current_exe()?)
