@@ -10,8 +10,7 @@ use http::header::HOST;
 use http::{HeaderValue, Request, Response, StatusCode};
 use sealane_config::Snapshot;
 use sealane_config::model::{
-    BackendProtocol, ClientAuth, Filters, HttpPolicy, Mode, RouteRule, Scope, ServicePort,
-    WeightedBackend,
+    BackendProtocol, ClientAuth, Filters, HttpPolicy, Mode, RouteRule, ServicePort, WeightedBackend,
 };
 use sealane_proxy::balance::{Balancer, Sticky};
 use sealane_proxy::http::path::CanonicalPath;
@@ -368,15 +367,11 @@ pub fn target(
             Error::new(ErrorKind::NoService, "the Service does not exist")
         });
     };
+    let upstream = upstream(rule.filters.backend_protocol, port, secure);
     Ok(Target {
-        port: Arc::clone(port),
-        upstream: upstream(rule.filters.backend_protocol, port, secure),
-        scope: Scope::Cluster,
-        client: None,
-        source: None,
-        sticky: None,
         overrides: overrides(&rule.filters, &port.http),
         tls: rule.filters.upstream_tls.clone(),
+        ..Target::new(Arc::clone(port), upstream)
     })
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, AUTHORIZATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use sealane_config::model::{ErrorPages, RouteRule, Scope};
+use sealane_config::model::{ErrorPages, RouteRule};
 use sealane_proxy::ErrorKind;
 use sealane_proxy::http::{Body, Target, Upstream, respond};
 use tokio::time::timeout;
@@ -92,16 +92,9 @@ impl Page {
         }
         let target = {
             let snapshot = gateway.reader.load();
-            snapshot.backend(&self.pages.backend).map(|port| Target {
-                port: Arc::clone(port),
-                upstream: Upstream::of(port.app_protocol),
-                scope: Scope::Cluster,
-                client: None,
-                source: None,
-                sticky: None,
-                overrides: None,
-                tls: None,
-            })
+            snapshot
+                .backend(&self.pages.backend)
+                .map(|port| Target::new(Arc::clone(port), Upstream::of(port.app_protocol)))
         };
         let Some(target) = target else { return answer };
         let question = self.question(answer.status(), is_without);

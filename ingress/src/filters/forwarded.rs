@@ -159,11 +159,11 @@ impl Peer {
             host,
             scheme,
         };
-        let told = headers.get_all(FORWARDED);
-        match headers.contains_key(FORWARDED) {
-            true => standard::list(told.iter(), &[proxy]),
-            false if self.ip == *address => standard::list(told.iter(), &[proxy]),
-            false => standard::list(told.iter(), &[client, proxy]),
+        let told = headers.get_all(FORWARDED).iter();
+        if headers.contains_key(FORWARDED) || self.ip == *address {
+            standard::list(told, &[proxy])
+        } else {
+            standard::list(told, &[client, proxy])
         }
     }
 

@@ -14,7 +14,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use metrics::{counter, describe_counter};
 use sealane_config::Reader;
-use sealane_config::model::{Filters, Mirror, Scope};
+use sealane_config::model::{Filters, Mirror};
 use sealane_proxy::http::{Body, Engine, Target, Upstream};
 use sealane_proxy::{Error, ErrorKind};
 use tokio::time::timeout;
@@ -180,16 +180,8 @@ async fn deliver(
     let Some(port) = reader.load().backend(&mirror.backend).cloned() else {
         return false;
     };
-    let target = Target {
-        upstream: Upstream::of(port.app_protocol),
-        port,
-        scope: Scope::Cluster,
-        client: None,
-        source: None,
-        sticky: None,
-        overrides: None,
-        tls: None,
-    };
+    let upstream = Upstream::of(port.app_protocol);
+    let target = Target::new(port, upstream);
     let response = engine.forward(request, &target).await;
     if response.extensions().get::<ErrorKind>().is_some() {
         return false;

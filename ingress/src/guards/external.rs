@@ -16,7 +16,7 @@ use http::header::{HOST, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri};
 use sealane_config::Snapshot;
-use sealane_config::model::{AuthPlace, ExternalAuth, Scope, Template};
+use sealane_config::model::{AuthPlace, ExternalAuth, Template};
 use sealane_proxy::http::{Body, Target, Upstream, respond};
 use sealane_proxy::{Error, ErrorKind};
 use tokio::time::timeout;
@@ -201,20 +201,11 @@ fn write(
                     "the Service that is asked does not exist",
                 )
             })?;
-            Addressee::Known(Box::new(Target {
-                port: port.clone(),
-                upstream: if *tls {
-                    Upstream::Http1Tls
-                } else {
-                    Upstream::of(port.app_protocol)
-                },
-                scope: Scope::Cluster,
-                client: None,
-                source: None,
-                sticky: None,
-                overrides: None,
-                tls: None,
-            }))
+            let upstream = match tls {
+                true => Upstream::Http1Tls,
+                false => Upstream::of(port.app_protocol),
+            };
+            Addressee::Known(Box::new(Target::new(port.clone(), upstream)))
         }
         AuthPlace::Host { name, port, tls } => {
             let host = redirect::fill(name, filling)?;

@@ -10,7 +10,6 @@ mod body;
 
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -19,15 +18,14 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, request};
 use sealane_config::model::{Endpoint, EndpointStats};
-use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use super::body::AnswerBody;
 use super::failure::{self, Failure};
+use super::relay::exchange::{broke, poll_write_all};
 use super::relay::framing::Framing;
 use super::relay::response::{self, Head, Malformed, Parsed};
 use super::relay::{Connections, Keep, write_field};
-use super::retry::Reason;
 use crate::scratch;
 
 pub(super) use body::Rest;
@@ -100,16 +98,7 @@ impl Connection {
         let mut left = sent;
         let mut came = Vec::new();
         let answer = std::future::poll_fn(|cx| {
-            let sending = loop {
-                if left.is_empty() {
-                    break Poll::Ready(Ok(()));
-                }
-                match Pin::new(&mut self.stream).poll_write(cx, left) {
-                    Poll::Ready(Ok(written)) => left = &left[written..],
-                    Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                    Poll::Pending => break Poll::Pending,
-                }
-            };
+            let sending = poll_write_all(&mut self.stream, cx, &mut left);
             // An endpoint may answer, and close, before it has taken everything.
             loop {
                 let read = scratch::poll_read(&mut self.stream, cx, |_, bytes| {
@@ -122,9 +111,9 @@ impl Connection {
                     Poll::Ready(Ok(Ok(Ok(None)))) => continue,
                     Poll::Ready(Ok(Ok(Ok(Some(answer))))) => Ok(answer),
                     Poll::Ready(Ok(Ok(Err(Malformed)))) => Err(failure::malformed()),
-                    Poll::Ready(Ok(Err(_)) | Err(_)) => Err(self.broke(&came)),
+                    Poll::Ready(Ok(Err(_)) | Err(_)) => Err(broke(self.reused, &came)),
                     Poll::Pending if matches!(sending, Poll::Ready(Err(_))) => {
-                        Err(self.broke(&came))
+                        Err(broke(self.reused, &came))
                     }
                     Poll::Pending => return Poll::Pending,
                 });
@@ -136,18 +125,6 @@ impl Connection {
             answer.keep = Keep::NOT;
         }
         Ok(answer)
-    }
-
-    /// The connection ended before the head of the answer was there, of which this came.
-    fn broke(&self, came: &[u8]) -> Failure {
-        if !came.is_empty() {
-            return failure::malformed();
-        }
-        failure::closed(if self.reused {
-            Reason::Stale
-        } else {
-            Reason::Broken
-        })
     }
 }
 

@@ -90,6 +90,21 @@ pub struct Target {
 }
 
 impl Target {
+    /// Any endpoint of a Service port in the whole cluster, with nothing asked for that the port's own
+    /// policy does not say.
+    pub fn new(port: Arc<ServicePort>, upstream: Upstream) -> Self {
+        Self {
+            port,
+            upstream,
+            scope: Scope::Cluster,
+            client: None,
+            source: None,
+            sticky: None,
+            overrides: None,
+            tls: None,
+        }
+    }
+
     /// How the request is treated.
     pub fn policy(&self) -> &HttpPolicy {
         self.overrides.as_ref().unwrap_or(&self.port.http)

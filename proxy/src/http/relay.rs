@@ -14,7 +14,7 @@
 mod answer_body;
 mod client;
 mod connections;
-mod exchange;
+pub(super) mod exchange;
 pub(super) mod framing;
 mod request;
 pub(super) mod response;

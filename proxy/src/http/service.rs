@@ -91,16 +91,7 @@ impl ServiceTarget {
     /// [`ErrorKind::NoService`], [`ErrorKind::NoPort`].
     pub fn resolve(&self, upstream: Upstream) -> Result<Target, Error> {
         if let Some(port) = &self.fixed {
-            return Ok(Target {
-                port: Arc::clone(port),
-                upstream,
-                scope: Scope::Cluster,
-                client: None,
-                source: None,
-                sticky: None,
-                overrides: None,
-                tls: None,
-            });
+            return Ok(Target::new(Arc::clone(port), upstream));
         }
         let snapshot = self.reader.load();
         let port = match self.dialled.is_v4 {

@@ -18,7 +18,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use sealane_config::model::{
-    AppProtocol, Authorities, Endpoint, EndpointAddr, HttpPolicy, ObjectRef, Part, Protocol, Scope,
+    AppProtocol, Authorities, Endpoint, EndpointAddr, HttpPolicy, ObjectRef, Part, Protocol,
     ServiceKey, ServicePort, Template, TlsVersions, UpstreamTls,
 };
 use sealane_proxy::http::{Target, Upstream};
@@ -222,33 +222,29 @@ impl Outside {
         }
         // A connection is kept by its policy, too.
         let tls = before.and_then(|target| target.tls.clone()).or(tls);
-        let target = Target {
-            port: Arc::new(ServicePort {
-                service: ServiceKey {
-                    namespace: "".into(),
-                    name: Arc::from(&*place.host),
-                },
-                name: "".into(),
-                port: place.port,
-                protocol: Protocol::Tcp,
-                node_port: None,
-                app_protocol: AppProtocol::Http,
-                endpoints,
-                local: None,
-                everywhere: None,
-                policy: Arc::default(),
-                http: HttpPolicy::shared(),
-            }),
-            upstream: match place.tls {
-                true => Upstream::Http1Tls,
-                false => Upstream::Http1,
+        let port = Arc::new(ServicePort {
+            service: ServiceKey {
+                namespace: "".into(),
+                name: Arc::from(&*place.host),
             },
-            scope: Scope::Cluster,
-            client: None,
-            source: None,
-            sticky: None,
-            overrides: None,
+            name: "".into(),
+            port: place.port,
+            protocol: Protocol::Tcp,
+            node_port: None,
+            app_protocol: AppProtocol::Http,
+            endpoints,
+            local: None,
+            everywhere: None,
+            policy: Arc::default(),
+            http: HttpPolicy::shared(),
+        });
+        let upstream = match place.tls {
+            true => Upstream::Http1Tls,
+            false => Upstream::Http1,
+        };
+        let target = Target {
             tls,
+            ..Target::new(port, upstream)
         };
         let entry = Known {
             target: target.clone(),

@@ -355,7 +355,7 @@ impl<R: Route> Exchange<'_, R> {
 }
 
 /// The connection broke before the head of the answer was there.
-fn broke(reused: bool, head: &[u8]) -> Failure {
+pub(in super::super) fn broke(reused: bool, head: &[u8]) -> Failure {
     if !head.is_empty() {
         return failure::malformed();
     }
@@ -366,7 +366,8 @@ fn broke(reused: bool, head: &[u8]) -> Failure {
     })
 }
 
-fn poll_write_all(
+/// Writes what is left of a request, as far as the connection takes it.
+pub(in super::super) fn poll_write_all(
     stream: &mut TcpStream,
     cx: &mut Context<'_>,
     left: &mut &[u8],

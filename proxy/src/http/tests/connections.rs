@@ -212,17 +212,7 @@ async fn a_connection_costs_little_memory() {
             .backend(&backend("api"))
             .unwrap()
             .clone();
-        let upstream = Upstream::Http1;
-        let target = Target {
-            port,
-            upstream,
-            scope: sealane_config::model::Scope::Cluster,
-            client: None,
-            source: None,
-            sticky: None,
-            overrides: None,
-            tls: None,
-        };
+        let target = Target::new(port, Upstream::Http1);
         let request = http::Request::new(Body::empty());
         let size = size_of_val(&front.engine.forward(request, &target));
         assert!(size <= 3072, "a request takes {size} bytes");

@@ -156,16 +156,7 @@ async fn reliability_b19_an_endpoint_that_is_barred_is_not_asked_and_the_reason_
         let origin = Origin::named("inside").await;
         let front = Front::new(&[origin.addr]).await;
         let port = front.world.snapshot.backend(&backend("api")).unwrap();
-        let target = Target {
-            port: port.clone(),
-            upstream: Upstream::Http1,
-            scope: Scope::Cluster,
-            client: None,
-            source: None,
-            sticky: None,
-            overrides: None,
-            tls: None,
-        };
+        let target = Target::new(port.clone(), Upstream::Http1);
         for (name, listeners, status, reason) in [
             ("loopback", Vec::new(), 502, "address_refused"),
             ("itself", vec![origin.addr], 508, "loop"),

@@ -298,7 +298,6 @@ async fn proxy_l13_a_request_finds_endpoints_that_came_after_it() {
             .backend(&backend("api"))
             .unwrap()
             .clone();
-        let upstream = Upstream::Http1;
         front
             .world
             .service("api", AppProtocol::Detect, &[good.addr]);
@@ -307,16 +306,7 @@ async fn proxy_l13_a_request_finds_endpoints_that_came_after_it() {
         let mut request = http::Request::new(Body::empty());
         let host = http::HeaderValue::from_static("a.test");
         request.headers_mut().insert("host", host);
-        let target = Target {
-            port,
-            upstream,
-            scope: sealane_config::model::Scope::Cluster,
-            client: None,
-            source: None,
-            sticky: None,
-            overrides: None,
-            tls: None,
-        };
+        let target = Target::new(port, Upstream::Http1);
         let response = Box::pin(front.engine.forward(request, &target)).await;
         assert_eq!(response.status(), 200);
         assert_eq!((read.load(Ordering::Relaxed), good.hits()), (1, 1));
@@ -351,16 +341,7 @@ async fn ingress_a14_a_services_own_address_is_not_replaced_by_its_endpoints() {
         let mut request = http::Request::new(Body::empty());
         let host = http::HeaderValue::from_static("a.test");
         request.headers_mut().insert("host", host);
-        let target = Target {
-            port,
-            upstream: Upstream::Http1,
-            scope: sealane_config::model::Scope::Cluster,
-            client: None,
-            source: None,
-            sticky: None,
-            overrides: None,
-            tls: None,
-        };
+        let target = Target::new(port, Upstream::Http1);
         let response = Box::pin(front.engine.forward(request, &target)).await;
         assert_eq!(response.status(), 502);
         assert_eq!(good.hits(), 0);

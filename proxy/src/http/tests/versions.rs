@@ -259,16 +259,7 @@ async fn proxy_l3_versions_are_translated_for_the_endpoint() {
             .backend(&backend("api"))
             .unwrap()
             .clone();
-        let target = Target {
-            port,
-            upstream: Upstream::Http1,
-            scope: sealane_config::model::Scope::Cluster,
-            client: None,
-            source: None,
-            sticky: None,
-            overrides: None,
-            tls: None,
-        };
+        let target = Target::new(port, Upstream::Http1);
         let mut request = Request::post("/x?y").version(Version::HTTP_2);
         for (name, value) in [("host", "a.test"), ("te", "trailers")] {
             request = request.header(name, value);

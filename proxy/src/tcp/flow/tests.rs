@@ -2,9 +2,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use sealane_config::model::{
-    self, AppProtocol, ClientAddr, Endpoint, Scope, ServiceKey, ServicePort,
-};
+use sealane_config::model::{self, AppProtocol, ClientAddr, Endpoint, ServiceKey, ServicePort};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -28,16 +26,7 @@ fn port(addrs: &[SocketAddr]) -> Target {
         policy: Arc::default(),
         http: Arc::default(),
     };
-    Target {
-        port: Arc::new(port),
-        upstream: Upstream::Http1,
-        scope: Scope::Cluster,
-        client: None,
-        source: None,
-        sticky: None,
-        overrides: None,
-        tls: None,
-    }
+    Target::new(Arc::new(port), Upstream::Http1)
 }
 
 fn flows() -> Flows {

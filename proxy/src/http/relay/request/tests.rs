@@ -1,6 +1,6 @@
 use std::cell::RefCell;
 
-use sealane_config::model::{HttpPolicy, Scope};
+use sealane_config::model::HttpPolicy;
 
 use super::*;
 use crate::http::{Target, Upstream};
@@ -17,16 +17,7 @@ impl Anything {
         let port = World::new().service("api", sealane_config::model::AppProtocol::Http, &[]);
         assert!(std::sync::Arc::ptr_eq(&port.http, &HttpPolicy::shared()));
         Self {
-            target: Target {
-                port,
-                upstream: Upstream::Http1,
-                scope: Scope::Cluster,
-                client: None,
-                source: None,
-                sticky: None,
-                overrides: None,
-                tls: None,
-            },
+            target: Target::new(port, Upstream::Http1),
             seen: RefCell::default(),
         }
     }
