@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sealane_test_kubernetes::Size;
 use serde_json::{Map, Value, json};
-
-use crate::size::Size;
 
 /// Memory and CPU of a process.
 #[derive(Clone, Copy, Debug)]

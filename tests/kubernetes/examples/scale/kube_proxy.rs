@@ -1,20 +1,12 @@
 //! Real kube-proxy, in nftables mode, in a network namespace of its own.
-//!
-//! The namespace has nothing but a loopback device. There a listener of ours has the API server's
-//! address, and hands connections over to the real one outside.
 
-use std::fs;
-use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use nix::sched::{CloneFlags, unshare};
-use sealane_test_kubernetes::{ControlPlane, Process, Program};
+use anyhow::bail;
+use sealane_test_kubernetes::{ControlPlane, NodeNamespace, Process, Program, kube_proxy_flags};
 
 /// Name of the Node that it believes to be on.
 pub(crate) const NODE: &str = "measured";
@@ -28,39 +20,26 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) struct KubeProxy {
     process: Process,
     started: Instant,
-    namespace: String,
-    /// The namespace's thread ends when this is dropped.
-    _alive: mpsc::Sender<()>,
+    namespace: NodeNamespace,
 }
 
 impl KubeProxy {
     pub(crate) fn start(plane: &ControlPlane) -> anyhow::Result<Self> {
-        let (alive, end) = mpsc::channel();
-        let (listener, namespace) = make_namespace(plane.api_addr(), end)?;
-        hand_over(listener, plane.api_addr());
+        let namespace = NodeNamespace::reaching(plane.api_addr())?;
         let program = sealane_test_kubernetes::path(Program::KubeProxy);
         let program = program.map_err(|reason| anyhow::anyhow!(reason.0))?;
-        let flags = [
-            format!("--net={namespace}"),
-            program.display().to_string(),
-            format!("--kubeconfig={}", plane.kubeconfig().display()),
-            "--proxy-mode=nftables".to_owned(),
-            format!("--hostname-override={NODE}"),
-            "--cluster-cidr=10.0.0.0/8".to_owned(),
-            "--metrics-bind-address=127.0.0.1:10249".to_owned(),
-            "--healthz-bind-address=127.0.0.1:10256".to_owned(),
-            "--conntrack-max-per-core=0".to_owned(),
-            "--conntrack-tcp-timeout-established=0".to_owned(),
-            "--conntrack-tcp-timeout-close-wait=0".to_owned(),
-        ];
+        let flags = [program.display().to_string()]
+            .into_iter()
+            .chain(kube_proxy_flags(plane.kubeconfig(), NODE));
         let log = plane.directory().join("kube-proxy.log");
         let started = Instant::now();
+        let enter = [format!("--net={}", namespace.file().display())];
+        let flags = enter.into_iter().chain(flags);
         let process = Process::start(&PathBuf::from("nsenter"), flags, &log)?;
         Ok(Self {
             process,
             started,
             namespace,
-            _alive: alive,
         })
     }
 
@@ -70,7 +49,7 @@ impl KubeProxy {
 
     fn metrics(&self) -> anyhow::Result<String> {
         let output = Command::new("nsenter")
-            .arg(format!("--net={}", self.namespace))
+            .arg(format!("--net={}", self.namespace.file().display()))
             .args(["curl", "-sS", "--max-time", "5", METRICS])
             .output()?;
         if !output.status.success() {
@@ -143,51 +122,4 @@ impl Histogram {
         let bound = bucket.map_or(0.0, |(bound, _)| *bound);
         Duration::try_from_secs_f64(bound).unwrap_or(Duration::MAX)
     }
-}
-
-/// Makes a network namespace that lives until `end` is closed; returns a listener in it, on the API
-/// server's address, and its file.
-fn make_namespace(
-    addr: SocketAddr,
-    end: mpsc::Receiver<()>,
-) -> anyhow::Result<(TcpListener, String)> {
-    let (send, made) = mpsc::channel();
-    thread::spawn(move || {
-        let make = || {
-            unshare(CloneFlags::CLONE_NEWNET).context("a network namespace needs root")?;
-            let up = Command::new("ip")
-                .args(["link", "set", "lo", "up"])
-                .status()?;
-            anyhow::ensure!(up.success(), "ip: {up}");
-            let listener = TcpListener::bind(addr)?;
-            let thread = fs::canonicalize("/proc/thread-self")?;
-            Ok((listener, format!("{}/ns/net", thread.display())))
-        };
-        // Nobody waits if the program has ended.
-        let _ = send.send(make());
-        let _ = end.recv();
-    });
-    made.recv().context("the namespace's thread")?
-}
-
-/// Connections to `listener` end at `addr`, outside the namespace.
-fn hand_over(listener: TcpListener, addr: SocketAddr) {
-    thread::spawn(move || {
-        for inside in listener.incoming() {
-            let Ok(inside) = inside else { return };
-            let Ok(outside) = TcpStream::connect(addr) else {
-                continue;
-            };
-            for (from, to) in [(&inside, &outside), (&outside, &inside)] {
-                let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else {
-                    continue;
-                };
-                thread::spawn(move || {
-                    // Either side's end ends the other.
-                    let _ = io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(std::net::Shutdown::Both);
-                });
-            }
-        }
-    });
 }

@@ -16,7 +16,6 @@
 mod figures;
 mod kube_proxy;
 mod load;
-mod size;
 mod state_path;
 
 use std::path::{Path, PathBuf};
@@ -25,12 +24,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use sealane_test_kubernetes::{ControlPlane, Options, Unavailable};
+use sealane_test_kubernetes::{ControlPlane, Options, Size, Unavailable, node, objects};
 use serde_json::json;
 
 use figures::{Figures, Usage, percentiles};
 use kube_proxy::KubeProxy;
-use size::Size;
 use state_path::StatePath;
 
 #[global_allocator]
@@ -51,9 +49,9 @@ async fn main() -> anyhow::Result<()> {
     if let [mode, kubeconfig, rest @ ..] = &arguments[..]
         && mode == "statepath"
     {
-        return state_path::run(Path::new(kubeconfig), Size::read(rest)?).await;
+        return state_path::run(Path::new(kubeconfig), read(rest)?.0).await;
     }
-    let size = Size::read(&arguments)?;
+    let (size, seconds) = read(&arguments)?;
     let options = Options {
         controllers: false,
         api_server_flags: vec!["--enable-admission-plugins=".to_owned()],
@@ -65,10 +63,10 @@ async fn main() -> anyhow::Result<()> {
     };
     let mut figures = Figures::default();
     let begun = Instant::now();
-    load::objects(&client(plane.kubeconfig()).await?, size).await?;
+    objects(&client(plane.kubeconfig()).await?, size).await?;
     figures.seconds("load: objects created", begun.elapsed());
-    Box::pin(measure_state_path(&mut plane, size, &mut figures)).await?;
-    Box::pin(measure_kube_proxy(&plane, size, &mut figures)).await?;
+    Box::pin(measure_state_path(&mut plane, size, seconds, &mut figures)).await?;
+    Box::pin(measure_kube_proxy(&plane, size, seconds, &mut figures)).await?;
     let file = target().join("bench/scale.json");
     figures.finish(&file, size)
 }
@@ -76,6 +74,7 @@ async fn main() -> anyhow::Result<()> {
 async fn measure_state_path(
     plane: &mut ControlPlane,
     size: Size,
+    seconds: usize,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     for start in ["first", "second", "third"] {
@@ -123,7 +122,7 @@ async fn measure_state_path(
     let begun = Usage::of(path.pid())?;
     let started = Instant::now();
     let changer = client(plane.kubeconfig()).await?;
-    let changes = load::changes(&changer, size, RATE, 0).await?;
+    let changes = load::changes(&changer, size, seconds, RATE, 0).await?;
     let took = started.elapsed();
     let seen = path.seen(changes.len())?;
     let used = Usage::of(path.pid())?.cpu - begun.cpu;
@@ -157,10 +156,11 @@ async fn measure_state_path(
 async fn measure_kube_proxy(
     plane: &ControlPlane,
     size: Size,
+    seconds: usize,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     let changer = client(plane.kubeconfig()).await?;
-    load::node(&changer, kube_proxy::NODE).await?;
+    node(&changer, kube_proxy::NODE).await?;
     let mut proxy = match KubeProxy::start(plane) {
         Ok(proxy) => proxy,
         Err(error) => {
@@ -178,7 +178,7 @@ async fn measure_kube_proxy(
     let before = proxy.programming()?;
     let begun = Usage::of(proxy.pid())?;
     let started = Instant::now();
-    let changes = load::changes(&changer, size, RATE, size.services / 2).await?;
+    let changes = load::changes(&changer, size, seconds, RATE, size.services / 2).await?;
     let took = started.elapsed();
     let until = Instant::now() + Duration::from_secs(120);
     let programmed = loop {
@@ -205,6 +205,19 @@ async fn measure_kube_proxy(
     );
     figures.megabytes("kube-proxy: peak memory", usage.peak);
     Ok(())
+}
+
+/// Services, endpoints of each, and how many seconds changes go on.
+fn read(arguments: &[String]) -> anyhow::Result<(Size, usize)> {
+    let number = |index: usize, default| match arguments.get(index) {
+        Some(text) => text.parse().context("expected SERVICES ENDPOINTS SECONDS"),
+        None => Ok(default),
+    };
+    let size = Size {
+        services: number(0, 10_000)?,
+        endpoints_each: number(1, 25)?,
+    };
+    Ok((size, number(2, 60)?))
 }
 
 /// A client with the state path's own transport.

@@ -12,11 +12,11 @@ use sealane_config::client::{self, ClusterAddress};
 use sealane_config::model::{Protocol, ServiceKey};
 use sealane_config::watch::{self, WatchOptions};
 use sealane_config::{Reader, Snapshot, snapshot};
+use sealane_test_kubernetes::Size;
 use serde_json::{Value, json};
 use tokio::io::AsyncBufReadExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::size::Size;
 use crate::{fail, now, say};
 
 /// Changes arrive nearly in order: this many are looked for at once.
@@ -146,7 +146,7 @@ impl StatePath {
             .arg(std::env::current_exe()?)
             .arg("statepath")
             .arg(kubeconfig)
-            .args(size.arguments())
+            .args([size.services, size.endpoints_each].map(|number| number.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,8 +1,7 @@
-//! How large the cluster is, and what its objects look like.
+//! How large a cluster is, and what its Services and EndpointSlices look like.
 
 use std::net::Ipv4Addr;
 
-use anyhow::Context as _;
 use serde_json::{Value, json};
 
 /// Namespaces that the Services are spread over.
@@ -13,52 +12,38 @@ const NODES: usize = 5_000;
 
 /// How many there are.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Size {
-    pub(crate) services: usize,
-    pub(crate) endpoints_each: usize,
-    /// How long changes go on.
-    pub(crate) seconds: usize,
+pub struct Size {
+    /// Services, each with one EndpointSlice.
+    pub services: usize,
+    /// Endpoints of each.
+    pub endpoints_each: usize,
 }
 
 impl Size {
-    pub(crate) fn read(arguments: &[String]) -> anyhow::Result<Self> {
-        let number = |index: usize, default| match arguments.get(index) {
-            Some(text) => text.parse().context("expected SERVICES ENDPOINTS SECONDS"),
-            None => Ok(default),
-        };
-        Ok(Self {
-            services: number(0, 10_000)?,
-            endpoints_each: number(1, 25)?,
-            seconds: number(2, 60)?,
-        })
-    }
-
-    pub(crate) fn endpoints(self) -> usize {
+    /// All endpoints.
+    pub fn endpoints(self) -> usize {
         self.services * self.endpoints_each
     }
 
-    pub(crate) fn arguments(self) -> Vec<String> {
-        let numbers = [self.services, self.endpoints_each, self.seconds];
-        numbers.map(|number| number.to_string()).into()
-    }
-
     /// Names of the namespaces.
-    pub(crate) fn namespaces() -> impl Iterator<Item = String> {
+    pub fn namespaces() -> impl Iterator<Item = String> {
         (0..NAMESPACES).map(|index| format!("team-{index:03}"))
     }
 
-    /// Namespace and name of a Service; its EndpointSlice is named after it.
-    pub(crate) fn service_name(index: usize) -> (String, String) {
+    /// Namespace and name of a Service.
+    pub fn service_name(index: usize) -> (String, String) {
         let namespace = format!("team-{:03}", index % NAMESPACES);
         (namespace, format!("checkout-backend-{index:05}"))
     }
 
-    pub(crate) fn slice_name(index: usize) -> String {
+    /// Name of a Service's EndpointSlice, which is in its namespace.
+    pub fn slice_name(index: usize) -> String {
         let (_, service) = Self::service_name(index);
         format!("{service}-{}", letters(index, 5))
     }
 
-    pub(crate) fn service(index: usize) -> Value {
+    /// A Service, as it is created.
+    pub fn service(index: usize) -> Value {
         let (namespace, name) = Self::service_name(index);
         json!({
             "apiVersion": "v1",
@@ -75,7 +60,8 @@ impl Size {
         })
     }
 
-    pub(crate) fn slice(self, index: usize) -> Value {
+    /// Its EndpointSlice, as it is created.
+    pub fn slice(self, index: usize) -> Value {
         let (namespace, service) = Self::service_name(index);
         let first = index * self.endpoints_each;
         let endpoints = (first..first + self.endpoints_each)
@@ -109,7 +95,7 @@ impl Size {
     }
 
     /// The address that the change of this number gives the first endpoint of its slice.
-    pub(crate) fn changed_address(number: usize) -> Ipv4Addr {
+    pub fn changed_address(number: usize) -> Ipv4Addr {
         address(11, number)
     }
 }
