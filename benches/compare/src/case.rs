@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 use crate::load::{self, Question, Served};
@@ -45,52 +45,84 @@ pub(crate) enum Case {
     Dns,
     /// DNS over UDP, 1,000 names of an upstream that are in the cache
     DnsForward,
+    /// From the start of `sealane up -f examples/shop` to the first answer of its pods
+    Up,
+    /// Endpoints of a Service among 10,000 on a real API server change: until new connections follow
+    EndpointsChange,
+    /// From the start of a node's proxy to the first connection to one of these Services
+    ColdStart,
+    /// From the start of a DNS server to the first answer about one of these Services
+    DnsColdStart,
+}
+
+/// What peers are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// CPU time a request
+    Cpu,
+    /// Memory a connection
+    Memory,
+    /// Time until something shows
+    Time,
+}
+
+impl Measure {
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Self::Cpu => "µs of CPU",
+            Self::Memory => "KiB",
+            Self::Time => "ms",
+        }
+    }
 }
 
 /// What is configured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Variant {
-    pub(crate) name: &'static str,
-    /// Hosts of the gateway, or Services of a DNS server.
+    pub(crate) name: String,
+    /// Hosts of the gateway, or Services of a DNS server or cluster.
     pub(crate) hosts: usize,
+    /// Of each Service.
     pub(crate) endpoints: usize,
     pub(crate) workers: usize,
     /// Clients speak TLS.
     pub(crate) tls: bool,
 }
 
-const USUAL: Variant = Variant {
-    name: "",
-    hosts: 1000,
-    endpoints: 3,
-    workers: 1,
-    tls: false,
-};
+impl Variant {
+    fn usual() -> Self {
+        Self {
+            name: String::new(),
+            hosts: 1000,
+            endpoints: 3,
+            workers: 1,
+            tls: false,
+        }
+    }
 
-const ONE_HOST: Variant = Variant { hosts: 1, ..USUAL };
+    fn one_host() -> Self {
+        Self {
+            hosts: 1,
+            ..Self::usual()
+        }
+    }
+}
+
+/// Services of a large cluster, and endpoints of each.
+const LARGE: usize = 10_000;
+const EACH: usize = 25;
+
+/// Services of the largest cluster in which kube-proxy is measured: with ten times as many, it has not
+/// brought its rules into the kernel after two minutes.
+pub(crate) const KUBE_PROXY: usize = 1000;
+
+/// Services of a cluster that is there in a moment.
+const SMALL: usize = 100;
 
 /// Client connections that are held open.
 const IDLE: usize = 10_000;
 
 impl Case {
-    pub(crate) const ALL: [Self; 15] = [
-        Self::Http1,
-        Self::Body,
-        Self::TcpPingPong,
-        Self::TcpBulk,
-        Self::Connections,
-        Self::IdleMemory,
-        Self::ScalingHosts,
-        Self::ScalingEndpoints,
-        Self::ScalingWorkers,
-        Self::Tls,
-        Self::Handshakes,
-        Self::Http2,
-        Self::Edits,
-        Self::Dns,
-        Self::DnsForward,
-    ];
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
@@ -108,84 +140,84 @@ impl Case {
             Self::Edits => "edits",
             Self::Dns => "dns",
             Self::DnsForward => "dns-forward",
+            Self::Up => "up",
+            Self::EndpointsChange => "endpoints-change",
+            Self::ColdStart => "cold-start",
+            Self::DnsColdStart => "dns-cold-start",
         }
     }
 
-    /// What is compared within the case.
-    pub(crate) fn variants(self) -> &'static [Variant] {
+    pub(crate) fn measure(self) -> Measure {
         match self {
-            Self::Http1 | Self::DnsForward => &[USUAL],
+            Self::IdleMemory => Measure::Memory,
+            Self::Edits
+            | Self::Up
+            | Self::EndpointsChange
+            | Self::ColdStart
+            | Self::DnsColdStart => Measure::Time,
+            _ => Measure::Cpu,
+        }
+    }
+
+    /// What is compared within the case; `quick`, with a tenth of what takes long to set up.
+    pub(crate) fn variants(self, quick: bool) -> Vec<Variant> {
+        let many = |count: usize| if quick { count / 10 } else { count };
+        let hosts = |hosts: usize, of: &str| Variant {
+            name: format!("{} {of}", grouped(hosts)),
+            hosts,
+            ..Variant::usual()
+        };
+        let cluster = |services| Variant {
+            endpoints: EACH,
+            ..hosts(services, "Services")
+        };
+        match self {
+            Self::Http1 | Self::DnsForward => vec![Variant::usual()],
             Self::Body
             | Self::TcpPingPong
             | Self::TcpBulk
             | Self::Connections
-            | Self::IdleMemory => &[ONE_HOST],
-            Self::ScalingHosts => &[
-                Variant {
-                    name: "10 hosts",
-                    hosts: 10,
-                    ..USUAL
-                },
-                Variant {
-                    name: "20,000 hosts",
-                    hosts: 20_000,
-                    ..USUAL
-                },
-            ],
-            Self::ScalingEndpoints => &[
-                Variant {
-                    name: "10 endpoints",
-                    endpoints: 10,
-                    ..ONE_HOST
-                },
-                Variant {
-                    name: "10,000 endpoints",
-                    endpoints: 10_000,
-                    ..ONE_HOST
-                },
-            ],
-            Self::ScalingWorkers => &[
-                Variant {
-                    name: "1 worker",
-                    ..USUAL
-                },
-                Variant {
-                    name: "2 workers",
-                    workers: 2,
-                    ..USUAL
-                },
-            ],
-            Self::Tls => &[Variant { tls: true, ..USUAL }],
-            Self::Handshakes => &[Variant {
+            | Self::IdleMemory
+            | Self::Up => vec![Variant::one_host()],
+            Self::ScalingHosts => vec![hosts(10, "hosts"), hosts(many(20_000), "hosts")],
+            Self::ScalingEndpoints => [10, many(10_000)]
+                .map(|endpoints| Variant {
+                    name: format!("{} endpoints", grouped(endpoints)),
+                    endpoints,
+                    ..Variant::one_host()
+                })
+                .into(),
+            Self::ScalingWorkers => [(1, "1 worker"), (2, "2 workers")]
+                .map(|(workers, name)| Variant {
+                    name: name.to_owned(),
+                    workers,
+                    ..Variant::usual()
+                })
+                .into(),
+            Self::Tls => vec![Variant {
                 tls: true,
-                ..ONE_HOST
+                ..Variant::usual()
             }],
-            Self::Http2 => &[
-                Variant {
-                    name: "over TLS",
-                    tls: true,
-                    ..USUAL
-                },
-                Variant {
-                    name: "in plain text",
-                    ..USUAL
-                },
-            ],
-            Self::Edits => &[Variant {
-                hosts: 20_000,
-                ..USUAL
+            Self::Handshakes => vec![Variant {
+                tls: true,
+                ..Variant::one_host()
             }],
-            Self::Dns => &[
-                Variant {
-                    name: "1,000 Services",
-                    ..USUAL
-                },
-                Variant {
-                    name: "10,000 Services",
-                    hosts: 10_000,
-                    ..USUAL
-                },
-            ],
+            Self::Http2 => [(true, "over TLS"), (false, "in plain text")]
+                .map(|(tls, name)| Variant {
+                    name: name.to_owned(),
+                    tls,
+                    ..Variant::usual()
+                })
+                .into(),
+            Self::Edits => vec![hosts(many(20_000), "hosts")],
+            Self::Dns => [1000, 10_000]
+                .map(|count| hosts(many(count), "Services"))
+                .into(),
+            Self::EndpointsChange | Self::ColdStart if !quick => {
+                vec![cluster(KUBE_PROXY), cluster(LARGE)]
+            }
+            Self::DnsColdStart if !quick => vec![cluster(LARGE)],
+            Self::EndpointsChange | Self::ColdStart | Self::DnsColdStart => vec![cluster(SMALL)],
         }
     }
 
@@ -194,19 +226,7 @@ impl Case {
         match self {
             Self::TcpPingPong => Some(crate::backend::ECHO),
             Self::TcpBulk => Some(crate::backend::STREAM),
-            Self::Http1
-            | Self::Body
-            | Self::Connections
-            | Self::IdleMemory
-            | Self::ScalingHosts
-            | Self::ScalingEndpoints
-            | Self::ScalingWorkers
-            | Self::Tls
-            | Self::Handshakes
-            | Self::Http2
-            | Self::Edits
-            | Self::Dns
-            | Self::DnsForward => None,
+            _ => None,
         }
     }
 
@@ -220,25 +240,47 @@ impl Case {
             | Self::ScalingWorkers
             | Self::Tls => Some("wrk"),
             Self::Http2 => Some("h2load"),
-            Self::TcpPingPong
-            | Self::TcpBulk
-            | Self::Connections
-            | Self::IdleMemory
-            | Self::Handshakes
-            | Self::Edits
-            | Self::Dns
-            | Self::DnsForward => None,
+            _ => None,
         }
     }
 
     /// It is about names.
     pub(crate) fn is_dns(self) -> bool {
-        matches!(self, Self::Dns | Self::DnsForward)
+        matches!(self, Self::Dns | Self::DnsForward | Self::DnsColdStart)
+    }
+
+    /// It is about the Services of a real API server.
+    pub(crate) fn needs_cluster(self) -> bool {
+        matches!(
+            self,
+            Self::EndpointsChange | Self::ColdStart | Self::DnsColdStart
+        )
+    }
+
+    /// A program is started in each round, and what counts is how long that takes.
+    pub(crate) fn is_start(self) -> bool {
+        matches!(self, Self::Up | Self::ColdStart | Self::DnsColdStart)
+    }
+
+    /// Clients ask something in front of backends.
+    pub(crate) fn is_proxied(self) -> bool {
+        !self.is_dns() && !self.needs_cluster() && self != Self::Up
+    }
+
+    /// A proxy is compared with itself above all.
+    pub(crate) fn is_scaling(self) -> bool {
+        matches!(
+            self,
+            Self::ScalingHosts | Self::ScalingEndpoints | Self::ScalingWorkers
+        )
     }
 
     /// Load is repeated in rounds; memory is looked at once.
-    pub(crate) fn needs_warm_up(self) -> bool {
-        self != Self::IdleMemory
+    pub(crate) fn rounds(self, rounds: usize) -> usize {
+        match self.measure() {
+            Measure::Memory => 1,
+            Measure::Cpu | Measure::Time => rounds,
+        }
     }
 
     /// Puts load on a proxy.
@@ -271,6 +313,15 @@ impl Case {
             Self::Connections | Self::IdleMemory => load::connections(addr, 16, time),
             Self::Dns => load::dns(addr, &services::questions(variant.hosts), time),
             Self::DnsForward => load::dns(addr, &forwarded(variant), time),
+            Self::EndpointsChange => {
+                let node = proxy.node.as_ref().context("it is not on a node")?;
+                let cluster = stage.cluster(variant)?;
+                let kubeconfig = cluster.kubeconfig();
+                node.namespace.run(|| load::changes(kubeconfig, time))
+            }
+            Self::Up | Self::ColdStart | Self::DnsColdStart => {
+                bail!("there is no load on what starts")
+            }
         }
     }
 
@@ -299,10 +350,52 @@ impl Case {
 }
 
 /// Type A.
-const A: u16 = 1;
+pub(crate) const A: u16 = 1;
 
 /// One address each. `test` is a zone that unbound itself has.
 fn forwarded(variant: &Variant) -> Vec<Question> {
     let question = |index| Question::new(&format!("host-{index}.example.org"), A, 0, 1);
     (0..variant.hosts).map(question).collect()
+}
+
+/// `10,000`.
+pub(crate) fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_in_groups_of_three() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn variants_of_a_case_have_different_names() {
+        for case in Case::value_variants() {
+            for quick in [false, true] {
+                let variants = case.variants(quick);
+                let mut names: Vec<&str> = variants.iter().map(|it| &*it.name).collect();
+                names.dedup();
+                assert_eq!(names.len(), variants.len(), "{case:?} {quick}");
+            }
+        }
+    }
 }

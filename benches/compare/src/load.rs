@@ -1,27 +1,34 @@
 //! Load: wrk for HTTP/1.1 on connections that are kept, h2load for HTTP/2, generators of our own for everything else.
 
+mod changes;
 mod connections;
 mod dns;
 mod edits;
 mod h2load;
 mod handshakes;
+mod starts;
 mod tcp;
 mod wrk;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::task::JoinSet;
 
-pub(crate) use connections::{answers, connections, hold};
+pub(crate) use changes::changes;
+pub(crate) use connections::{answers, answers_at, connections, hold};
 pub(crate) use dns::{Question, dns, is_answered};
 pub(crate) use edits::{Editor, edits};
 pub(crate) use h2load::h2load;
 pub(crate) use handshakes::handshakes;
+pub(crate) use starts::{First, Start};
 pub(crate) use tcp::{bulk, ping_pong};
 pub(crate) use wrk::wrk;
 
 /// What was served, as the client saw it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Served {
     /// Requests, or what stands for one.
     pub(crate) requests: u64,
@@ -33,7 +40,12 @@ pub(crate) struct Served {
     pub(crate) p99: Option<Duration>,
     /// Connections that the server closed while they were in use.
     pub(crate) closed: u64,
+    /// What each took, if they are few: percentiles are of all rounds, then.
+    pub(crate) each: Vec<Duration>,
 }
+
+/// So many are few.
+const FEW: usize = 10_000;
 
 impl Served {
     /// From the time that each request took.
@@ -46,6 +58,11 @@ impl Served {
             p50: at(50),
             p99: at(99),
             closed: 0,
+            each: if taken.len() <= FEW {
+                taken
+            } else {
+                Vec::new()
+            },
         }
     }
 }
@@ -81,6 +98,17 @@ where
         all.extend(taken??);
     }
     Ok(Served::of(all, begun.elapsed()))
+}
+
+/// A client of an API server.
+///
+/// # Errors
+/// There is no such file, or it names no server.
+pub(crate) async fn client(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
+    let file = Kubeconfig::read_from(kubeconfig).context("a kubeconfig")?;
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(file, &options).await?;
+    Ok(sealane_config::client::connect(config, "bench").await?)
 }
 
 /// Runs something on this thread, local tasks included.

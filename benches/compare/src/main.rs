@@ -15,52 +15,61 @@
 
 mod backend;
 mod case;
+mod cluster;
 mod load;
 mod names;
 mod peers;
+mod plan;
 mod process;
 mod programs;
+mod progress;
 mod report;
 mod services;
 mod stage;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
-use case::Case;
+use case::{Case, Measure};
 use peers::Peer;
-use report::{Report, Sample};
+use plan::{Plan, Table};
+use progress::Progress;
+use report::{Comparison, Report, Sample};
 use stage::Stage;
 
 /// Measures Sealane beside its peers
+///
+/// All cases with all peers take about half an hour. Tables are printed as cases are done;
+/// compare.json, compare.md and compare.svg in the directory of --out have all of them.
 #[derive(Debug, Parser)]
 struct Options {
     /// What is measured (repeatable) [default: all]
     #[arg(long, value_enum)]
     case: Vec<Case>,
-    /// Who is measured, by commas; a peer that does not start is an error
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "sealane,nginx,haproxy"
-    )]
+    /// Who is measured, by commas; a peer that is not there or does not start is an error [default: all
+    /// that are there; how a proxy scales is measured beside nginx only]
+    #[arg(long, value_enum, value_delimiter = ',')]
     peers: Vec<Peer>,
     /// Rounds; each peer is measured once a round
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of load a peer and round
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 4)]
     seconds: u64,
     /// Seconds of load before the first round
     #[arg(long, default_value_t = 2)]
     warm_up: u64,
-    /// Two rounds of two seconds, one of warm-up: to see whether it works, not for figures
+    /// One round of one second and small states, in about three minutes: to see whether everything
+    /// works, not for figures
     #[arg(long)]
     quick: bool,
+    /// An earlier run's compare.json: ratios of two peers that are apart from it by more than 10 % are
+    /// listed, and the exit code is 1 if there are any
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
     /// Where results are written
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -68,7 +77,7 @@ struct Options {
     #[arg(long)]
     sealane: Option<PathBuf>,
     /// The envoy program
-    #[arg(long, default_value = "envoy")]
+    #[arg(long, default_value = "target/envoy/envoy")]
     envoy: PathBuf,
     /// The pingora peer, built from benches/peers/pingora
     #[arg(
@@ -84,83 +93,95 @@ struct Options {
 /// Says that the process is in the namespace already.
 const INSIDE: &str = "SEALANE_BENCH_INSIDE";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let mut options = Options::parse();
     if options.quick {
-        (options.rounds, options.seconds, options.warm_up) = (2, 2, 1);
+        (options.rounds, options.seconds, options.warm_up) = (1, 1, 0);
     }
-    if options.case.is_empty() {
-        options.case = Case::ALL.to_vec();
-    }
-    programs::check(&options, &options.case)?;
-    if std::env::var_os(INSIDE).is_none() {
-        return stage::enter_namespace(INSIDE);
-    }
-    run(&options)
-}
-
-fn run(options: &Options) -> anyhow::Result<()> {
     if options.rounds == 0 || options.seconds == 0 {
         bail!("--rounds and --seconds are at least 1");
     }
-    let stage = Stage::set(options)?;
-    let mut report = Report::default();
-    for &case in &options.case {
-        for variant in case.variants() {
-            let samples = measure(&stage, options, case, variant)
-                .with_context(|| format!("case {} {}", case.name(), variant.name))?;
-            print!("{}", report.add(case, variant, samples));
-        }
+    let cases = match &options.case[..] {
+        [] => Case::value_variants(),
+        cases => cases,
+    };
+    let peers = programs::check(&options, cases)?;
+    // Before half an hour of work, not after.
+    let earlier = options.against.as_deref().map(report::read).transpose()?;
+    if std::env::var_os(INSIDE).is_none() {
+        return stage::enter_namespace(INSIDE);
     }
-    report.write(&options.out)
+    let plan = Plan::new(&options, cases, &peers);
+    let report = run(&options, &plan)?;
+    report.write(&options.out)?;
+    match earlier {
+        Some(earlier) => said(&report.against(&earlier)?),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
-/// One table: all peers, round by round.
-fn measure(
+/// Prints how a run and an earlier one compare.
+fn said(comparison: &Comparison) -> anyhow::Result<ExitCode> {
+    for line in &comparison.apart {
+        println!("{line}");
+    }
+    let (apart, all) = (comparison.apart.len(), comparison.compared);
+    println!("{apart} of {all} ratios are apart by more than 10 %");
+    Ok(if apart == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn run(options: &Options, plan: &Plan) -> anyhow::Result<Report> {
+    let stage = Stage::set(options)?;
+    let mut report = Report::default();
+    let mut progress = Progress::new(plan.time());
+    for table in &plan.tables {
+        let samples = if table.case.is_start() {
+            starts(&stage, plan, table, &mut progress)
+        } else {
+            loads(&stage, plan, table, &mut progress)
+        };
+        let name = table.name();
+        let samples = samples.with_context(|| format!("case {name}"))?;
+        print!("{}", report.add(table.case, &table.variant, &samples));
+    }
+    Ok(report)
+}
+
+type Samples = Vec<(Peer, Vec<Sample>)>;
+
+/// One table: all peers under load, round by round.
+fn loads(
     stage: &Stage,
-    options: &Options,
-    case: Case,
-    variant: &case::Variant,
-) -> anyhow::Result<Vec<(Peer, Vec<Sample>)>> {
+    plan: &Plan,
+    table: &Table,
+    progress: &mut Progress,
+) -> anyhow::Result<Samples> {
+    let (case, variant) = (table.case, &table.variant);
     let backend = backend::Backend::start(stage)?;
     let mut running = Vec::new();
-    for peer in &options.peers {
-        if !peer.knows(case) {
-            eprintln!(
-                "{}: not measured, {} has no such proxy",
-                case.name(),
-                peer.name()
-            );
-            continue;
-        }
+    for peer in &table.peers {
+        progress.begin(&format!("{}: {} starts", table.name(), peer.name()));
         let started = peer
             .start(stage, case, variant)
             .with_context(|| format!("{} did not start", peer.name()))?;
+        if !plan.warm_up.is_zero() && case.measure() != Measure::Memory {
+            case.load(stage, variant, &started, plan.warm_up)?;
+        }
+        progress.end(plan.start(case));
         running.push((*peer, started, Vec::new()));
     }
-    let warm_up = Duration::from_secs(options.warm_up);
-    for (_, proxy, _) in &running {
-        if case.needs_warm_up() && !warm_up.is_zero() {
-            case.load(stage, variant, proxy, warm_up)?;
-        }
-    }
-    let rounds = if case.needs_warm_up() {
-        options.rounds
-    } else {
-        1
-    };
-    for round in 1..=rounds {
+    for round in 1..=case.rounds(plan.rounds) {
         for (peer, proxy, samples) in &mut running {
-            eprintln!(
-                "{} {}: round {round}, {}",
-                case.name(),
-                variant.name,
-                peer.name()
-            );
+            progress.begin(&format!("{}: round {round}, {}", table.name(), peer.name()));
             let sample = case
-                .sample(stage, variant, proxy, Duration::from_secs(options.seconds))
+                .sample(stage, variant, proxy, plan.load)
                 .with_context(|| format!("{} under load", peer.name()))?;
             samples.push(sample);
+            progress.end(plan.round(case));
         }
     }
     let results = running.into_iter().map(|(peer, proxy, samples)| {
@@ -169,5 +190,28 @@ fn measure(
     });
     let results = results.collect();
     drop(backend);
+    Ok(results)
+}
+
+/// One table of what is started in each round. The first start is not counted: it reads from disk.
+fn starts(
+    stage: &Stage,
+    plan: &Plan,
+    table: &Table,
+    progress: &mut Progress,
+) -> anyhow::Result<Samples> {
+    let mut results: Samples = table.peers.iter().map(|it| (*it, Vec::new())).collect();
+    for round in 0..=plan.rounds {
+        for (peer, samples) in &mut results {
+            progress.begin(&format!("{}: start {round}, {}", table.name(), peer.name()));
+            let sample = peer
+                .sample_start(stage, table.case, &table.variant)
+                .with_context(|| peer.name())?;
+            progress.end(plan.round(table.case));
+            if round > 0 {
+                samples.push(sample);
+            }
+        }
+    }
     Ok(results)
 }

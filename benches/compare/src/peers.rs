@@ -3,6 +3,7 @@
 mod coredns;
 mod envoy;
 mod haproxy;
+mod kube_proxy;
 mod nginx;
 mod pingora;
 mod sealane;
@@ -10,12 +11,15 @@ mod unbound;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use anyhow::bail;
 use clap::ValueEnum;
 
 use crate::backend;
-use crate::case::{Case, Variant};
-use crate::load::Editor;
-use crate::process::Program;
+use crate::case::{Case, KUBE_PROXY, Variant};
+use crate::cluster::{Node, VIP};
+use crate::load::{Editor, First, Start};
+use crate::process::{Program, Usage};
+use crate::report::Sample;
 use crate::stage::{BACKENDS, PROXY_CPU, Stage};
 
 /// Who is measured.
@@ -35,6 +39,8 @@ pub(crate) enum Peer {
     Coredns,
     /// Debian's
     Unbound,
+    /// Built with the real control plane that it is measured on
+    KubeProxy,
 }
 
 /// A proxy that serves.
@@ -43,6 +49,8 @@ pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
     /// What is measured.
     pub(crate) program: Program,
+    /// Where it is, if it serves a node.
+    pub(crate) node: Option<Node>,
     /// What it needs to run and is not measured.
     pub(crate) _helper: Option<Program>,
     /// Changes what it does.
@@ -55,6 +63,7 @@ impl Running {
         Self {
             addr,
             program,
+            node: None,
             _helper: None,
             editor: None,
         }
@@ -71,6 +80,7 @@ impl Peer {
             Self::Pingora => "pingora",
             Self::Coredns => "coredns",
             Self::Unbound => "unbound",
+            Self::KubeProxy => "kube-proxy",
         }
     }
 
@@ -81,14 +91,21 @@ impl Peer {
         let is_tcp = case.tcp_port().is_some();
         match self {
             Self::Sealane => true,
-            Self::Coredns | Self::Unbound => case.is_dns(),
-            Self::Nginx => !case.is_dns() && !is_tcp,
+            Self::Coredns => case.is_dns(),
+            Self::Unbound => case.is_dns() && !case.is_start(),
+            Self::KubeProxy => case.needs_cluster() && !case.is_dns(),
+            Self::Nginx => case.is_proxied() && !is_tcp,
             Self::Pingora => {
                 let unknown = [Case::Tls, Case::Handshakes, Case::Http2, Case::Edits];
-                !case.is_dns() && !is_tcp && !unknown.contains(&case)
+                case.is_proxied() && !is_tcp && !unknown.contains(&case)
             }
-            Self::Haproxy | Self::Envoy => !case.is_dns() && case != Case::Edits,
+            Self::Haproxy | Self::Envoy => case.is_proxied() && case != Case::Edits,
         }
+    }
+
+    /// Whether it can be measured with so much of what it knows.
+    pub(crate) fn can(self, variant: &Variant) -> bool {
+        self != Self::KubeProxy || variant.hosts <= KUBE_PROXY
     }
 
     /// Starts it for a case and waits until it serves.
@@ -101,6 +118,9 @@ impl Peer {
         case: Case,
         variant: &Variant,
     ) -> anyhow::Result<Running> {
+        if case == Case::EndpointsChange {
+            return self.start_on_node(stage, variant);
+        }
         match self {
             Self::Sealane => sealane::start(stage, case, variant),
             Self::Nginx => nginx::start(stage, case, variant),
@@ -109,7 +129,65 @@ impl Peer {
             Self::Pingora => pingora::start(stage, case, variant),
             Self::Coredns => coredns::start(stage, case, variant),
             Self::Unbound => unbound::start(stage, case, variant),
+            Self::KubeProxy => bail!("it serves nodes only"),
         }
+    }
+
+    fn start_on_node(self, stage: &Stage, variant: &Variant) -> anyhow::Result<Running> {
+        let (node, mut start) = self.begin_on_node(stage, variant)?;
+        node.namespace.run(|| start.until(&First::Connection))?;
+        Ok(Running {
+            node: Some(node),
+            ..Running::alone(VIP, start.program)
+        })
+    }
+
+    fn begin_on_node(self, stage: &Stage, variant: &Variant) -> anyhow::Result<(Node, Start)> {
+        let node = Node::of(&*stage.cluster(variant)?)?;
+        let start = node.namespace.run(|| match self {
+            Self::Sealane => sealane::begin_node(stage, variant),
+            _ => kube_proxy::begin(stage, variant),
+        })?;
+        Ok((node, start))
+    }
+
+    /// Starts it, waits for its first answer, and ends it.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) fn sample_start(
+        self,
+        stage: &Stage,
+        case: Case,
+        variant: &Variant,
+    ) -> anyhow::Result<Sample> {
+        // A program goes before its namespace.
+        let (mut start, first, node) = match (case, self) {
+            (Case::ColdStart, _) => {
+                let (node, start) = self.begin_on_node(stage, variant)?;
+                (start, First::Connection, Some(node))
+            }
+            (Case::Up, _) => {
+                let (start, first) = sealane::begin_up(stage, variant)?;
+                (start, first, None)
+            }
+            (_, Self::Coredns) => {
+                let (start, first) = coredns::begin(stage, variant)?;
+                (start, first, None)
+            }
+            _ => {
+                let (start, first) = sealane::begin_dns(stage, variant)?;
+                (start, first, None)
+            }
+        };
+        let served = match &node {
+            Some(node) => node.namespace.run(|| start.until(&first))?,
+            None => start.until(&first)?,
+        };
+        let usage = start.program.usage()?;
+        drop(start);
+        drop(node);
+        Ok(Sample::load(Usage::default(), usage, served))
     }
 }
 

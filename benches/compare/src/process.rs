@@ -66,9 +66,7 @@ impl Program {
     pub(crate) fn until(&mut self, holds: impl Fn() -> bool) -> anyhow::Result<()> {
         let begun = Instant::now();
         while !holds() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("it ended ({status}):\n{}", self.last_words());
-            }
+            self.is_running()?;
             if begun.elapsed() > START {
                 bail!("not within {START:?}:\n{}", self.last_words());
             }
@@ -77,7 +75,19 @@ impl Program {
         Ok(())
     }
 
-    fn last_words(&self) -> String {
+    /// Looks whether it still runs.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(crate) fn is_running(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("it ended ({status}):\n{}", self.last_words()),
+            None => Ok(()),
+        }
+    }
+
+    /// The end of what it said.
+    pub(crate) fn last_words(&self) -> String {
         let said = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = said.lines().rev().take(20).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")

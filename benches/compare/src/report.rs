@@ -1,13 +1,18 @@
 //! What was measured, as a table, as JSON and as a chart.
 
-use std::fmt::Write as _;
+mod against;
+mod chart;
+mod table;
+
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::case::{Case, Variant};
+pub(crate) use against::{Comparison, read};
+
+use crate::case::{Case, Measure, Variant};
 use crate::load::Served;
 use crate::peers::Peer;
 use crate::process::Usage;
@@ -15,10 +20,13 @@ use crate::process::Usage;
 /// One peer in one round.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
-    /// CPU per request, microseconds: what the peers are compared by. Of memory, KiB a connection.
-    cost: f64,
+    /// Microseconds of CPU a request.
     user: f64,
     system: f64,
+    /// KiB a connection that is held.
+    held: f64,
+    /// Requests, or what stands for one.
+    count: u64,
     per_second: f64,
     p50: f64,
     p99: f64,
@@ -28,8 +36,8 @@ pub(crate) struct Sample {
     peak: u64,
     /// Memory before the load, bytes.
     idle: u64,
-    /// What stands for a request, if it is not one.
-    memory: bool,
+    /// Microseconds that each took, if they are few.
+    each: Vec<f64>,
 }
 
 impl Sample {
@@ -39,47 +47,60 @@ impl Sample {
         let each = |before: Duration, after: Duration| {
             after.saturating_sub(before).as_secs_f64() * 1e6 / requests
         };
-        let user = each(before.user, after.user);
-        let system = each(before.system, after.system);
-        let micros = |time: Option<Duration>| time.map_or(f64::NAN, |t| t.as_secs_f64() * 1e6);
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let known = |time: Option<Duration>| time.map_or(f64::NAN, micros);
         Self {
-            cost: user + system,
-            user,
-            system,
+            user: each(before.user, after.user),
+            system: each(before.system, after.system),
+            held: 0.0,
+            count: served.requests,
             per_second: served.requests as f64 / served.time.as_secs_f64(),
-            p50: micros(served.p50),
-            p99: micros(served.p99),
+            p50: known(served.p50),
+            p99: known(served.p99),
             closed: served.closed,
             peak: after.peak,
             idle: before.resident,
-            memory: false,
+            each: served.each.into_iter().map(micros).collect(),
         }
     }
 
     /// Of connections that were held.
     pub(crate) fn memory(idle: u64, held: u64, connections: usize) -> Self {
         Self {
-            cost: held.saturating_sub(idle) as f64 / 1024.0 / connections as f64,
+            held: held.saturating_sub(idle) as f64 / 1024.0 / connections as f64,
             peak: held,
             idle,
-            memory: true,
             ..Self::default()
+        }
+    }
+
+    /// What peers are compared by.
+    fn cost(&self, measure: Measure) -> f64 {
+        match measure {
+            Measure::Cpu => self.user + self.system,
+            Measure::Memory => self.held,
+            Measure::Time => self.p50 / 1e3,
         }
     }
 }
 
 /// One line of a table.
-#[derive(Clone, Debug, Serialize)]
-struct Row {
-    case: &'static str,
-    variant: &'static str,
-    peer: &'static str,
-    /// Microseconds of CPU a request, or KiB a connection.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Row {
+    case: String,
+    variant: String,
+    peer: String,
+    /// What peers are compared by: the median of rounds.
     cost: f64,
+    /// Of what.
+    unit: String,
     cost_min: f64,
     cost_max: f64,
+    /// Microseconds of CPU a request.
     user: f64,
     system: f64,
+    /// Requests of all rounds.
+    count: u64,
     per_second: f64,
     p50_micros: Option<f64>,
     p99_micros: Option<f64>,
@@ -87,7 +108,18 @@ struct Row {
     idle_bytes: u64,
     peak_bytes: u64,
     /// This cost by that of each other peer.
-    ratio: Vec<(&'static str, f64)>,
+    ratio: Vec<(String, f64)>,
+}
+
+impl Row {
+    /// Sealane's cost in this case by this one, if it is another's.
+    fn sealane_by(&self, rows: &[Self]) -> Option<f64> {
+        let mut same = rows
+            .iter()
+            .filter(|row| (&row.case, &row.variant) == (&self.case, &self.variant));
+        let ours = same.find(|row| row.peer == "sealane")?;
+        (self.peer != "sealane").then(|| ours.cost / self.cost)
+    }
 }
 
 /// Everything that was measured.
@@ -102,33 +134,42 @@ impl Report {
         &mut self,
         case: Case,
         variant: &Variant,
-        results: Vec<(Peer, Vec<Sample>)>,
+        results: &[(Peer, Vec<Sample>)],
     ) -> String {
+        let measure = case.measure();
         let costs: Vec<(Peer, f64)> = results
             .iter()
-            .map(|(peer, samples)| (*peer, median(samples.iter().map(|s| s.cost))))
+            .map(|(peer, samples)| (*peer, median(samples.iter().map(|s| s.cost(measure)))))
             .collect();
-        let memory = results
-            .iter()
-            .flat_map(|(_, samples)| samples)
-            .any(|s| s.memory);
         let rows: Vec<Row> = results
             .iter()
             .map(|(peer, samples)| row(case, variant, *peer, samples, &costs))
             .collect();
-        let text = table(case, variant, &rows, memory);
+        let text = table::of_case(&format!("{} {}", case.name(), variant.name), &rows, measure);
         self.rows.extend(rows);
         text
     }
 
-    /// Writes `compare.json` and `compare.svg`.
+    /// Compares this run with an earlier one.
+    ///
+    /// # Errors
+    /// They have no ratio in common.
+    pub(crate) fn against(&self, earlier: &[Row]) -> anyhow::Result<Comparison> {
+        against::compare(earlier, &self.rows)
+    }
+
+    /// Writes `compare.json`, `compare.md` and `compare.svg`.
     ///
     /// # Errors
     /// The directory cannot be written to.
     pub(crate) fn write(&self, dir: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let json = serde_json::to_string_pretty(&self.rows)?;
-        for (name, text) in [("compare.json", json), ("compare.svg", chart(&self.rows))] {
+        for (name, text) in [
+            ("compare.json", json),
+            ("compare.md", table::of_all(&self.rows)),
+            ("compare.svg", chart::chart(&self.rows)),
+        ] {
             let path = dir.join(name);
             std::fs::write(&path, text)
                 .with_context(|| format!("cannot write {}", path.display()))?;
@@ -145,31 +186,49 @@ fn row(
     samples: &[Sample],
     costs: &[(Peer, f64)],
 ) -> Row {
+    let measure = case.measure();
     let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
-    let cost = of(|s| s.cost);
-    let all = || samples.iter().map(|s| s.cost);
+    let all = || samples.iter().map(|s| s.cost(measure));
+    let cost = median(all());
     let known = |value: f64| value.is_finite().then_some(value);
+    let p99 = match measure {
+        // A round has too few for one of its own.
+        Measure::Time => high(samples.iter().flat_map(|s| &s.each).copied()),
+        Measure::Cpu | Measure::Memory => of(|s| s.p99),
+    };
     Row {
-        case: case.name(),
-        variant: variant.name,
-        peer: peer.name(),
+        case: case.name().to_owned(),
+        variant: variant.name.clone(),
+        peer: peer.name().to_owned(),
         cost,
+        unit: measure.unit().to_owned(),
         cost_min: all().fold(f64::INFINITY, f64::min),
         cost_max: all().fold(0.0, f64::max),
         user: of(|s| s.user),
         system: of(|s| s.system),
+        count: samples.iter().map(|s| s.count).sum(),
         per_second: of(|s| s.per_second),
         p50_micros: known(of(|s| s.p50)),
-        p99_micros: known(of(|s| s.p99)),
+        p99_micros: known(p99),
         closed: samples.iter().map(|s| s.closed).sum(),
         idle_bytes: samples.iter().map(|s| s.idle).min().unwrap_or(0),
         peak_bytes: samples.iter().map(|s| s.peak).max().unwrap_or(0),
         ratio: costs
             .iter()
             .filter(|(other, _)| *other != peer)
-            .map(|(other, theirs)| (other.name(), cost / theirs))
+            .map(|(other, theirs)| (other.name().to_owned(), cost / theirs))
             .collect(),
     }
+}
+
+/// The 99th percentile.
+fn high(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values
+        .get(values.len() * 99 / 100)
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -178,131 +237,67 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn table(case: Case, variant: &Variant, rows: &[Row], memory: bool) -> String {
-    let mut text = format!("\n{} {}\n", case.name(), variant.name);
-    if memory {
-        text.push_str("peer       idle MB  held MB  KiB a connection\n");
-    } else {
-        text.push_str(
-            "peer      CPU µs/req    min    max   user    sys    req/s  p50 ms  p99 ms  peak MB  closed  ratio\n",
-        );
-    }
-    for row in rows {
-        let ratio: Vec<String> = row
-            .ratio
-            .iter()
-            .map(|(other, ratio)| format!("{ratio:.2} {other}"))
-            .collect();
-        let (idle, peak) = (row.idle_bytes as f64 / 1e6, row.peak_bytes as f64 / 1e6);
-        let millis = |micros: Option<f64>| {
-            micros.map_or_else(|| "-".to_owned(), |micros| format!("{:.2}", micros / 1e3))
-        };
-        let _ = if memory {
-            writeln!(
-                text,
-                "{:<9} {idle:>8.1} {peak:>8.1} {:>17.2}",
-                row.peer, row.cost
-            )
-        } else {
-            writeln!(
-                text,
-                "{:<9} {:>10.2} {:>6.2} {:>6.2} {:>6.2} {:>6.2} {:>8.0} {:>7} {:>7} {peak:>8.1} {:>7}  {}",
-                row.peer,
-                row.cost,
-                row.cost_min,
-                row.cost_max,
-                row.user,
-                row.system,
-                row.per_second,
-                millis(row.p50_micros),
-                millis(row.p99_micros),
-                row.closed,
-                ratio.join(", ")
-            )
-        };
-    }
-    text
-}
-
-/// Bars, a group for each case, as long as the cost beside the group's highest.
-fn chart(rows: &[Row]) -> String {
-    const BAR: f64 = 420.0;
-    let mut body = String::new();
-    let mut y = 10;
-    let mut group = None;
-    for row in rows {
-        let this = (row.case, row.variant);
-        if group != Some(this) {
-            group = Some(this);
-            y += 24;
-            let _ = writeln!(
-                body,
-                r#"<text x="10" y="{y}" font-weight="bold">{} {}</text>"#,
-                row.case, row.variant
-            );
-        }
-        let same = |other: &&Row| (other.case, other.variant) == this;
-        let most = rows
-            .iter()
-            .filter(same)
-            .fold(0.0, |most: f64, r| most.max(r.cost));
-        let width = if most > 0.0 {
-            row.cost / most * BAR
-        } else {
-            0.0
-        };
-        let colour = if row.peer == "sealane" {
-            "#0b7285"
-        } else {
-            "#adb5bd"
-        };
-        y += 20;
-        let _ = writeln!(
-            body,
-            r#"<text x="10" y="{}">{}</text><rect x="90" y="{}" width="{width:.0}" height="14" fill="{colour}"/><text x="{:.0}" y="{}">{:.2}</text>"#,
-            y,
-            row.peer,
-            y - 12,
-            96.0 + width,
-            y,
-            row.cost
-        );
-    }
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"620\" height=\"{}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-         <text x=\"10\" y=\"18\">CPU µs a request (idle-memory: KiB a connection), median; shorter is better</text>\n{body}</svg>\n",
-        y + 20
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn sample(cost: f64) -> Sample {
         Sample {
-            cost,
+            user: cost,
             ..Sample::default()
         }
     }
 
-    #[test]
-    fn a_ratio_is_of_medians() {
+    fn report() -> (Report, String) {
         let mut report = Report::default();
-        let variant = &Case::Http1.variants()[0];
+        let variant = &Case::Http1.variants(false)[0];
         let ours = [1.0, 9.0, 2.0].map(sample).to_vec();
         let theirs = [4.0, 4.0, 80.0].map(sample).to_vec();
-        let text = report.add(
-            Case::Http1,
-            variant,
-            vec![(Peer::Sealane, ours), (Peer::Nginx, theirs)],
-        );
-        assert_eq!(report.rows[0].ratio, [("nginx", 0.5)]);
+        let results = [(Peer::Sealane, ours), (Peer::Nginx, theirs)];
+        let text = report.add(Case::Http1, variant, &results);
+        (report, text)
+    }
+
+    #[test]
+    fn a_ratio_is_of_medians() {
+        let (report, text) = report();
+        assert_eq!(report.rows[0].ratio, [("nginx".to_owned(), 0.5)]);
         assert!(
             text.contains("0.50 nginx") && text.contains("2.00 sealane"),
             "{text}"
         );
-        let svg = chart(&report.rows);
-        assert_eq!(svg.matches("<rect").count(), 2);
+    }
+
+    #[test]
+    fn a_run_is_written_three_ways_and_read_again() {
+        let (report, _) = report();
+        let dir = tempfile::tempdir().expect("a directory");
+        report.write(dir.path()).expect("it is written");
+        let text = |name| std::fs::read_to_string(dir.path().join(name)).expect("a file");
+        assert!(text("compare.md").contains("| nginx | **4.00** µs of CPU | 4.00–80.00 |"));
+        assert!(text("compare.md").contains("| 0.50 × |"));
+        let svg = text("compare.svg");
+        assert_eq!(svg.matches("<rect x=").count(), 2);
+        assert!(svg.contains("Sealane takes 0.50 ×"), "{svg}");
+        let earlier = read(&dir.path().join("compare.json")).expect("what was written");
+        let same = report.against(&earlier).expect("the same ratios");
+        assert_eq!((same.compared, same.apart.len()), (1, 0));
+        std::fs::write(dir.path().join("other.json"), "[{}]").expect("a file");
+        assert!(read(&dir.path().join("other.json")).is_err());
+    }
+
+    #[test]
+    fn times_are_compared_by_their_median_and_their_99th_is_of_all_rounds() {
+        let round = |times: &[f64]| Sample {
+            p50: times[times.len() / 2] * 1e3,
+            each: times.iter().map(|time| time * 1e3).collect(),
+            count: times.len() as u64,
+            ..Sample::default()
+        };
+        let variant = &Case::Edits.variants(false)[0];
+        let rounds = vec![round(&[1.0, 2.0, 3.0]), round(&[2.0, 3.0, 90.0])];
+        let made = row(Case::Edits, variant, Peer::Sealane, &rounds, &[]);
+        assert_eq!((made.cost, made.unit.as_str(), made.count), (3.0, "ms", 6));
+        assert_eq!(made.p99_micros, Some(90_000.0));
     }
 }

@@ -1,11 +1,12 @@
 //! Where the comparison takes place: namespace, addresses, limits, CPUs, programs, files.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
@@ -13,6 +14,9 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use rustls::pki_types::CertificateDer;
 
 use crate::Options;
+use crate::case::Variant;
+use crate::cluster::Cluster;
+use crate::programs;
 
 /// What servers show to clients of TLS: a self-signed P-256 certificate.
 pub(crate) struct Identity {
@@ -43,7 +47,7 @@ const DESCRIPTORS: u64 = 65_536;
 ///
 /// # Errors
 /// Only errors return: `unshare` is missing or not allowed.
-pub(crate) fn enter_namespace(marker: &str) -> anyhow::Result<()> {
+pub(crate) fn enter_namespace<T>(marker: &str) -> anyhow::Result<T> {
     let mut command = Command::new("unshare");
     command.arg("--net");
     if !geteuid().is_root() {
@@ -68,6 +72,7 @@ pub(crate) struct Stage {
     pub(crate) coredns: PathBuf,
     next_port: AtomicU16,
     identity: OnceLock<Identity>,
+    clusters: Mutex<HashMap<usize, Arc<Cluster>>>,
 }
 
 impl Stage {
@@ -104,13 +109,31 @@ impl Stage {
         Ok(Self {
             dir: tempfile::tempdir().context("no temporary directory")?,
             sealane,
-            envoy: options.envoy.clone(),
+            // They run in directories of their own.
+            envoy: match programs::find(&options.envoy) {
+                Some(found) => std::path::absolute(found)?,
+                None => options.envoy.clone(),
+            },
             pingora: options.pingora.clone(),
-            // It runs in a directory of its own.
             coredns: std::path::absolute(&options.coredns)?,
             next_port: AtomicU16::new(7000),
             identity: OnceLock::new(),
+            clusters: Mutex::default(),
         })
+    }
+
+    /// A real API server with as much as a variant has, made when it is first asked for.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) fn cluster(&self, variant: &Variant) -> anyhow::Result<Arc<Cluster>> {
+        let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cluster) = clusters.get(&variant.hosts) {
+            return Ok(Arc::clone(cluster));
+        }
+        let started = Arc::new(Cluster::start(variant)?);
+        clusters.insert(variant.hosts, Arc::clone(&started));
+        Ok(started)
     }
 
     /// Made when it is first asked for.
@@ -174,7 +197,11 @@ fn built() -> anyhow::Result<PathBuf> {
     found.context("build it first: cargo build --release, or name it with --sealane")
 }
 
-fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+/// Runs `ip`, in the calling thread's namespace.
+///
+/// # Errors
+/// It is missing or fails.
+pub(crate) fn ip(arguments: &[&str]) -> anyhow::Result<()> {
     let status = Command::new("ip").args(arguments).status();
     if !status.context("cannot run `ip` (iproute2)")?.success() {
         bail!("`ip {}` failed", arguments.join(" "));

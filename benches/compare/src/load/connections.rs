@@ -62,12 +62,16 @@ pub(super) fn check(answer: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a request for a host is answered well.
+/// Whether a request for a host of that number is answered well.
 pub(crate) fn answers(addr: SocketAddr, host: usize) -> bool {
+    answers_at(addr, &format!("host-{host}.test"), "/")
+}
+
+/// Whether a request for a path of a host is answered well.
+pub(crate) fn answers_at(addr: SocketAddr, host: &str, path: &str) -> bool {
     let asked = block_on(async {
         let mut stream = TcpStream::connect(addr).await?;
-        let request =
-            format!("GET / HTTP/1.1\r\nHost: host-{host}.test\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;

@@ -54,6 +54,14 @@ impl Question {
         }
     }
 
+    /// Asks on a socket that is connected to a server; whether the next reply is the one expected.
+    pub(crate) fn is_answered_on(&self, socket: &UdpSocket) -> bool {
+        let mut reply = [0; REPLY];
+        let asked = socket.send(&self.message);
+        let received = asked.and_then(|_sent| socket.recv(&mut reply));
+        received.is_ok_and(|length| self.is_answered_by(&reply[..length]))
+    }
+
     fn is_answered_by(&self, reply: &[u8]) -> bool {
         matches!(reply, [_, _, flags, code, _, 1, _, answers, ..]
             if flags & 0x80 != 0 && code & 15 == self.rcode && *answers == self.answers)
@@ -112,16 +120,13 @@ pub(crate) fn dns(
 
 /// The server answers this question as it should.
 pub(crate) fn is_answered(addr: SocketAddr, question: &Question) -> bool {
-    let asked = || {
+    let socket = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect(addr)?;
         socket.set_read_timeout(Some(LOST))?;
-        socket.send(&question.message)?;
-        let mut reply = [0; REPLY];
-        let length = socket.recv(&mut reply)?;
-        std::io::Result::Ok(question.is_answered_by(&reply[..length]))
+        std::io::Result::Ok(socket)
     };
-    asked().unwrap_or(false)
+    socket().is_ok_and(|socket| question.is_answered_on(&socket))
 }
 
 /// Waits until a reply is there.

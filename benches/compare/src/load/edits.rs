@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,10 +67,7 @@ impl Editor {
         let Self::Kubernetes { kubeconfig } = self else {
             return Ok(Work::Nginx(self));
         };
-        let file = Kubeconfig::read_from(kubeconfig).context("a kubeconfig")?;
-        let options = KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(file, &options).await?;
-        let client = sealane_config::client::connect(config, "bench").await?;
+        let client = super::client(kubeconfig).await?;
         let ingresses = kube::Api::namespaced(client, "default");
         Ok(Work::Kubernetes(Box::new(ingresses)))
     }

@@ -54,6 +54,7 @@ fn parse(said: &str, time: Duration) -> anyhow::Result<Served> {
         p50: None,
         p99: None,
         closed: 0,
+        each: Vec::new(),
     })
 }
 

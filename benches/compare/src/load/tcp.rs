@@ -84,6 +84,7 @@ pub(crate) fn bulk(addr: SocketAddr, connections: usize, time: Duration) -> anyh
             p50: None,
             p99: None,
             closed: 0,
+            each: Vec::new(),
         })
     })
 }

@@ -76,6 +76,7 @@ fn parse(said: &str) -> anyhow::Result<Served> {
         p50: quantile("50%"),
         p99: quantile("99%"),
         closed: 0,
+        each: Vec::new(),
     })
 }
 

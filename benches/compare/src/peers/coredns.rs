@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Running, cpus, sealane};
 use crate::case::{Case, Variant};
+use crate::load::{First, Start};
 use crate::process::Program;
 use crate::stage::{Stage, write};
 use crate::{names, services};
@@ -25,7 +26,7 @@ pub(super) fn forwarding(stage: &Stage, addr: SocketAddr) -> anyhow::Result<Stri
 }
 
 /// A Corefile that answers for a cluster's Services, on every address.
-fn cluster(stage: &Stage, addr: SocketAddr, kubeconfig: &Path) -> String {
+fn corefile(stage: &Stage, addr: SocketAddr, kubeconfig: &Path) -> String {
     let (port, kubeconfig) = (addr.port(), kubeconfig.display());
     let metrics = stage.listen();
     format!(
@@ -42,7 +43,7 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
     let corefile = if case == Case::Dns {
         let (api, kubeconfig) = sealane::api_with_services(stage, variant)?;
         helper = Some(api);
-        cluster(stage, addr, &kubeconfig)
+        corefile(stage, addr, &kubeconfig)
     } else {
         forwarding(stage, addr)?
     };
@@ -54,9 +55,22 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
         services::wait_until_served(&mut program, addr, variant.hosts)?;
     }
     Ok(Running {
-        addr,
-        program,
         _helper: helper,
-        editor: None,
+        ..Running::alone(addr, program)
     })
+}
+
+/// Starts it on a real API server.
+///
+/// # Errors
+/// It cannot be started.
+pub(super) fn begin(stage: &Stage, variant: &Variant) -> anyhow::Result<(Start, First)> {
+    let cluster = stage.cluster(variant)?;
+    let kubeconfig = cluster.kubeconfig();
+    let addr = stage.listen();
+    let dir = stage.dir("coredns")?;
+    write(&dir, "Corefile", &corefile(stage, addr, kubeconfig))?;
+    let arguments = ["-conf", "Corefile"];
+    let start = || Program::start(&cpus(variant), &dir, &stage.coredns, arguments);
+    Ok((Start::of(start)?, First::name(addr, variant)))
 }

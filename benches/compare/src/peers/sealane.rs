@@ -11,7 +11,8 @@ use serde_json::json;
 
 use super::{Running, coredns, cpus, endpoints, hosts};
 use crate::case::{Case, Variant};
-use crate::load::{self, Editor};
+use crate::cluster::{NODE, SERVICES};
+use crate::load::{self, Editor, First, Start};
 use crate::process::Program;
 use crate::services;
 use crate::stage::{LOAD_CPU, Stage, write};
@@ -29,6 +30,10 @@ const FILE: usize = 1000;
 const EDITED: &str = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: edited}\nspec:\n  \
     rules:\n  - {host: edited.test, http: {paths: [{path: /edit-0, pathType: Prefix, backend: {service: \
     {name: backend, port: {number: 80}}}}]}}\n";
+
+/// The example, and its host.
+const SHOP: &str = "examples/shop";
+const SHOP_HOST: &str = "api.mycompany.com";
 
 /// The node port of TCP cases.
 const NODE_PORT: u16 = 30_900;
@@ -92,6 +97,7 @@ pub(super) fn start(stage: &Stage, case: Case, variant: &Variant) -> anyhow::Res
     Ok(Running {
         addr: if variant.tls { tls } else { plain },
         program,
+        node: None,
         _helper: Some(api),
         editor: Some(Editor::Kubernetes { kubeconfig }),
     })
@@ -131,8 +137,22 @@ pub(super) fn api_with_services(
 /// `sealane dns`.
 fn dns(stage: &Stage, variant: &Variant) -> anyhow::Result<Running> {
     let (api, kubeconfig) = api_with_services(stage, variant)?;
-    let dir = stage.dir("sealane")?;
     let addr = stage.listen();
+    let mut program = dns_on(stage, variant, &kubeconfig, addr)?;
+    services::wait_until_served(&mut program, addr, variant.hosts)?;
+    Ok(Running {
+        _helper: Some(api),
+        ..Running::alone(addr, program)
+    })
+}
+
+fn dns_on(
+    stage: &Stage,
+    variant: &Variant,
+    kubeconfig: &Path,
+    addr: SocketAddr,
+) -> anyhow::Result<Program> {
+    let dir = stage.dir("sealane")?;
     let mut arguments = vec!["dns".to_owned()];
     let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
     option("kubeconfig", kubeconfig.display().to_string());
@@ -141,14 +161,59 @@ fn dns(stage: &Stage, variant: &Variant) -> anyhow::Result<Running> {
     option("admin", stage.listen().to_string());
     option("workers", variant.workers.to_string());
     let path = std::path::absolute(&stage.sealane)?;
-    let mut program = Program::start(&cpus(variant), &dir, &path, arguments)?;
-    services::wait_until_served(&mut program, addr, variant.hosts)?;
-    Ok(Running {
-        addr,
-        program,
-        _helper: Some(api),
-        editor: None,
-    })
+    Program::start(&cpus(variant), &dir, &path, arguments)
+}
+
+/// Starts `sealane dns` on a real API server.
+///
+/// # Errors
+/// It cannot be started.
+pub(super) fn begin_dns(stage: &Stage, variant: &Variant) -> anyhow::Result<(Start, First)> {
+    let cluster = stage.cluster(variant)?;
+    let kubeconfig = cluster.kubeconfig();
+    let addr = stage.listen();
+    let start = Start::of(|| dns_on(stage, variant, kubeconfig, addr))?;
+    Ok((start, First::name(addr, variant)))
+}
+
+/// Starts `sealane node` in the calling thread's namespace.
+///
+/// # Errors
+/// It cannot be started.
+pub(super) fn begin_node(stage: &Stage, variant: &Variant) -> anyhow::Result<Start> {
+    let cluster = stage.cluster(variant)?;
+    let kubeconfig = cluster.kubeconfig();
+    let dir = stage.dir("sealane")?;
+    let mut arguments = vec!["node".to_owned()];
+    let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+    option("kubeconfig", kubeconfig.display().to_string());
+    option("node-name", NODE.to_owned());
+    option("service-cidr", SERVICES.to_owned());
+    option("workers", variant.workers.to_string());
+    option("drain-delay", "0".to_owned());
+    let path = std::path::absolute(&stage.sealane)?;
+    Start::of(|| Program::start(&cpus(variant), &dir, &path, arguments))
+}
+
+/// Starts `sealane up` with the example of the README, which has nothing of an earlier one.
+///
+/// # Errors
+/// It cannot be started.
+pub(super) fn begin_up(stage: &Stage, variant: &Variant) -> anyhow::Result<(Start, First)> {
+    let dir = stage.dir("shop")?;
+    let mut arguments = vec!["up".to_owned(), "--quiet".to_owned()];
+    let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+    let shop = std::path::absolute(SHOP)?;
+    option("filename", shop.display().to_string());
+    option("data-dir", dir.join("data").display().to_string());
+    let http = stage.listen();
+    option("http", http.to_string());
+    for name in ["https", "dns", "api", "admin"] {
+        option(name, stage.listen().to_string());
+    }
+    let path = std::path::absolute(&stage.sealane)?;
+    let start = Start::of(|| Program::start(&cpus(variant), &dir, &path, arguments))?;
+    Ok((start, First::Request(http, SHOP_HOST, "/api")))
 }
 
 /// `sealane dns` with the Corefile of the other server.

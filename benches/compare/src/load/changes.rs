@@ -1,0 +1,63 @@
+//! Changes of one Service's endpoints among very many Services, and how long each takes until new
+//! connections follow.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{Served, block_on, client};
+use crate::cluster::{CHANGED, who};
+use crate::stage::BACKENDS;
+
+/// Between looks for the effect of a change; also how exactly its time is known.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Between one change's effect and the next change.
+const REST: Duration = Duration::from_millis(50);
+
+/// A change that has no effect in this time never will.
+const EFFECT: Duration = Duration::from_secs(120);
+
+/// A connection that takes longer is tried anew.
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// Gives the Service the one endpoint and the other in turn. The time of a change is from the API
+/// server's word that it has it to the first connection that gets to the new endpoint.
+///
+/// # Errors
+/// A change failed or had no effect.
+pub(crate) fn changes(kubeconfig: &Path, time: Duration) -> anyhow::Result<Served> {
+    block_on(async {
+        let slices: kube::Api<EndpointSlice> =
+            kube::Api::namespaced(client(kubeconfig).await?, "default");
+        let mut taken = Vec::new();
+        let begun = Instant::now();
+        // The endpoint that an earlier round left is not known.
+        let mut now = who(CONNECT).context("the Service is not served")?;
+        while begun.elapsed() < time {
+            let other = BACKENDS.iter().find(|it| it.octets()[3] != now);
+            let other = other.context("two endpoints")?;
+            let change =
+                json!([{"op": "replace", "path": "/endpoints/0/addresses/0", "value": other}]);
+            let change: Patch<()> = Patch::Json(serde_json::from_value(change)?);
+            slices
+                .patch(CHANGED, &PatchParams::default(), &change)
+                .await?;
+            let changed = Instant::now();
+            now = other.octets()[3];
+            // A connection in mid-change may fail; it has not followed, then.
+            while who(CONNECT).ok() != Some(now) {
+                ensure!(changed.elapsed() < EFFECT, "a change had no effect");
+                sleep(LOOK).await;
+            }
+            taken.push(changed.elapsed());
+            sleep(REST).await;
+        }
+        Ok(Served::of(taken, begun.elapsed()))
+    })
+}

@@ -1,0 +1,95 @@
+//! What will be measured, and how long that takes at least.
+
+use std::time::Duration;
+
+use crate::Options;
+use crate::case::{Case, Variant};
+use crate::peers::Peer;
+
+/// All of a run.
+pub(crate) struct Plan {
+    pub(crate) tables: Vec<Table>,
+    pub(crate) rounds: usize,
+    pub(crate) load: Duration,
+    pub(crate) warm_up: Duration,
+}
+
+/// One table: peers that are measured in turn.
+pub(crate) struct Table {
+    pub(crate) case: Case,
+    pub(crate) variant: Variant,
+    pub(crate) peers: Vec<Peer>,
+}
+
+impl Table {
+    pub(crate) fn name(&self) -> String {
+        let name = format!("{} {}", self.case.name(), self.variant.name);
+        name.trim_end().to_owned()
+    }
+}
+
+impl Plan {
+    pub(crate) fn new(options: &Options, cases: &[Case], peers: &[Peer]) -> Self {
+        let is_asked_for = !options.peers.is_empty();
+        let mut tables = Vec::new();
+        for case in cases {
+            let usual = [Peer::Sealane, Peer::Nginx];
+            for variant in case.variants(options.quick) {
+                let is_measured = |peer: &Peer| {
+                    let is_usual = is_asked_for || !case.is_scaling() || usual.contains(peer);
+                    is_usual && peer.knows(*case) && peer.can(&variant)
+                };
+                let peers = peers.iter().copied().filter(is_measured).collect();
+                tables.push(Table {
+                    case: *case,
+                    variant,
+                    peers,
+                });
+            }
+        }
+        Self {
+            tables,
+            rounds: options.rounds,
+            load: Duration::from_secs(options.seconds),
+            warm_up: Duration::from_secs(options.warm_up),
+        }
+    }
+
+    /// What starting a peer takes, with its warm-up: a guess.
+    pub(crate) fn start(&self, case: Case) -> Duration {
+        let guess = match case {
+            Case::ScalingHosts | Case::Edits | Case::Dns | Case::EndpointsChange => 8,
+            _ => 2,
+        };
+        Duration::from_secs(guess) + self.warm_up
+    }
+
+    /// What a round takes for one peer; that of a start is a guess.
+    pub(crate) fn round(&self, case: Case) -> Duration {
+        if case.is_start() {
+            Duration::from_secs(4)
+        } else {
+            self.load
+        }
+    }
+
+    /// What everything takes.
+    pub(crate) fn time(&self) -> Duration {
+        let of_table = |table: &Table| {
+            let rounds = if table.case.is_start() {
+                self.rounds + 1
+            } else {
+                table.case.rounds(self.rounds)
+            };
+            let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
+            let start = if table.case.is_start() {
+                Duration::ZERO
+            } else {
+                self.start(table.case)
+            };
+            let peers = u32::try_from(table.peers.len()).unwrap_or(u32::MAX);
+            (start + self.round(table.case) * rounds) * peers
+        };
+        self.tables.iter().map(of_table).sum()
+    }
+}
