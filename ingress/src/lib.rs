@@ -22,6 +22,7 @@ mod plain;
 pub mod proxy_protocol;
 pub mod tls;
 
+pub use filters::forwarded::Peer;
 pub use gateway::{Gateway, GatewayOptions};
 pub use guards::basic::Passwords;
 pub use guards::external::answers::Answers;

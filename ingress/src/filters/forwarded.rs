@@ -42,7 +42,7 @@ const MAX_REQUEST_ID: usize = 128;
 /// The client of a connection, whose values are made once and shared by its requests; or that of a
 /// request which a trusted proxy has passed on.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer {
+pub struct Peer {
     /// Its address: the only one that is ever asked for.
     pub(crate) ip: IpAddr,
     address: HeaderValue,
@@ -66,7 +66,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// A client at `address` that came to our `port`.
-    pub(crate) fn new(address: IpAddr, port: u16, secure: bool) -> Self {
+    pub fn new(address: IpAddr, port: u16, secure: bool) -> Self {
         let ip = address.to_canonical();
         let address = ip.to_string();
         let scheme = if secure { "https" } else { "http" };
@@ -208,7 +208,7 @@ impl Peer {
     }
 
     /// Writes the fields. `random` is for the id of a request that brought none.
-    pub(crate) fn write(&self, headers: &mut HeaderMap, random: impl FnOnce() -> [u64; 2]) {
+    pub fn write(&self, headers: &mut HeaderMap, random: impl FnOnce() -> [u64; 2]) {
         let standard = self.standard.then(|| self.hops(headers)).flatten();
         // Of most requests there are none, and an empty Vec allocates nothing.
         let claims = CLAIMS.map(|(claimed, kept)| {

@@ -57,9 +57,9 @@ pub(super) fn chart(rows: &[Row]) -> String {
     }
     let height = y + 16.0;
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"720\" height=\"{height}\" viewBox=\"0 0 720 {height}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"{height}\" viewBox=\"0 0 760 {height}\" \
          font-family=\"sans-serif\" font-size=\"13\" fill=\"#212529\">\n\
-         <rect width=\"720\" height=\"{height}\" fill=\"#ffffff\"/>\n\
+         <rect width=\"760\" height=\"{height}\" fill=\"#ffffff\"/>\n\
          <text x=\"10\" y=\"22\" font-size=\"15\">Sealane beside its peers: medians, shorter is better</text>\n\
          {body}</svg>\n"
     )
