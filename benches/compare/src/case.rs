@@ -47,7 +47,7 @@ pub(crate) enum Case {
     DnsForward,
     /// From the start of `sealane up -f examples/shop` to the first answer of its pods
     Up,
-    /// Endpoints of a Service among 10,000 on a real API server change: until new connections follow
+    /// Endpoints of a Service among 1,000 and 10,000 on a real API server change: until new connections follow
     EndpointsChange,
     /// From the start of a node's proxy to the first connection to one of these Services
     ColdStart,

@@ -57,7 +57,7 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of load a peer and round
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// Seconds of load before the first round
     #[arg(long, default_value_t = 2)]
