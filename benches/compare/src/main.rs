@@ -112,8 +112,11 @@ fn main() -> anyhow::Result<ExitCode> {
         return stage::enter_namespace(INSIDE);
     }
     let plan = Plan::new(&options, cases, &peers);
-    let report = run(&options, &plan)?;
+    let (report, failed) = run(&options, &plan)?;
     report.write(&options.out)?;
+    if !failed.is_empty() {
+        bail!("not measured: {}", failed.join(", "));
+    }
     match earlier {
         Some(earlier) => said(&report.against(&earlier)?),
         None => Ok(ExitCode::SUCCESS),
@@ -134,9 +137,11 @@ fn said(comparison: &Comparison) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn run(options: &Options, plan: &Plan) -> anyhow::Result<Report> {
+/// Measures everything; what failed is told and named, and the rest goes on.
+fn run(options: &Options, plan: &Plan) -> anyhow::Result<(Report, Vec<String>)> {
     let stage = Stage::set(options)?;
     let mut report = Report::default();
+    let mut failed = Vec::new();
     let mut progress = Progress::new(plan.time());
     for table in &plan.tables {
         let samples = if table.case.is_start() {
@@ -144,11 +149,15 @@ fn run(options: &Options, plan: &Plan) -> anyhow::Result<Report> {
         } else {
             loads(&stage, plan, table, &mut progress)
         };
-        let name = table.name();
-        let samples = samples.with_context(|| format!("case {name}"))?;
-        print!("{}", report.add(table.case, &table.variant, &samples));
+        match samples {
+            Ok(samples) => print!("{}", report.add(table.case, &table.variant, &samples)),
+            Err(error) => {
+                eprintln!("{}: {error:#}", table.name());
+                failed.push(table.name());
+            }
+        }
     }
-    Ok(report)
+    Ok((report, failed))
 }
 
 type Samples = Vec<(Peer, Vec<Sample>)>;
