@@ -86,7 +86,8 @@ pub(crate) fn run(options: GatewayOptions, metrics: MetricsHandle) -> Result<(),
     }
     let publish = options.publish();
     let mut binder = Binder::default();
-    let listeners = binder.gateway(options.http, options.https, workers);
+    let http3 = options.settings.http3();
+    let listeners = binder.gateway(options.http, options.https, http3, workers);
     let admin = options.mode.bind(&mut binder);
     let (listeners, admin) = binder.finish(listeners.zip(admin))?;
 
@@ -112,6 +113,7 @@ pub(crate) fn run(options: GatewayOptions, metrics: MetricsHandle) -> Result<(),
                 hop: Hop::Gateway,
                 ..ServerOptions::default()
             },
+            http3,
             limiter: Limiter::default(),
             passwords: Passwords::default(),
             answers: Answers::default(),

@@ -56,6 +56,10 @@ pub(crate) struct SettingsOptions {
     /// Heed the annotation ssl-passthrough: TLS connections for the host go to the backend as they come
     #[arg(long, env = "SEALANE_ENABLE_SSL_PASSTHROUGH")]
     enable_ssl_passthrough: bool,
+    /// Serve HTTP/3, too, on the UDP port with the number of the HTTPS listener's, and tell clients of
+    /// HTTPS so (Alt-Svc)
+    #[arg(long, env = "SEALANE_HTTP3")]
+    http3: bool,
 }
 
 /// A listener of the gateway.
@@ -128,8 +132,22 @@ impl SettingsOptions {
         Outside::new(&self.auth_url_networks, None)
     }
 
+    /// Whether HTTP/3 is served.
+    pub(crate) fn http3(&self) -> bool {
+        self.http3
+    }
+
     /// What of the flags makes no sense.
     pub(crate) fn problem(&self) -> Option<String> {
+        if self.http3 && self.proxy_protocol.contains(&ListenerName::Https) {
+            let problem = "--http3: QUIC has no PROXY headers, which --proxy-protocol wants on the \
+                           HTTPS listener; leave one of them out";
+            return Some(problem.to_owned());
+        }
+        if self.http3 && self.tls_versions() == TlsVersions::Only12 {
+            let problem = "--http3: QUIC is TLS 1.3 and later, which --ssl-protocols leaves out";
+            return Some(problem.to_owned());
+        }
         let is_nobodys = !self.proxy_protocol.is_empty()
             && self.trusted_proxies.is_empty()
             && self.configmap.is_none();

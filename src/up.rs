@@ -49,7 +49,8 @@ pub(crate) fn run(options: UpOptions, metrics: MetricsHandle) -> Result<(), Fail
     preflight::check(&settings)?;
     let data_dir = DataDir::lock(&settings.data_dir)?;
     let mut binder = Binder::default();
-    let gateway = binder.gateway(settings.http, settings.https, settings.workers);
+    let http3 = settings.gateway.http3();
+    let gateway = binder.gateway(settings.http, settings.https, http3, settings.workers);
     let names = binder.dns(settings.dns, settings.workers);
     let api = binder.control("--api", settings.api);
     let admin = binder.control("--admin", settings.admin);

@@ -65,7 +65,7 @@ pub(crate) fn belongs(
         ours.zip(theirs)
             .is_some_and(|(ours, theirs)| !Arc::ptr_eq(ours, theirs))
     });
-    if version == Version::HTTP_2 && is_other {
+    if version >= Version::HTTP_2 && is_other {
         let detail = "the connection was made with the certificate of another host";
         return Err(Error::new(ErrorKind::Misdirected, detail));
     }

@@ -1,6 +1,7 @@
 //! What is done to a request between its rule and its backend.
 
 pub(crate) mod affinity;
+pub(crate) mod alternative;
 pub(crate) mod cors;
 pub(crate) mod error_pages;
 pub(crate) mod forwarded;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use metrics::counter;
 use sealane_config::Reader;
 use sealane_config::model::ClientAddr;
@@ -16,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::filters::alternative;
 use crate::filters::forwarded::Peer;
 use crate::filters::mirror::Mirrors;
 use crate::guards::basic::Passwords;
@@ -23,6 +25,7 @@ use crate::guards::external::answers::Answers;
 use crate::guards::external::outside::Outside;
 use crate::guards::limits::Limiter;
 use crate::handle;
+use crate::http3;
 use crate::listen::accept_loop;
 use crate::metrics::{Metrics, NO_HEADER};
 use crate::passthrough;
@@ -40,6 +43,8 @@ pub struct GatewayOptions {
     pub https_port: u16,
     /// How long clients may keep us waiting.
     pub server: ServerOptions,
+    /// HTTP/3 is served on that port, and clients of HTTPS are told so.
+    pub http3: bool,
     /// What clients have asked for, where routes limit it; one for all workers.
     pub limiter: Limiter,
     /// The passwords that were compared; one for all workers.
@@ -63,6 +68,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) mirrors: Mirrors,
     pub(crate) passthrough: Passthrough,
+    /// `Alt-Svc`, if HTTP/3 is served.
+    pub(crate) alternative: Option<HeaderValue>,
 }
 
 impl Gateway {
@@ -71,6 +78,7 @@ impl Gateway {
         Self {
             inner: Rc::new(Inner {
                 passthrough: Passthrough::new(engine.clone()),
+                alternative: alternative::field(options.http3, options.https_port),
                 reader,
                 engine,
                 options,
@@ -191,9 +199,27 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    /// Serves a part of what comes to the socket of HTTP/3. After `shutdown` no connection is
+    /// accepted any more, and those that are open end when their requests are answered. The future
+    /// resolves when the last has ended, on whichever worker.
+    ///
+    /// Has to run in a [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    /// The socket cannot be used any more, or TLS cannot be set up.
+    pub async fn serve_http3(
+        &self,
+        share: http3::Share,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        http3::serve(Rc::clone(&self.inner), share, shutdown).await
+    }
+}
+
 impl Inner {
     /// A trusted proxy has this address.
-    fn is_proxy(&self, source: IpAddr) -> bool {
+    pub(crate) fn is_proxy(&self, source: IpAddr) -> bool {
         self.reader.load().gateway.proxies.contains(source)
     }
 

@@ -15,7 +15,7 @@ use crate::client_auth;
 use crate::decide::{Came, Decision, Next, decide};
 use crate::filters::error_pages::Page;
 use crate::filters::forwarded::Peer;
-use crate::filters::{cors, mirror, response, underscores, upstream};
+use crate::filters::{alternative, cors, mirror, response, underscores, upstream};
 use crate::gateway::Inner;
 use crate::guards::{self, Passed};
 
@@ -26,7 +26,8 @@ pub(crate) async fn handle(
     request: Request<Body>,
 ) -> Response<Body> {
     let started = Instant::now();
-    let asked = respond::Asked::new(request.version(), request.headers());
+    let version = request.version();
+    let asked = respond::Asked::new(version, request.headers());
     let told = peer.behind(&gateway.reader.load().gateway.proxies, request.headers());
     let peer = told.map_or(peer, Rc::new);
     let (mut line, request) = match gateway.engine.access_log() {
@@ -70,6 +71,12 @@ pub(crate) async fn handle(
         }
         Err(error) => (None, respond::error(&error, asked)),
     };
+    let mut response = response;
+    if gateway.alternative.is_some() {
+        let settings = &gateway.reader.load().gateway;
+        let field = gateway.alternative.as_ref();
+        alternative::write(field, &peer, settings, version, &mut response);
+    }
     let source = rule.as_ref().map(|rule| &rule.source);
     gateway
         .metrics

@@ -14,6 +14,7 @@ mod filters;
 mod gateway;
 mod guards;
 mod handle;
+pub mod http3;
 mod listen;
 pub mod matching;
 mod metrics;

@@ -14,6 +14,23 @@ const SECONDS: &str = "sealane_gateway_request_seconds";
 /// Connections of trusted proxies that were closed for want of a PROXY header.
 pub(crate) const NO_HEADER: &str = "sealane_gateway_proxy_headers_refused_total";
 
+/// Clients of HTTP/3 that first had to show that they get what is sent to their address, and those that
+/// were not served.
+pub(crate) const HTTP3_RETRIES: &str = "sealane_gateway_http3_retries_total";
+pub(crate) const HTTP3_REFUSED: &str = "sealane_gateway_http3_refused_total";
+
+/// Describes what is counted about connections of HTTP/3.
+pub(crate) fn describe_http3() {
+    describe_counter!(
+        HTTP3_RETRIES,
+        "Clients of HTTP/3 that had to prove their address"
+    );
+    describe_counter!(
+        HTTP3_REFUSED,
+        "Connections of HTTP/3 that were refused, by reason"
+    );
+}
+
 /// The handles of one worker, resolved once for each object that routes come from.
 pub(crate) struct Metrics {
     routes: Cache<ObjectRef, RouteMetrics>,

@@ -4,12 +4,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::STRICT_TRANSPORT_SECURITY;
+use http::header::{ALT_SVC, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderValue, StatusCode};
 use sealane_proxy::admission::Place;
 use sealane_proxy::http::{Front, OwnField, PlainHead, Route, Target, is_default};
 
 use crate::decide::decide_plain;
+use crate::filters::alternative;
 use crate::filters::forwarded::Peer;
 use crate::gateway::Inner;
 use crate::metrics::RouteMetrics;
@@ -25,6 +26,8 @@ pub(crate) struct Plain {
 pub(crate) struct PlainRoute {
     target: Target,
     hsts: Option<HeaderValue>,
+    /// `Alt-Svc`.
+    alternative: Option<HeaderValue>,
     metrics: Rc<RouteMetrics>,
 }
 
@@ -55,6 +58,12 @@ impl Front for Plain {
             metrics: metrics.route(Some(&decided.rule.source)),
             target: decided.target,
             hsts: decided.hsts,
+            alternative: self
+                .gateway
+                .alternative
+                .as_ref()
+                .filter(|_| alternative::is_for(&self.peer, settings))
+                .cloned(),
         })
     }
 
@@ -77,6 +86,11 @@ impl Route for PlainRoute {
     fn answer_field(&self) -> Option<OwnField<'_>> {
         let hsts = self.hsts.as_ref()?;
         Some((STRICT_TRANSPORT_SECURITY.as_str(), hsts.as_bytes()))
+    }
+
+    fn added_field(&self) -> Option<OwnField<'_>> {
+        let alternative = self.alternative.as_ref()?;
+        Some((ALT_SVC.as_str(), alternative.as_bytes()))
     }
 
     fn answered(&self, status: StatusCode, elapsed: Duration) {

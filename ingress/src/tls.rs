@@ -29,7 +29,7 @@ pub use session::Session;
 pub(crate) use session::Shown;
 
 /// How long a handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first byte of a TLS connection: the record type `handshake` (RFC 8446, 5.1).
 const HANDSHAKE_RECORD: u8 = 22;

@@ -39,7 +39,7 @@ pub use held::Held;
 pub use relay::{ClientStream, Front, OwnField, PlainHead, Route, is_default, write_field};
 pub use respond::Hop;
 pub(crate) use serve::LocalExecutor;
-pub use serve::{HeadLimits, ServerOptions, serve, serve_relayed};
+pub use serve::{HeadLimits, ServerOptions, answer, serve, serve_relayed};
 pub(crate) use service::refuse;
 pub use service::{Dialled, Reach, ServiceTarget};
 pub use services::Shared;

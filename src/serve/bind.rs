@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use sealane_config::sockets::tcp_listener;
 use sealane_dns::config::{Scheme, Timeouts};
 use sealane_dns::{Listener, TlsIdentity};
+use sealane_ingress::http3;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::exit::Failure;
@@ -21,6 +22,8 @@ pub(crate) struct GatewaySockets {
     pub(crate) http: TcpListener,
     /// TLS.
     pub(crate) https: TcpListener,
+    /// A part of what comes to the socket of HTTP/3, if that is served.
+    pub(crate) http3: Option<http3::Share>,
 }
 
 /// What one worker's DNS listens on at one address.
@@ -68,22 +71,24 @@ pub(crate) struct Binder {
 }
 
 impl Binder {
-    /// The gateway's addresses, flags `--http` and `--https`.
+    /// The gateway's addresses, flags `--http` and `--https`; the latter for UDP, too, with `http3`.
     pub(crate) fn gateway(
         &mut self,
         http: SocketAddr,
         https: SocketAddr,
+        http3: bool,
         workers: usize,
     ) -> Option<GatewayListeners> {
         let plain = shared(http, workers, tcp_listener);
         let plain = self.keep(plain, "--http", http);
-        let tls = shared(https, workers, tcp_listener);
+        let tls = tls_listeners(https, http3, workers);
         let tls = self.keep(tls, "--https", https);
         let ((http, plain), (https, tls)) = (plain?, tls?);
         let sockets = plain.into_iter().zip(tls);
-        let sockets = sockets.map(|(http, https)| GatewaySockets {
+        let sockets = sockets.map(|(http, (https, http3))| GatewaySockets {
             http: http.into(),
             https: https.into(),
+            http3,
         });
         Some(GatewayListeners {
             http,
@@ -156,13 +161,38 @@ pub(crate) fn problem(addr: SocketAddr, error: &io::Error, changed_by: &str) -> 
 
 type Bound<S> = (SocketAddr, Vec<S>);
 
-/// Ports that are tried for DNS where the kernel chooses: it chooses for UDP, and TCP may have the
-/// same number in use.
-const DNS_TRIES: usize = 16;
+/// Ports that are tried where the kernel chooses and both UDP and TCP are needed: it chooses for one, and
+/// the other may have the same number in use.
+const TRIES: usize = 16;
+
+/// Listeners for TLS, one for each worker, and with `http3` a part in one UDP socket on their port.
+fn tls_listeners(
+    wanted: SocketAddr,
+    http3: bool,
+    workers: usize,
+) -> io::Result<Bound<(Socket, Option<http3::Share>)>> {
+    let mut tries = if wanted.port() == 0 { TRIES } else { 1 };
+    loop {
+        let (addr, tcp) = shared(wanted, workers, tcp_listener)?;
+        if !http3 {
+            return Ok((addr, tcp.into_iter().map(|tcp| (tcp, None)).collect()));
+        }
+        tries -= 1;
+        match quic_socket(addr) {
+            Ok(udp) => {
+                let shares = http3::distribute(udp.into(), workers, http3::Limits::default())?;
+                let pairs = tcp.into_iter().zip(shares.into_iter().map(Some));
+                return Ok((addr, pairs.collect()));
+            }
+            Err(_) if tries > 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
 
 /// UDP and TCP sockets of the same number, a pair for each worker.
 fn dns(wanted: SocketAddr, workers: usize) -> io::Result<Bound<(Socket, Socket)>> {
-    let mut tries = if wanted.port() == 0 { DNS_TRIES } else { 1 };
+    let mut tries = if wanted.port() == 0 { TRIES } else { 1 };
     loop {
         let (addr, udp) = shared(wanted, workers, udp_socket)?;
         tries -= 1;
@@ -265,9 +295,18 @@ pub(crate) fn unshared(addr: SocketAddr) -> io::Result<Socket> {
 /// # Errors
 /// The system call's error.
 pub(crate) fn udp_socket(addr: SocketAddr) -> io::Result<Socket> {
+    datagrams(addr, true)
+}
+
+/// The one UDP socket of HTTP/3.
+fn quic_socket(addr: SocketAddr) -> io::Result<Socket> {
+    datagrams(addr, false)
+}
+
+fn datagrams(addr: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(is_shared)?;
     socket.set_recv_buffer_size(UDP_BUFFER)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -389,6 +389,14 @@ impl Worker {
                 served.context("cannot accept HTTP connections")
             };
             parts.push(plain.boxed_local());
+            if let Some(share) = sockets.http3 {
+                let (quic, drain) = (gateway.clone(), self.drain.clone());
+                let quic = async move {
+                    let served = quic.serve_http3(share, drain).await;
+                    served.context("cannot serve HTTP/3")
+                };
+                parts.push(quic.boxed_local());
+            }
             let drain = self.drain.clone();
             let tls = async move {
                 let served = gateway.serve_https(https, drain).await;

@@ -73,6 +73,7 @@ pub(super) fn work(
                 hop: Hop::Gateway,
                 ..ServerOptions::default()
             },
+            http3: settings.gateway.http3(),
             limiter: Limiter::default(),
             passwords: Passwords::default(),
             answers: Answers::default(),

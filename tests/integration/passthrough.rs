@@ -93,3 +93,46 @@ fn ingress_t6_versions_that_are_not_spoken_cannot_be_asked_for() {
         }
     }
 }
+
+#[test]
+fn ingress_t5_http3_and_what_it_cannot_have_are_not_started_together() {
+    for command in ["gateway", "up"] {
+        for (flags, told) in [
+            (
+                &["--proxy-protocol=https", "--trusted-proxies=192.0.2.1"],
+                "--http3: QUIC has no PROXY headers",
+            ),
+            (
+                &["--ssl-protocols=TLSv1.2", "--ssl-reject-handshake"],
+                "--http3: QUIC is TLS 1.3",
+            ),
+        ] {
+            let output = sealane(&[&[command, "--http3"], &flags[..]].concat());
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(
+                output.status.code(),
+                Some(2),
+                "{command} {flags:?}: {error}"
+            );
+            assert!(error.contains(told), "{command} {flags:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn ingress_t5_a_udp_port_that_is_taken_is_told_before_anything_starts() {
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let output = sealane(&[
+        "gateway",
+        "--http3",
+        "--http=127.0.0.1:0",
+        "--admin=127.0.0.1:0",
+        "--https",
+        &addr,
+    ]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    let told = format!("{addr} is taken by another program");
+    assert!(error.contains(&told), "{error}");
+}

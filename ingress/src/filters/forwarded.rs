@@ -131,6 +131,11 @@ impl Peer {
         })
     }
 
+    /// The client itself has a TLS session with us.
+    pub(crate) fn is_over_tls(&self) -> bool {
+        self.session.is_some() && self.by.is_none()
+    }
+
     /// A list with our own peer's address behind it.
     fn appended<'a>(&self, list: impl Iterator<Item = &'a HeaderValue>) -> Option<HeaderValue> {
         let mut bytes = Vec::new();

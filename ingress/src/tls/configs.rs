@@ -60,10 +60,30 @@ impl ServerConfigs {
     /// # Errors
     /// [`TlsError::UnknownName`]; [`TlsError::Rustls`]: there is no randomness for the keys of tickets.
     pub fn choose(&self, server_name: Option<&str>) -> Result<Arc<ServerConfig>, TlsError> {
+        self.choose_in(&self.certificates.reader.load(), server_name)
+    }
+
+    /// The same for QUIC, which is TLS 1.3 and later; `None` if that is not spoken.
+    ///
+    /// # Errors
+    /// As for [`Self::choose`].
+    pub(crate) fn choose_for_quic(
+        &self,
+        server_name: Option<&str>,
+    ) -> Result<Option<Arc<ServerConfig>>, TlsError> {
         let snapshot = self.certificates.reader.load();
+        let config = self.choose_in(&snapshot, server_name)?;
+        Ok((snapshot.gateway.tls.versions != TlsVersions::Only12).then_some(config))
+    }
+
+    fn choose_in(
+        &self,
+        snapshot: &Snapshot,
+        server_name: Option<&str>,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
         let name = server_name.map(normal);
         let settings = snapshot.gateway.tls;
-        if settings.rejects_unknown_names && !is_known(&snapshot, name.as_deref()) {
+        if settings.rejects_unknown_names && !is_known(snapshot, name.as_deref()) {
             return Err(TlsError::UnknownName);
         }
         let host = snapshot.routes.host(name.as_deref().unwrap_or(""));
@@ -80,13 +100,19 @@ impl ServerConfigs {
         }
     }
 
+    /// Some settings that TLS 1.3 is among.
+    pub(crate) fn for_version_13(&self) -> Arc<ServerConfig> {
+        let [all, ..] = &self.silent;
+        Arc::clone(all)
+    }
+
     /// Connections for some host are not ended here.
     pub(super) fn passes_any_through(&self) -> bool {
         self.certificates.reader.load().routes.passthroughs > 0
     }
 
     /// The rule for whose backend a connection is that asks for this name, if it is not ended here.
-    pub(super) fn passthrough(&self, server_name: Option<&str>) -> Option<Arc<RouteRule>> {
+    pub(crate) fn passthrough(&self, server_name: Option<&str>) -> Option<Arc<RouteRule>> {
         let snapshot = self.certificates.reader.load();
         let host = snapshot.routes.host(&normal(server_name?))?;
         host.tls.passthrough.clone()

@@ -53,9 +53,15 @@ impl Session {
     }
 
     pub(crate) fn of(connection: &ServerConnection) -> Self {
+        let chain = connection.peer_certificates().unwrap_or_default();
+        Self::shown_by(connection.server_name(), chain.to_vec())
+    }
+
+    /// The session of a client that asked for this name and has shown these certificates.
+    pub(crate) fn shown_by(server_name: Option<&str>, chain: Vec<CertificateDer<'static>>) -> Self {
         Self {
-            server_name: connection.server_name().map(|name| normal(name).into()),
-            chain: connection.peer_certificates().unwrap_or_default().into(),
+            server_name: server_name.map(|name| normal(name).into()),
+            chain: chain.into(),
             ..Self::default()
         }
     }

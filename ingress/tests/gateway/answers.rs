@@ -82,7 +82,7 @@ async fn ingress_a17_answers_name_places_as_clients_see_them() {
 }
 
 /// A log that goes to a channel.
-struct Sink(Sender<Vec<u8>>);
+pub(crate) struct Sink(pub(crate) Sender<Vec<u8>>);
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

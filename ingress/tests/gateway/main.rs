@@ -23,6 +23,7 @@ mod handshakes;
 mod headers;
 mod hello;
 mod hostile;
+mod http3;
 mod limits;
 mod manifests;
 mod mirror;

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use sealane_config::model::{
     AppProtocol, Filters, HostMatch, HostRoutes, HostTls, ObjectRef, PathMatch, RouteRule,
     WeightedBackend,
 };
+use sealane_ingress::http3::Limits;
 use sealane_ingress::{Answers, Gateway, GatewayOptions, Limiter, Outside, Passwords, tls};
 use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, ServerOptions};
@@ -36,6 +37,28 @@ pub(crate) struct Edge {
     pub(crate) listeners: Vec<JoinHandle<()>>,
 }
 
+/// What a gateway is started with.
+pub(crate) struct Options {
+    pub(crate) https_port: u16,
+    pub(crate) server: ServerOptions,
+    pub(crate) engine: EngineOptions,
+    pub(crate) outside: Outside,
+    /// Served on the HTTPS listener's port.
+    pub(crate) http3: Option<Limits>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            https_port: 8443,
+            server: ServerOptions::default(),
+            engine: EngineOptions::default(),
+            outside: Outside::new(&[], None),
+            http3: None,
+        }
+    }
+}
+
 impl Edge {
     pub(crate) async fn new() -> Self {
         Box::pin(Self::with_https_port(8443)).await
@@ -43,29 +66,41 @@ impl Edge {
 
     /// One whose redirects to HTTPS lead to this port.
     pub(crate) async fn with_https_port(https_port: u16) -> Self {
-        let engine = EngineOptions::default();
-        let outside = Outside::new(&[], None);
-        Self::start(https_port, ServerOptions::default(), engine, outside).await
+        let options = Options {
+            https_port,
+            ..Options::default()
+        };
+        Self::start(options).await
     }
 
     /// One with these options.
     pub(crate) async fn with(server: ServerOptions, engine: EngineOptions) -> Self {
-        let outside = Outside::new(&[], None);
-        Box::pin(Self::start(8443, server, engine, outside)).await
+        let options = Options {
+            server,
+            engine,
+            ..Options::default()
+        };
+        Box::pin(Self::start(options)).await
     }
 
     /// One that may ask these services outside of the cluster.
     pub(crate) async fn asking(outside: Outside) -> Self {
-        let (server, engine) = (ServerOptions::default(), EngineOptions::default());
-        Box::pin(Self::start(8443, server, engine, outside)).await
+        let options = Options {
+            outside,
+            ..Options::default()
+        };
+        Box::pin(Self::start(options)).await
     }
 
-    async fn start(
-        https_port: u16,
-        server: ServerOptions,
-        engine: EngineOptions,
-        outside: Outside,
-    ) -> Self {
+    /// One with these options.
+    pub(crate) async fn start(options: Options) -> Self {
+        let Options {
+            https_port,
+            server,
+            engine,
+            outside,
+            http3,
+        } = options;
         let world = World::new();
         let fallback = tls::self_signed().unwrap();
         let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -74,21 +109,36 @@ impl Edge {
             tls: tls::server_config(world.reader.clone(), Arc::clone(&fallback)).unwrap(),
             https_port,
             server,
+            http3: http3.is_some(),
             limiter: Limiter::default(),
             passwords: Passwords::default(),
             answers: Answers::default(),
             outside,
         };
-        let engine = Engine::new(Connector::Direct, engine);
-        let gateway = Gateway::new(world.reader.clone(), engine, options);
         let shutdown = CancellationToken::new();
+        let new = || {
+            let engine = Engine::new(Connector::Direct, engine.clone());
+            Gateway::new(world.reader.clone(), engine, options.clone())
+        };
+        let gateway = new();
+        let mut listeners = Vec::new();
+        if let Some(limits) = http3 {
+            let socket = UdpSocket::bind(https.local_addr().unwrap()).unwrap();
+            // As two workers.
+            for share in sealane_ingress::http3::distribute(socket, 2, limits).unwrap() {
+                let (worker, token) = (new(), shutdown.clone());
+                listeners.push(tokio::task::spawn_local(async move {
+                    worker.serve_http3(share, token).await.unwrap();
+                }));
+            }
+        }
         let mut edge = Self {
             world,
             http: http.local_addr().unwrap(),
             https: https.local_addr().unwrap(),
             shutdown: shutdown.clone(),
             fallback,
-            listeners: Vec::new(),
+            listeners,
         };
         let (plain, token) = (gateway.clone(), shutdown.clone());
         edge.listeners.push(tokio::task::spawn_local(async move {

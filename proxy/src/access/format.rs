@@ -184,10 +184,11 @@ pub(super) fn shorten(text: &str) -> &str {
     &text[..text.floor_char_boundary(VALUE)]
 }
 
-/// HTTP/2 has a minor version in nginx.
+/// HTTP/2 and 3 have a minor version in nginx.
 fn server_protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
         other => protocol(other),
     }
 }
@@ -195,6 +196,7 @@ fn server_protocol(version: Version) -> &'static str {
 fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
         Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP/1.1",
     }

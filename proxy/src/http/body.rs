@@ -12,7 +12,7 @@ use super::direct;
 use super::exchange::Exchange;
 use super::held::Held;
 use super::io::Busy;
-use super::pace::Paced;
+use super::pace::{Paced, Source};
 use super::replay::Replay;
 use super::tee::Tee;
 use crate::access::Meter;
@@ -37,6 +37,8 @@ enum Kind {
     Empty,
     Full(Bytes),
     Incoming(Incoming),
+    /// What comes by a transport that hyper does not speak.
+    Other(OtherBody),
     /// A request body that must not come too slowly.
     Paced(Box<Paced>),
     /// A request body that can be sent again.
@@ -44,6 +46,9 @@ enum Kind {
     /// A response body whose end is the end of an exchange with an endpoint.
     Exchange(AnswerBody, Option<Box<Exchange>>),
 }
+
+/// A body by a transport that hyper does not speak. Boxed, so that the engine knows no such transport.
+pub(super) type OtherBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>;
 
 /// The body of an endpoint's answer.
 pub(super) enum AnswerBody {
@@ -107,11 +112,22 @@ impl Body {
         Kind::Incoming(incoming).into()
     }
 
+    /// What a client sends by a transport that hyper does not speak.
+    pub fn other(body: impl HttpBody<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Kind::Other(Box::pin(body)).into()
+    }
+
     /// The same, if it is sent by a client, with an eye on how fast.
     pub(super) fn paced(mut self) -> Self {
-        if let Kind::Incoming(incoming) = self.kind {
-            self.kind = Kind::Paced(Box::new(Paced::new(incoming)));
-        }
+        let source = match self.kind {
+            Kind::Incoming(incoming) => Source::Incoming(incoming),
+            Kind::Other(other) => Source::Other(other),
+            _ => return self,
+        };
+        self.kind = Kind::Paced(Box::new(Paced::new(source)));
         self
     }
 
@@ -140,6 +156,7 @@ impl Body {
             Kind::Full(bytes) => bytes,
             Kind::Empty
             | Kind::Incoming(_)
+            | Kind::Other(_)
             | Kind::Paced(_)
             | Kind::Replay(_)
             | Kind::Exchange(..) => Bytes::new(),
@@ -191,6 +208,7 @@ impl fmt::Debug for Body {
             Kind::Empty => "empty",
             Kind::Full(_) => "full",
             Kind::Incoming(_) => "incoming",
+            Kind::Other(_) => "other",
             Kind::Paced(_) => "paced",
             Kind::Replay(_) => "replay",
             Kind::Exchange(..) => "exchange",
@@ -209,6 +227,7 @@ impl Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Kind::Incoming(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Kind::Other(other) => other.as_mut().poll_frame(cx),
             Kind::Paced(paced) => paced.poll_frame(cx),
             Kind::Replay(replay) => replay.poll_frame(cx),
             Kind::Exchange(answer, exchange) => {
@@ -286,6 +305,7 @@ impl HttpBody for Body {
             Kind::Empty => true,
             Kind::Full(_) => false,
             Kind::Incoming(incoming) => incoming.is_end_stream(),
+            Kind::Other(other) => other.is_end_stream(),
             Kind::Exchange(answer, _) => answer.is_end_stream(),
             Kind::Paced(paced) => paced.inner.is_end_stream(),
             Kind::Replay(replay) => replay.is_end_stream(),
@@ -297,6 +317,7 @@ impl HttpBody for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Incoming(incoming) => incoming.size_hint(),
+            Kind::Other(other) => other.size_hint(),
             Kind::Exchange(answer, _) => answer.size_hint(),
             Kind::Paced(paced) => paced.inner.size_hint(),
             Kind::Replay(replay) => replay.size_hint(),

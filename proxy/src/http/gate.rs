@@ -8,7 +8,9 @@
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
@@ -22,6 +24,14 @@ const MAX_TARGET: usize = 16 * 1024;
 /// What common gateways take from a client's `_` when it stands for the `-` of a field of theirs.
 const SPOOFABLE: [&str; 4] = ["x-forwarded-", "x-real-ip", "x-request-id", "x-scheme"];
 
+/// Fields that describe a connection of HTTP/1. The gate has seen to `Transfer-Encoding` by then.
+const OF_CONNECTIONS: [HeaderName; 4] = [
+    CONNECTION,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
 /// Checks a request and puts it into the one form described above.
 ///
 /// # Errors
@@ -29,10 +39,11 @@ const SPOOFABLE: [&str; 4] = ["x-forwarded-", "x-real-ip", "x-request-id", "x-sc
 pub fn admit<B>(request: &mut Request<B>) -> Result<(), Error> {
     check_method(request)?;
     check_framing(request.version(), request.headers())?;
+    check_connection_fields(request.version(), request.headers())?;
     check_authority(request)?;
     check_target(request.method(), request.uri())?;
     check_expectation(request.headers_mut())?;
-    if request.version() == Version::HTTP_2 {
+    if request.version() >= Version::HTTP_2 {
         join_cookies(request.headers_mut());
     }
     drop_impostors(request.headers_mut());
@@ -128,8 +139,32 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Error> {
             });
         }
     }
-    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_number = |value: &HeaderValue| {
+        let digits = value.as_bytes();
+        !digits.is_empty() && digits.len() < 20 && digits.iter().all(u8::is_ascii_digit)
+    };
+    if lengths.next().is_some_and(|length| !is_number(length)) {
+        return Err(bad("Content-Length is not a number"));
+    }
+    if lengths.next().is_some() {
         return Err(bad("more than one Content-Length"));
+    }
+    Ok(())
+}
+
+/// RFC 9114, 4.2: such a request is malformed. hyper has already refused it over HTTP/2.
+fn check_connection_fields(version: Version, headers: &HeaderMap) -> Result<(), Error> {
+    if version != Version::HTTP_3 {
+        return Ok(());
+    }
+    let is_plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    if OF_CONNECTIONS.iter().any(|name| headers.contains_key(name))
+        || !headers.get_all(TE).iter().all(is_plain)
+    {
+        return Err(bad(
+            "a field about the connection, which HTTP/3 has none of",
+        ));
     }
     Ok(())
 }
@@ -211,7 +246,8 @@ fn check_expectation(headers: &mut HeaderMap) -> Result<(), Error> {
     Ok(())
 }
 
-/// HTTP/2 may split `Cookie` into several fields; everything behind us expects one (RFC 9113, 8.2.3).
+/// HTTP/2 and 3 may split `Cookie` into several fields; everything behind us expects one (RFC 9113,
+/// 8.2.3; RFC 9114, 4.2.1).
 fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request};
-use http_body::{Body as _, Frame};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::body::{Body, BodyError};
+use super::body::{Body, BodyError, OtherBody};
 
 /// Waiting that a body may cost in any case.
 const GRACE: Duration = Duration::from_secs(10);
@@ -32,8 +32,40 @@ pub(super) struct TooSlow;
 
 /// A body and the time that it has taken.
 pub(super) struct Paced {
-    pub(super) inner: Incoming,
+    pub(super) inner: Source,
     pace: Pace,
+}
+
+/// Where a client's body comes from.
+pub(super) enum Source {
+    Incoming(Incoming),
+    Other(OtherBody),
+}
+
+impl Source {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Incoming(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Self::Other(other) => other.as_mut().poll_frame(cx),
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Incoming(incoming) => incoming.is_end_stream(),
+            Self::Other(other) => other.is_end_stream(),
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Incoming(incoming) => incoming.size_hint(),
+            Self::Other(other) => other.size_hint(),
+        }
+    }
 }
 
 /// Sees to the pace of a request's body, if it has one that ought to be quick.
@@ -50,7 +82,7 @@ fn is_stream(headers: &HeaderMap) -> bool {
 }
 
 impl Paced {
-    pub(super) fn new(inner: Incoming) -> Self {
+    pub(super) fn new(inner: Source) -> Self {
         Self {
             inner,
             pace: Pace::default(),
@@ -61,13 +93,13 @@ impl Paced {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.inner).poll_frame(cx) {
+        match self.inner.poll_frame(cx) {
             Poll::Ready(frame) => {
                 let data = frame
                     .as_ref()
                     .and_then(|frame| frame.as_ref().ok()?.data_ref());
                 self.pace.got(data.map_or(0, Bytes::len));
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                Poll::Ready(frame)
             }
             Poll::Pending if self.pace.is_over(cx) => Poll::Ready(Some(Err(TooSlow.into()))),
             Poll::Pending => Poll::Pending,

@@ -68,6 +68,11 @@ pub trait Route {
         None
     }
 
+    /// A field that the answer gets if the endpoint has sent none of that name.
+    fn added_field(&self) -> Option<OwnField<'_>> {
+        None
+    }
+
     /// The head of the answer is there, `elapsed` after that of the request.
     fn answered(&self, status: StatusCode, elapsed: Duration);
 }

@@ -49,7 +49,7 @@ pub(super) fn name_hop(response: &mut Response<Body>, hop: Hop) {
 pub struct Asked {
     /// gRPC wants its own status codes, in an answer that is otherwise a success.
     pub grpc: bool,
-    /// HTTP/1 has connections that can be closed.
+    /// HTTP/2 or 3: only HTTP/1 has connections that can be closed.
     pub http2: bool,
 }
 
@@ -60,7 +60,7 @@ impl Asked {
             grpc: headers
                 .get(CONTENT_TYPE)
                 .is_some_and(|v| v.as_bytes().starts_with(b"application/grpc")),
-            http2: version == Version::HTTP_2,
+            http2: version >= Version::HTTP_2,
         }
     }
 }

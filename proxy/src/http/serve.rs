@@ -26,7 +26,7 @@ use super::io::{Activity, Busy, Deadline, Spoken, Watched};
 use super::pace;
 use super::relay::{ClientStream, Front, relay};
 use super::respond::{self, Hop};
-use crate::clock;
+use crate::{Error, clock};
 
 /// What an HTTP/1.1 connection buffers in each direction besides a head.
 const BUFFER: usize = 16 * 1024;
@@ -70,7 +70,7 @@ impl HeadLimits {
 
     /// What is read of a head in order to say that it is too large: twice as much as allowed. More
     /// is answered by hyper, without a reason.
-    fn read_bytes(self) -> usize {
+    pub fn read_bytes(self) -> usize {
         usize::try_from(self.bytes.saturating_mul(2)).unwrap_or(usize::MAX)
     }
 
@@ -235,17 +235,48 @@ where
     H: Fn(Request<Body>) -> F,
     F: Future<Output = Response<Body>>,
 {
-    let mut request = request.map(Body::incoming);
-    let admitted = gate::check_ends(ends_twice)
-        .and_then(|()| gate::check_size(request.headers(), limits))
-        .and_then(|()| gate::admit(&mut request));
-    match admitted {
-        Ok(()) => handler(pace::keep(request)).await,
-        Err(error) => {
-            let asked = respond::Asked::new(request.version(), request.headers());
-            respond::error(&error, asked)
-        }
+    let request = request.map(Body::incoming);
+    match gate::check_ends(ends_twice) {
+        Ok(()) => admit_or_refuse(request, limits, handler).await,
+        Err(error) => refused(&error, &request),
     }
+}
+
+/// Answers a request that came by a transport that hyper does not speak, as [`serve()`] would have it
+/// answered: `handler` gets it if it passes the [gate].
+pub async fn answer<H, F>(
+    request: Request<Body>,
+    options: &ServerOptions,
+    handler: H,
+) -> Response<Body>
+where
+    H: Fn(Request<Body>) -> F,
+    F: Future<Output = Response<Body>>,
+{
+    let mut response = admit_or_refuse(request, options.head, &handler).await;
+    respond::name_hop(&mut response, options.hop);
+    response
+}
+
+async fn admit_or_refuse<H, F>(
+    mut request: Request<Body>,
+    limits: HeadLimits,
+    handler: &H,
+) -> Response<Body>
+where
+    H: Fn(Request<Body>) -> F,
+    F: Future<Output = Response<Body>>,
+{
+    let admitted = gate::check_size(request.headers(), limits);
+    match admitted.and_then(|()| gate::admit(&mut request)) {
+        Ok(()) => handler(pace::keep(request)).await,
+        Err(error) => refused(&error, &request),
+    }
+}
+
+fn refused(error: &Error, request: &Request<Body>) -> Response<Body> {
+    let asked = respond::Asked::new(request.version(), request.headers());
+    respond::error(error, asked)
 }
 
 /// hyper's own head timeout is off: [`super::io`] has the reason and the replacement.

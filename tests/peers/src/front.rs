@@ -122,6 +122,7 @@ async fn work(
         tls: tls::server_config(reader.clone(), tls::self_signed().unwrap()).unwrap(),
         https_port: 443,
         server: ServerOptions::default(),
+        http3: false,
         limiter: Limiter::default(),
         passwords: Passwords::default(),
         answers: Answers::default(),

@@ -321,3 +321,32 @@ fn ingress_t10_a_head_that_ends_twice_is_seen() {
         }
     }
 }
+
+#[test]
+fn ingress_t5_http3_has_no_fields_about_connections() {
+    let fields = [
+        ("connection", "close", false),
+        ("connection", "te", false),
+        ("upgrade", "websocket", false),
+        ("keep-alive", "timeout=1", false),
+        ("proxy-connection", "close", false),
+        ("transfer-encoding", "chunked", false),
+        ("te", "gzip", false),
+        ("te", "trailers", true),
+        ("content-length", "+5", false),
+        ("content-length", "", false),
+        ("content-length", "5, 5", false),
+        ("content-length", "99999999999999999999", false),
+        ("content-length", "5", true),
+        ("x-any", "any", true),
+    ];
+    for (name, value, is_fine) in fields {
+        let mut request = request(Version::HTTP_3, "https://a.test/", &[(name, value)]);
+        assert_eq!(admit(&mut request).is_ok(), is_fine, "{name}: {value}");
+    }
+    for (method, is_fine) in [("CONNECT", false), ("TRACE", false), ("PUT", true)] {
+        let mut request = request(Version::HTTP_3, "https://a.test/", &[]);
+        *request.method_mut() = method.parse().unwrap();
+        assert_eq!(admit(&mut request).is_ok(), is_fine, "{method}");
+    }
+}

@@ -291,7 +291,7 @@ impl<R: Route> Exchange<'_, R> {
             head.as_slice()
         };
         loop {
-            let own = self.route.answer_field();
+            let own = (self.route.answer_field(), self.route.added_field());
             match response::read(bytes, self.is_head, self.closes(), own, out)? {
                 response::Read::Interim(length) => bytes = &bytes[length..],
                 response::Read::Partial => {
@@ -328,7 +328,8 @@ impl<R: Route> Exchange<'_, R> {
                 write_field(name.as_str(), value.as_bytes(), out);
             }
         }
-        if let Some((name, value)) = self.route.answer_field() {
+        let own = [self.route.answer_field(), self.route.added_field()];
+        for (name, value) in own.into_iter().flatten() {
             write_field(name, value, out);
         }
         let body = body.into_full();

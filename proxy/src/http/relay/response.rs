@@ -146,12 +146,12 @@ pub(in super::super) fn parse<'h, 'b>(
 }
 
 /// Reads the head of an answer, and writes the client's to `out`: with the field `own` in place of
-/// the endpoint's of that name. `close` says that the client's connection ends with it.
+/// the endpoint's of that name, and with `added` if the endpoint has none of that name. `close` says that the client's connection ends with it.
 pub(super) fn read(
     bytes: &[u8],
     is_head: bool,
     close: bool,
-    own: Option<OwnField<'_>>,
+    (own, added): (Option<OwnField<'_>>, Option<OwnField<'_>>),
     out: &mut Vec<u8>,
 ) -> Result<Read, Malformed> {
     let mut fields = no_fields();
@@ -175,6 +175,11 @@ pub(super) fn read(
         }
     }
     if let Some((name, value)) = own {
+        write_field(name, value, out);
+    }
+    if let Some((name, value)) = added
+        && !fields.iter().any(|field| is(field.name, name))
+    {
         write_field(name, value, out);
     }
     match (&framing, seen.length) {

@@ -46,6 +46,7 @@ async fn run(backend: SocketAddr, shutdown: CancellationToken) -> anyhow::Result
         tls: tls::server_config(reader.clone(), tls::self_signed()?)?,
         https_port: 443,
         server: ServerOptions::default(),
+        http3: false,
         limiter: Limiter::default(),
         passwords: Passwords::default(),
         answers: Answers::default(),

@@ -3,7 +3,7 @@ use super::*;
 /// What the client gets of a head, without `Date`.
 fn translated(head: &str, is_head: bool) -> Option<(String, Answer)> {
     let mut out = Vec::new();
-    match read(head.as_bytes(), is_head, false, None, &mut out) {
+    match read(head.as_bytes(), is_head, false, (None, None), &mut out) {
         Ok(Read::Final(answer)) => {
             let text = String::from_utf8(out).unwrap();
             let lines = text
@@ -147,7 +147,7 @@ fn an_answer_has_a_date_and_says_when_the_connection_ends() {
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         false,
         true,
-        None,
+        (None, None),
         &mut out,
     )
     .unwrap();
@@ -158,7 +158,7 @@ fn an_answer_has_a_date_and_says_when_the_connection_ends() {
     );
     let dated = b"HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: 0\r\n\r\n";
     let mut out = Vec::new();
-    read(dated, false, false, None, &mut out).unwrap();
+    read(dated, false, false, (None, None), &mut out).unwrap();
     assert_eq!(String::from_utf8(out).unwrap().matches("ate: ").count(), 1);
 }
 
@@ -190,14 +190,20 @@ fn interim_answers_are_dropped_and_half_ones_waited_for() {
         b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP",
         false,
         false,
-        None,
+        (None, None),
         &mut out,
     );
     assert!(matches!(early, Ok(Read::Interim(37))), "{early:?}");
-    let half = read(b"HTTP/1.1 200 OK\r\nX: ", false, false, None, &mut out);
+    let half = read(
+        b"HTTP/1.1 200 OK\r\nX: ",
+        false,
+        false,
+        (None, None),
+        &mut out,
+    );
     assert!(matches!(half, Ok(Read::Partial)));
     let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD));
-    assert!(read(long.as_bytes(), false, false, None, &mut out).is_err());
+    assert!(read(long.as_bytes(), false, false, (None, None), &mut out).is_err());
     assert!(out.is_empty());
 }
 
@@ -208,10 +214,26 @@ fn ingress_a21_a_field_of_our_own_takes_the_place_of_the_endpoints() {
     for fields in ["", theirs, &theirs.repeat(2)] {
         let head = format!("HTTP/1.1 200 OK\r\n{fields}Date: x\r\nContent-Length: 0\r\n\r\n");
         let mut out = Vec::new();
-        read(head.as_bytes(), false, false, own, &mut out).unwrap();
+        read(head.as_bytes(), false, false, (own, None), &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let line = "strict-transport-security: max-age=1\r\n";
         assert_eq!(text.matches(line).count(), 1, "{text}");
         assert!(!text.contains("max-age=2"), "{text}");
+    }
+}
+
+#[test]
+fn ingress_t5_a_field_is_added_unless_the_endpoint_has_its_own() {
+    let added = Some(("alt-svc", &b"h3=\":443\""[..]));
+    for (fields, wanted) in [
+        ("", "alt-svc: h3=\":443\"\r\n"),
+        ("Alt-Svc: clear\r\n", "Alt-Svc: clear\r\n"),
+    ] {
+        let head = format!("HTTP/1.1 200 OK\r\n{fields}Date: x\r\nContent-Length: 0\r\n\r\n");
+        let mut out = Vec::new();
+        read(head.as_bytes(), false, false, (None, added), &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains(wanted), "{text}");
+        assert_eq!(text.to_ascii_lowercase().matches("alt-svc").count(), 1);
     }
 }
