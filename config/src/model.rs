@@ -14,6 +14,7 @@ mod policy;
 mod problem;
 mod route;
 mod service;
+mod table;
 mod tls;
 
 pub use addr::{ClientAddr, EndpointAddr, ListenAddr, VipAddr};
@@ -50,4 +51,5 @@ pub use service::{
     AddressKind, AppProtocol, EndpointPorts, Protocol, Service, ServiceEndpoint, ServiceKey,
     ServiceKind, ServiceName, ServicePort,
 };
+pub use table::Table;
 pub use tls::{Certificate, CertificateTable};

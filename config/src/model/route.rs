@@ -5,9 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rpds::HashTrieMapSync;
-
-use super::{ObjectRef, ServiceKey, ServicePort};
+use super::{ObjectRef, ServiceKey, ServicePort, Table};
 
 mod affinity;
 mod auth;
@@ -39,9 +37,9 @@ pub use tls::{ClientAuth, ClientVerification, HostTls, SubjectPattern, TlsVersio
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     /// Exact host names, lower case, without port and trailing dot.
-    pub exact: HashTrieMapSync<Arc<str>, Arc<HostRoutes>>,
+    pub exact: Table<Arc<str>, Arc<HostRoutes>>,
     /// Wildcard hosts by the part behind `*.`.
-    pub wildcard: HashTrieMapSync<Arc<str>, Arc<HostRoutes>>,
+    pub wildcard: Table<Arc<str>, Arc<HostRoutes>>,
     /// Rules without a host.
     pub any: Option<Arc<HostRoutes>>,
     /// Where a request goes that no host took: the oldest `defaultBackend` of an Ingress without rules.

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use rpds::HashTrieMapSync;
-
-use super::{HostMatch, ObjectRef};
+use super::{HostMatch, ObjectRef, Table};
 
 /// A certificate chain and its key, ready to serve.
 #[derive(Debug)]
@@ -21,9 +19,9 @@ pub struct Certificate {
 #[derive(Clone, Debug, Default)]
 pub struct CertificateTable {
     /// Exact host names, lower case.
-    pub exact: HashTrieMapSync<Arc<str>, Arc<Certificate>>,
+    pub exact: Table<Arc<str>, Arc<Certificate>>,
     /// Wildcard hosts by the part behind `*.`.
-    pub wildcard: HashTrieMapSync<Arc<str>, Arc<Certificate>>,
+    pub wildcard: Table<Arc<str>, Arc<Certificate>>,
     /// Served when no other matches; the gateway makes a self-signed one if this is `None`.
     pub default: Option<Arc<Certificate>>,
 }

@@ -377,7 +377,7 @@ fn canonical(snapshot: &Snapshot) -> Vec<String> {
         lines.push(format!("status {key}: {status:?}"));
     }
     let routes = &snapshot.routes;
-    for (host, rules) in routes.exact.iter().chain(&routes.wildcard) {
+    for (host, rules) in routes.exact.iter().chain(routes.wildcard.iter()) {
         lines.push(format!("host {host}: {rules:?}"));
     }
     lines.push(format!("any host: {:?}", routes.any));
