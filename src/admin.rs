@@ -6,6 +6,7 @@
 
 mod change;
 mod debug;
+mod histograms;
 mod listener;
 mod metrics;
 mod pages;

@@ -19,8 +19,8 @@ const STALE: u32 = 5;
 
 /// Handles of several series that stand and fall together.
 pub trait Series {
-    /// Keeps counters from expiring: counts nothing, which is a change all the same. A histogram
-    /// cannot be kept, so one of them has to be used whenever the others are.
+    /// Keeps counters from expiring: counts nothing, which is a change all the same. A histogram is
+    /// kept while somebody holds it.
     fn keep(&self);
 }
 

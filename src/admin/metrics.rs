@@ -13,9 +13,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderValue, StatusCode};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 
+use super::histograms::{Histograms, Split};
 use super::listener::{self, Answer};
 
 /// Media types.
@@ -43,22 +44,24 @@ const SYNC: [f64; 15] = [
 /// After this time without a change a counter or histogram goes.
 const IDLE: Duration = Duration::from_secs(600);
 
-/// How often what was recorded is taken in, so that it does not pile up between scrapes.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// How often histograms are looked through for those that are to go.
+const UPKEEP: Duration = Duration::from_secs(60);
 
 /// All metrics of the process; clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct MetricsHandle {
     recorded: PrometheusHandle,
+    histograms: Histograms,
     /// Those of DNS, which have names and buckets of their own.
     pub(crate) names: sealane_dns::metrics::Metrics,
 }
 
 impl From<PrometheusHandle> for MetricsHandle {
-    /// With none of DNS yet.
+    /// With no histograms and none of DNS yet.
     fn from(recorded: PrometheusHandle) -> Self {
         Self {
             recorded,
+            histograms: Histograms::default(),
             names: sealane_dns::metrics::Metrics::default(),
         }
     }
@@ -69,20 +72,26 @@ impl From<PrometheusHandle> for MetricsHandle {
 /// # Errors
 /// There is one already.
 pub(crate) fn install() -> anyhow::Result<MetricsHandle> {
-    let builder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
-        .and_then(|it| it.set_buckets_for_metric(full(NETWORK_PROGRAMMING), &programming()))
-        .and_then(|it| it.set_buckets_for_metric(Matcher::Prefix(RULES.to_owned()), &SYNC))
-        .and_then(|it| it.set_buckets_for_metric(full(NAMES_PROGRAMMING), &names_programming()))
-        .context("the histograms' buckets")?
-        .idle_timeout(
-            MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM,
-            Some(IDLE),
-        );
-    let recorder = builder.build_recorder();
-    let handle = recorder.handle();
+    let builder = PrometheusBuilder::new().idle_timeout(MetricKindMask::COUNTER, Some(IDLE));
+    let others = builder.build_recorder();
+    let handle = MetricsHandle::from(others.handle());
+    let recorder = Split {
+        others,
+        histograms: handle.histograms.clone(),
+        bounds,
+    };
     metrics::set_global_recorder(recorder).context("metrics are recorded already")?;
-    Ok(handle.into())
+    Ok(handle)
+}
+
+/// Upper bounds of the buckets of a histogram.
+fn bounds(name: &str) -> Vec<f64> {
+    match name {
+        NETWORK_PROGRAMMING => programming(),
+        NAMES_PROGRAMMING => names_programming(),
+        name if name.starts_with(RULES) => SYNC.to_vec(),
+        _ => SECONDS.to_vec(),
+    }
 }
 
 /// Upper bounds of kube-proxy's histogram of the time until a change takes effect, seconds: by the
@@ -100,10 +109,6 @@ fn programming() -> Vec<f64> {
 /// Upper bounds of CoreDNS's histogram of the same: doubled from 1 ms.
 fn names_programming() -> Vec<f64> {
     (0..20).map(|power| 0.001 * f64::from(1 << power)).collect()
-}
-
-fn full(name: &str) -> Matcher {
-    Matcher::Full(name.to_owned())
 }
 
 /// Sets what never changes.
@@ -215,12 +220,13 @@ fn open_metrics(text: &str) -> String {
 /// All metrics as text.
 pub(super) fn render(handle: &MetricsHandle) -> String {
     let names = handle.names.render();
+    let histograms = handle.histograms.render();
     if !names.is_empty() {
         let tasks = tokio::runtime::Handle::current()
             .metrics()
             .num_alive_tasks();
         let process = sealane_dns::metrics::process(tasks);
-        return format!("{}{names}{process}", handle.recorded.render());
+        return format!("{}{histograms}{names}{process}", handle.recorded.render());
     }
     if let Some(bytes) = resident_bytes() {
         metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
@@ -229,7 +235,7 @@ pub(super) fn render(handle: &MetricsHandle) -> String {
         // One is the directory's own.
         metrics::gauge!("process_open_fds").set(entries.count().saturating_sub(1) as f64);
     }
-    handle.recorded.render()
+    handle.recorded.render() + &histograms
 }
 
 /// `VmRSS` of proc_pid_status(5), which is in KiB.
@@ -240,11 +246,11 @@ fn resident_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Keeps histograms small; never ends.
+/// Forgets histograms that are out of use; never ends.
 pub(super) async fn upkeep(handle: MetricsHandle) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
         ticks.tick().await;
-        handle.recorded.run_upkeep();
+        handle.histograms.upkeep(IDLE);
     }
 }
