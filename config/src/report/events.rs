@@ -75,6 +75,8 @@ pub(super) struct Writer {
     leadership: Leadership,
     instance: String,
     ledger: Ledger,
+    /// What there was to tell of the snapshot of this generation: finding out is a walk over all routes.
+    found: (u64, Vec<Notice>),
     pause: Duration,
     is_refused: bool,
 }
@@ -86,6 +88,7 @@ impl Writer {
             leadership,
             instance: shorten(&instance, INSTANCE).to_owned(),
             ledger: Ledger::new(Instant::now()),
+            found: (0, Vec::new()),
             pause: *PAUSE.start(),
             is_refused: false,
         }
@@ -123,8 +126,10 @@ impl Writer {
 
     /// Tells what is new; returns when to look again even if nothing changes.
     async fn pass(&mut self, snapshot: &Snapshot, fights: &[Notice]) -> Option<Duration> {
-        let mut notices = notices::of(snapshot);
-        notices.extend_from_slice(fights);
+        if self.found.0 != snapshot.generation {
+            self.found = (snapshot.generation, notices::of(snapshot));
+        }
+        let notices = [&self.found.1, fights].concat();
         for due in self.ledger.update(notices, Instant::now()) {
             if !self.ledger.may(&due, Instant::now()) {
                 continue;
