@@ -14,6 +14,9 @@ use tokio::net::TcpStream;
 /// From how many bytes on it is done.
 pub(crate) const MIN: usize = crate::scratch::SCRATCH;
 
+/// From how many bytes at a time on it costs less than copying them.
+pub(crate) const WORTH: usize = 16 * 1024;
+
 /// Bytes that a pipe holds at most, if the system lets it grow so far.
 const SIZE: usize = 512 * 1024;
 

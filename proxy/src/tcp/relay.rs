@@ -9,8 +9,8 @@
 //!
 //! Buffers: bytes are read into one buffer of the worker and written from there at once. Only what
 //! the receiver does not take is kept, at most one buffer a direction, and nothing is read until it
-//! is gone. When a buffer was full, much is coming, and it is [spliced](crate::splice) for as long as
-//! it comes. A relay that waits for its sender holds neither buffer nor pipe.
+//! is gone. When much came at a time, more is coming, and it is [spliced](crate::splice) for as long as
+//! much comes at a time. A relay that waits for its sender holds neither buffer nor pipe.
 
 use std::cell::Cell;
 use std::io;
@@ -35,6 +35,9 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Nothing moved for so long: the connection is given up (the kernel's connection tracking waits
 /// for days, load balancers for minutes to an hour).
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
+
+/// Bytes that are spliced before other connections of the worker have their turn: about a millisecond.
+const TURN: usize = 2 << 20;
 
 /// Relays a connection to a Service, or to the outside, and counts it.
 pub(crate) async fn relay_counted(
@@ -149,7 +152,7 @@ impl Direction<'_> {
         drop(prefix);
         loop {
             match self.pass().await? {
-                Passed::All(read) if read < splice::MIN => {}
+                Passed::All(read) if read < splice::WORTH => {}
                 Passed::All(_) => {
                     if self.splice().await? {
                         return self.end();
@@ -171,15 +174,33 @@ impl Direction<'_> {
 
     /// Splices for as long as much comes at a time. Says whether the stream ended.
     async fn splice(&self) -> io::Result<bool> {
-        // Without descriptors for a pipe it goes on as before.
-        let Ok(mut pipe) = Pipe::take() else {
-            return Ok(false);
-        };
+        loop {
+            // A relay that is faster than its sender has to wait after every few packets. If it copied
+            // those that come next it would copy most of all.
+            self.from.as_ref().readable().await?;
+            // Without descriptors for a pipe it goes on as before.
+            let Ok(pipe) = Pipe::take() else {
+                return Ok(false);
+            };
+            match self.splice_through(pipe).await? {
+                Spliced::All(moved) if moved < splice::WORTH => return Ok(false),
+                Spliced::All(_) => {}
+                Spliced::End => return Ok(true),
+            }
+        }
+    }
+
+    /// Splices until nothing is there any more.
+    async fn splice_through(&self, mut pipe: Pipe) -> io::Result<Spliced> {
+        let mut moved = 0;
+        let mut turn = 0;
         loop {
             let filled = match pipe.fill(self.from.as_ref(), usize::MAX) {
-                Ok(0) => return Ok(true),
+                Ok(0) => return Ok(Spliced::End),
                 Ok(filled) => filled,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Spliced::All(moved));
+                }
                 Err(error) => return Err(error),
             };
             while !pipe.is_empty() {
@@ -191,10 +212,14 @@ impl Direction<'_> {
                     Err(error) => return Err(error),
                 }
             }
-            if filled < splice::MIN {
-                return Ok(false);
+            moved += filled;
+            turn += filled;
+            if turn >= TURN {
+                turn = 0;
+                tokio::task::yield_now().await;
+            } else {
+                tokio::task::consume_budget().await;
             }
-            tokio::task::consume_budget().await;
         }
     }
 
@@ -276,6 +301,14 @@ impl Direction<'_> {
             self.count.increment(bytes as u64);
         }
     }
+}
+
+/// How splicing came to a stop.
+enum Spliced {
+    /// All that was there was moved: so many bytes.
+    All(usize),
+    /// The stream ended.
+    End,
 }
 
 enum Passed {

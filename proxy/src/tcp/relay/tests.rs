@@ -123,6 +123,36 @@ async fn proxy_l25_an_answer_is_whole_when_the_server_closes_on_an_upload() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn proxy_pf6_bytes_keep_their_order_however_many_come_at_a_time() {
+    let mut relay = start(b"", HOUR).await;
+    // Copied, spliced, spliced after a wait, too little for that, and copied again.
+    let sizes = [100, 3 << 20, 40_000, 40_000, 600_000, 10, 70_000, 1, 20_000];
+    let mut number = 0_u32;
+    for (turn, size) in sizes.into_iter().cycle().take(40).enumerate() {
+        let sent: Vec<u8> = (0..size)
+            .map(|_| {
+                number += 1;
+                (number % 251) as u8
+            })
+            .collect();
+        let mut received = vec![0; size];
+        let moved = async {
+            // What was sent has arrived before more is.
+            tokio::try_join!(
+                relay.server.write_all(&sent),
+                relay.client.read_exact(&mut received)
+            )
+        };
+        timeout(TIMEOUT, moved).await.expect("stuck").unwrap();
+        assert!(received == sent, "turn {turn}, {size} bytes");
+    }
+    assert_eq!(
+        relay.counts[1].load(Relaxed),
+        sizes.iter().cycle().take(40).sum::<usize>() as u64
+    );
+}
+
+#[tokio::test(flavor = "local")]
 async fn proxy_l25_a_reset_stays_a_reset() {
     for by_client in [true, false] {
         let mut relay = start(b"", HOUR).await;
