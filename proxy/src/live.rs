@@ -6,10 +6,11 @@
 //! that are kept, some of which change rarely, are kept as well.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::rc::Rc;
 use std::time::Duration;
+
+use rustc_hash::FxHashMap;
 
 /// How often [`Cache::upkeep`] is called.
 pub const UPKEEP: Duration = Duration::from_secs(60);
@@ -24,10 +25,11 @@ pub trait Series {
     fn keep(&self);
 }
 
-/// Handles that are in use.
+/// Handles that are in use. What they are for is named by the cluster's objects, not by clients, so that
+/// a hash needs no protection.
 #[derive(Debug)]
 pub struct Cache<K, V> {
-    known: RefCell<HashMap<K, Known<V>>>,
+    known: RefCell<FxHashMap<K, Known<V>>>,
     now: Cell<u32>,
 }
 

@@ -2,7 +2,6 @@
 //! first, at most so many for so long, none to an endpoint that left its Service.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
@@ -11,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use sealane_config::model::{Endpoint, EndpointStats};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -27,7 +27,7 @@ pub(crate) struct Connections {
     connector: Connector,
     /// By the address of the endpoint's counters, which the slot keeps alive, and the client whose
     /// address the endpoint sees.
-    slots: RefCell<HashMap<Key, Slot>>,
+    slots: RefCell<FxHashMap<Key, Slot>>,
 }
 
 type Key = (usize, Option<IpAddr>);
@@ -227,7 +227,7 @@ impl Connections {
 
 /// What is kept for an endpoint; `None` if that would be too much.
 fn slot<'a>(
-    slots: &'a mut HashMap<Key, Slot>,
+    slots: &'a mut FxHashMap<Key, Slot>,
     stats: &Arc<EndpointStats>,
     source: Option<IpAddr>,
 ) -> Option<&'a mut Slot> {
