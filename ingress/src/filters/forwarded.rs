@@ -4,6 +4,7 @@
 //! never appended to. What it claimed is kept as `X-Original-Forwarded-For` and `-Host`. Proxies that
 //! are trusted are believed ([`Peer::behind`]).
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -36,16 +37,19 @@ const CLAIMS: [(HeaderName, HeaderName); 2] = [
     (FORWARDED_HOST, ORIGINAL_HOST),
 ];
 
+/// The longest IPv6 address in text, bytes.
+const LONGEST_ADDRESS: usize = 39;
+
 /// The longest request id that is taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The client of a connection, whose values are made once and shared by its requests; or that of a
-/// request which a trusted proxy has passed on.
+/// The client of a connection, whose values are made once, when the first request asks for them, and
+/// shared by all; or that of a request which a trusted proxy has passed on.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Its address: the only one that is ever asked for.
     pub(crate) ip: IpAddr,
-    address: HeaderValue,
+    address: OnceCell<HeaderValue>,
     /// The list that backends get, if it is not the address alone.
     list: Option<HeaderValue>,
     /// The host that the client asked for, if a trusted proxy has said it.
@@ -54,7 +58,8 @@ pub struct Peer {
     by: Option<(IpAddr, HeaderValue)>,
     /// `Forwarded` is written, too.
     standard: bool,
-    port: HeaderValue,
+    port: u16,
+    port_value: OnceCell<HeaderValue>,
     scheme: HeaderValue,
     /// The fields that are the same for all requests, as they are sent over HTTP/1.1.
     lines: Vec<u8>,
@@ -68,27 +73,28 @@ impl Peer {
     /// A client at `address` that came to our `port`.
     pub fn new(address: IpAddr, port: u16, secure: bool) -> Self {
         let ip = address.to_canonical();
-        let address = ip.to_string();
         let scheme = if secure { "https" } else { "http" };
         let mut lines = Vec::with_capacity(192);
-        write_field(FORWARDED_FOR.as_str(), address.as_bytes(), &mut lines);
-        write_field(REAL_IP.as_str(), address.as_bytes(), &mut lines);
-        write_field(
-            FORWARDED_PORT.as_str(),
-            port.to_string().as_bytes(),
-            &mut lines,
-        );
+        let mut number = Vec::with_capacity(LONGEST_ADDRESS);
+        write_address(ip, &mut number);
+        for name in [FORWARDED_FOR, REAL_IP] {
+            write_field(name.as_str(), &number, &mut lines);
+        }
+        number.clear();
+        write_decimal(port, &mut number);
+        write_field(FORWARDED_PORT.as_str(), &number, &mut lines);
         for name in [FORWARDED_PROTO, FORWARDED_SCHEME, SCHEME] {
             write_field(name.as_str(), scheme.as_bytes(), &mut lines);
         }
         Self {
             ip,
-            address: written(ip),
+            address: OnceCell::new(),
             list: None,
             host: None,
             by: None,
             standard: false,
-            port: HeaderValue::from(port),
+            port,
+            port_value: OnceCell::new(),
             scheme: HeaderValue::from_static(scheme),
             lines,
             secure,
@@ -117,12 +123,13 @@ impl Peer {
         let list = || self.appended(headers.get_all(&proxies.forwarded_for).iter());
         Some(Self {
             ip,
-            address: written(ip),
+            address: OnceCell::new(),
             list: proxies.appends.then(list).flatten(),
             host: host.and_then(|host| HeaderValue::from_str(host).ok()),
             by: Some((self.ip, self.scheme.clone())),
             standard: proxies.standard,
-            port: port.map_or_else(|| self.port.clone(), HeaderValue::from),
+            port: port.unwrap_or(self.port),
+            port_value: OnceCell::new(),
             scheme: HeaderValue::from_static(if secure { "https" } else { "http" }),
             // Such a request is never relayed.
             lines: Vec::new(),
@@ -136,6 +143,10 @@ impl Peer {
         self.session.is_some() && self.by.is_none()
     }
 
+    fn address(&self) -> &HeaderValue {
+        self.address.get_or_init(|| written(self.ip))
+    }
+
     /// A list with our own peer's address behind it.
     fn appended<'a>(&self, list: impl Iterator<Item = &'a HeaderValue>) -> Option<HeaderValue> {
         let mut bytes = Vec::new();
@@ -143,7 +154,7 @@ impl Peer {
             bytes.extend_from_slice(value.as_bytes());
             bytes.extend_from_slice(b", ");
         }
-        bytes.extend_from_slice(self.address.as_bytes());
+        bytes.extend_from_slice(self.address().as_bytes());
         HeaderValue::from_bytes(&bytes).ok()
     }
 
@@ -231,10 +242,11 @@ impl Peer {
                 headers.append(&kept, value);
             }
         }
-        let list = self.list.as_ref().unwrap_or(&self.address);
+        let list = self.list.as_ref().unwrap_or_else(|| self.address());
         headers.insert(FORWARDED_FOR, list.clone());
-        headers.insert(REAL_IP, self.address.clone());
-        headers.insert(FORWARDED_PORT, self.port.clone());
+        headers.insert(REAL_IP, self.address().clone());
+        let port = self.port_value.get_or_init(|| self.port.into());
+        headers.insert(FORWARDED_PORT, port.clone());
         for name in [FORWARDED_PROTO, FORWARDED_SCHEME, SCHEME] {
             headers.insert(name, self.scheme.clone());
         }
@@ -268,6 +280,36 @@ fn is_authority(text: &str) -> bool {
 fn written(ip: IpAddr) -> HeaderValue {
     HeaderValue::try_from(ip.to_string())
         .expect("an address is written in digits, letters, dots and colons")
+}
+
+/// As [`IpAddr`] is displayed, which takes thousands of instructions for IPv4: many connections have one
+/// request.
+fn write_address(ip: IpAddr, out: &mut Vec<u8>) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (index, octet) in ip.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                write_decimal(octet.into(), out);
+            }
+        }
+        IpAddr::V6(ip) => out.extend_from_slice(ip.to_string().as_bytes()),
+    }
+}
+
+fn write_decimal(number: u16, out: &mut Vec<u8>) {
+    let mut digits = [0; 5];
+    let (mut at, mut left) = (digits.len(), number);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// Removes what only a gateway may say: the names of verified client certificates, and all of

@@ -79,3 +79,24 @@ fn ingress_t8_odd_request_ids_are_replaced() {
         assert_eq!(headers["x-request-id"].len(), 32, "{id}");
     }
 }
+
+#[test]
+fn ingress_pf7_addresses_and_ports_are_written_as_they_are_displayed() {
+    for ip in [
+        "0.0.0.0",
+        "1.20.255.9",
+        "127.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "2001:db8::a:0:0:1",
+    ] {
+        let mut out = Vec::new();
+        write_address(ip.parse().unwrap(), &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), ip);
+    }
+    for number in [0, 9, 10, 80, 100, 8080, 65_535] {
+        let mut out = Vec::new();
+        write_decimal(number, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+    }
+}
