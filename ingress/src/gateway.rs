@@ -9,6 +9,7 @@ use http::HeaderValue;
 use metrics::counter;
 use sealane_config::Reader;
 use sealane_config::model::ClientAddr;
+use sealane_proxy::accept::Fresh;
 use sealane_proxy::admission::Place;
 use sealane_proxy::http::{ClientStream, Engine, ServerOptions, serve_relayed};
 use sealane_proxy::live::UPKEEP;
@@ -168,6 +169,10 @@ impl Gateway {
                     };
                     let to = dialled.map_or(port, |dialled| dialled.port());
                     let mut peer = Peer::new(client.ip(), to, true);
+                    // The handshake is waited for anyhow.
+                    let Ok(stream) = stream.into_registered() else {
+                        return;
+                    };
                     let accepted = tokio::select! {
                         accepted = Box::pin(tls::accept(&inner.options.tls, stream)) => accepted,
                         () = place.end().cancelled() => return,
@@ -227,7 +232,7 @@ impl Inner {
     /// `None` if one was to say so, and did not.
     async fn ends(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Fresh,
         client: SocketAddr,
         secure: bool,
         place: &Place,
@@ -245,7 +250,7 @@ impl Inner {
         if !is_announced {
             return Some((client, None));
         }
-        Box::pin(announced(stream, client, place)).await
+        Box::pin(announced(stream.registered().ok()?, client, place)).await
     }
 }
 
@@ -296,7 +301,7 @@ async fn serve_connection<I>(
         peer: Rc::clone(&peer),
         place: Rc::clone(&place),
     };
-    let end = place.end().clone();
+    let end = Rc::clone(&place).into();
     let handler = move |request| {
         place.used();
         handle::handle(Rc::clone(&gateway), Rc::clone(&peer), request)

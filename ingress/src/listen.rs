@@ -3,11 +3,12 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use sealane_proxy::accept::Acceptor;
+use sealane_proxy::accept::{Acceptor, Fresh, Listener};
 use sealane_proxy::admission::{Connections, Place};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -32,33 +33,39 @@ pub(crate) async fn accept_loop<F, C>(
     mut connection: F,
 ) -> io::Result<()>
 where
-    F: FnMut(TcpStream, SocketAddr, Rc<Place>) -> C,
+    F: FnMut(Fresh, SocketAddr, Rc<Place>) -> C,
     C: Future<Output = ()> + 'static,
 {
     // What is accepted inherits it, without a system call of its own.
     SockRef::from(&listener).set_tcp_nodelay(true)?;
     let connections = TaskTracker::new();
-    let mut start = |stream: TcpStream, client: SocketAddr| {
+    let mut start = |stream: Fresh, client: SocketAddr| {
         let place = match is_proxy(client.ip()) {
             true => admitted.admit_proxy(client.ip(), &shutdown),
             false => admitted.admit(client.ip(), &shutdown),
         };
         if let Ok(place) = place {
-            connections.spawn_local(connection(stream, client, Rc::new(place)));
+            // Boxed, because it is thousands of bytes, which starting and ending a task move ten times.
+            connections.spawn_local(Box::pin(connection(stream, client, Rc::new(place))));
         }
     };
     let mut acceptor = Acceptor::default();
+    let listener = Listener::new(listener)?;
+    let mut stopped = pin!(shutdown.cancelled());
     loop {
+        // In this order, because the other waits in vain most of the time, and for no connection at all
+        // where one is there. Accepting pauses after so many, so that the end is seen.
         let accepted = tokio::select! {
-            accepted = acceptor.accept(&listener) => accepted,
-            () = shutdown.cancelled() => break,
+            biased;
+            accepted = acceptor.accept_fresh(&listener) => accepted,
+            () = &mut stopped => break,
         };
         let (stream, client) = accepted?;
         start(stream, client);
     }
     // Closing the listener resets what waits in its queue; those clients were promised service. The
     // kernel is asked, because the runtime may not have heard of them yet.
-    let listener = listener.into_std()?;
+    let listener = listener.into_std();
     let mut queued = Vec::new();
     while let Ok((stream, client)) = listener.accept() {
         stream.set_nonblocking(true)?;
@@ -69,7 +76,7 @@ where
     let first_bytes = join_all(queued.iter().map(|(stream, _)| stream.readable()));
     let _in_time = timeout(QUEUED, first_bytes).await;
     for (stream, client) in queued {
-        start(stream, client);
+        start(stream.into(), client);
     }
     connections.close();
     connections.wait().await;
@@ -99,7 +106,10 @@ mod tests {
             nobody,
             |stream, _, _| {
                 let told = told.clone();
-                async move { told.send(stream.nodelay().unwrap()).await.unwrap() }
+                async move {
+                    let stream = stream.into_registered().unwrap();
+                    told.send(stream.nodelay().unwrap()).await.unwrap();
+                }
             },
         );
         let ask = async {

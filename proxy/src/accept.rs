@@ -8,10 +8,12 @@
 //! is reached again. The kernel gives out the lowest number that is free, so the number of a new
 //! connection tells how many are left.
 
+mod fresh;
+
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use metrics::counter;
@@ -19,6 +21,8 @@ use nix::errno::Errno;
 use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
+
+pub use fresh::{Fresh, Listener};
 
 /// The first pause and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
@@ -56,6 +60,21 @@ impl Acceptor {
     /// # Errors
     /// The listener cannot be used any more.
     pub async fn accept(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        self.accept_by(async || listener.accept().await).await
+    }
+
+    /// The same of a listener whose connections the runtime is not told of.
+    ///
+    /// # Errors
+    /// As for [`Self::accept`].
+    pub async fn accept_fresh(&mut self, listener: &Listener) -> io::Result<(Fresh, SocketAddr)> {
+        self.accept_by(async || listener.accept().await).await
+    }
+
+    async fn accept_by<S: AsRawFd>(
+        &mut self,
+        accept: impl AsyncFn() -> io::Result<(S, SocketAddr)>,
+    ) -> io::Result<(S, SocketAddr)> {
         loop {
             if self.is_short {
                 sleep(self.pause).await;
@@ -65,9 +84,9 @@ impl Acceptor {
                 }
                 self.is_short = false;
             }
-            let error = match listener.accept().await {
+            let error = match accept().await {
                 Ok((stream, client)) => {
-                    if self.is_reserved(&stream) {
+                    if self.is_reserved(stream.as_raw_fd()) {
                         self.fall_short("reserved_descriptors", &"no more descriptors for clients");
                     } else {
                         self.pause = PAUSE.0;
@@ -98,11 +117,11 @@ impl Acceptor {
 
     /// Whether a client may have one more.
     fn has_descriptors(&mut self) -> bool {
-        File::open("/dev/null").is_ok_and(|next| !self.is_reserved(&next))
+        File::open("/dev/null").is_ok_and(|next| !self.is_reserved(next.as_raw_fd()))
     }
 
-    fn is_reserved(&mut self, descriptor: &impl AsRawFd) -> bool {
-        let Ok(number) = u64::try_from(descriptor.as_raw_fd()) else {
+    fn is_reserved(&mut self, descriptor: RawFd) -> bool {
+        let Ok(number) = u64::try_from(descriptor) else {
             return false;
         };
         if self.fine.is_some_and(|fine| number <= fine) {

@@ -4,15 +4,20 @@
 //! request for longest are asked to end, and make room; a client that has its share gets no more.
 //! Sources that stand for many clients, such as a load balancer in front, have no share of their own.
 
+mod ending;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use metrics::{counter, describe_counter};
+use rustc_hash::FxHashMap;
 use tokio_util::sync::CancellationToken;
+
+pub use ending::Ending;
 
 use crate::clock;
 
@@ -91,7 +96,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Shard {
     sources: HashMap<IpAddr, usize>,
-    lines: HashMap<u64, Arc<Line>>,
+    lines: FxHashMap<u64, Arc<Line>>,
 }
 
 /// One connection.
@@ -99,8 +104,16 @@ struct Shard {
 struct Line {
     /// When its last request began, or it did.
     used: AtomicU64,
-    end: CancellationToken,
+    shutdown: CancellationToken,
+    /// A child of `shutdown`, made when it is waited for or cancelled: that of most connections never is.
+    end: OnceLock<CancellationToken>,
     is_ending: AtomicBool,
+}
+
+impl Line {
+    fn end(&self) -> &CancellationToken {
+        self.end.get_or_init(|| self.shutdown.child_token())
+    }
 }
 
 /// A connection's place, taken until it is dropped.
@@ -168,7 +181,8 @@ impl Connections {
         let id = self.0.next.fetch_add(1, Relaxed);
         let line = Arc::new(Line {
             used: AtomicU64::new(clock::now()),
-            end: shutdown.child_token(),
+            shutdown: shutdown.clone(),
+            end: OnceLock::new(),
             is_ending: AtomicBool::new(false),
         });
         self.shard(id).lines.insert(id, Arc::clone(&line));
@@ -228,7 +242,7 @@ impl Connections {
         let mut ended = 0;
         for (_, line) in idle {
             if !line.is_ending.swap(true, Relaxed) {
-                line.end.cancel();
+                line.end().cancel();
                 ended += 1;
             }
         }
@@ -255,7 +269,13 @@ impl Connections {
 impl Place {
     /// Cancelled when the connection shall end.
     pub fn end(&self) -> &CancellationToken {
-        &self.line.end
+        self.line.end()
+    }
+
+    /// Whether the connection shall end.
+    pub fn is_wanted(&self) -> bool {
+        let end = self.line.end.get().unwrap_or(&self.line.shutdown);
+        end.is_cancelled()
     }
 
     /// A request began.

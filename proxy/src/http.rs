@@ -36,6 +36,7 @@ mod websocket;
 pub use body::{Body, BodyError};
 pub use engine::{Engine, EngineOptions, Target, Upstream, served_by};
 pub use held::Held;
+pub(crate) use relay::send_last;
 pub use relay::{ClientStream, Front, OwnField, PlainHead, Route, is_default, write_field};
 pub use respond::Hop;
 pub(crate) use serve::LocalExecutor;

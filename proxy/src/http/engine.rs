@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::Body;
-use super::relay::Connections;
+use super::relay::{Alarms, Connections};
 use super::respond::{self, Hop};
 use super::services::{ServiceState, Services, Shared};
 use crate::access::{AccessLog, Served};
@@ -158,6 +158,8 @@ pub(super) struct Inner {
     pub(super) pool: Rc<Pool>,
     /// Those on which nothing but HTTP/1.1 without hyper is spoken.
     pub(super) relayed: Rc<Connections>,
+    /// For exchanges of which little is watched at first.
+    pub(super) alarms: Alarms,
     pub(super) services: Services,
     pub(super) tunnels: TaskTracker,
     pub(super) hop: Hop,
@@ -175,6 +177,7 @@ impl Engine {
             inner: Rc::new(Inner {
                 balancer: Balancer::sharing(options.affinity),
                 relayed: Rc::new(Connections::new(connector.clone())),
+                alarms: Alarms::default(),
                 pool: Rc::new(Pool::new(connector)),
                 services: Services::new(options.shared, options.direction),
                 tunnels: TaskTracker::new(),

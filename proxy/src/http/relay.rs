@@ -11,6 +11,7 @@
 //! within the idle timeout, a client that takes an answer's bytes; and the endpoint's response timeout.
 //! A connection that waits for a request holds no buffer.
 
+mod alarms;
 mod answer_body;
 mod client;
 mod connections;
@@ -28,13 +29,15 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use http::StatusCode;
 use sealane_config::model::HttpPolicy;
-use tokio_util::sync::CancellationToken;
 
 use super::engine::{Engine, Target, Upstream};
 use super::serve::ServerOptions;
+use crate::admission::Ending;
 use crate::{clock, scratch};
 
+pub(crate) use alarms::Alarms;
 pub use client::ClientStream;
+pub(crate) use client::send_last;
 use client::{Client, Gone, Timer};
 pub(crate) use connections::{Connections, Keep};
 pub use request::{PlainHead, write_field};
@@ -96,7 +99,7 @@ pub(super) async fn relay<I, F>(
     engine: &Engine,
     front: &F,
     options: &ServerOptions,
-    shutdown: &CancellationToken,
+    shutdown: &Ending,
 ) -> Option<Left<I>>
 where
     I: ClientStream,
@@ -129,6 +132,7 @@ where
             is_head: plain.is_head,
             idempotent: plain.idempotent,
             has_body: plain.has_body,
+            is_last: plain.close,
             close: Cell::new(plain.close),
             shutdown,
             stall: clock::nanos(options.stall_timeout),
@@ -144,7 +148,7 @@ where
         wait = options.idle_timeout;
     }
     // Closing a socket says all that there is to say; a session has an end of its own.
-    if client.stream.socket().is_none() {
+    if !client.stream.is_bare() {
         let shut = std::future::poll_fn(|cx| Pin::new(&mut client.stream).poll_shutdown(cx));
         // The client may be gone already.
         let _ = shut.await;
@@ -165,7 +169,7 @@ async fn next<I, F>(
     front: &F,
     out: &mut Vec<u8>,
     (wait, head): (u64, u64),
-    shutdown: &CancellationToken,
+    shutdown: &Ending,
 ) -> Next<F::Route>
 where
     I: ClientStream,
@@ -181,7 +185,8 @@ where
             request::Read::Partial => {}
         }
     }
-    let mut cancelled = std::pin::pin!(shutdown.cancelled());
+    // Asks for the token when something is waited for.
+    let mut cancelled = std::pin::pin!(async { shutdown.token().cancelled().await });
     let (mut first_byte, mut whole_head) = (None, None);
     std::future::poll_fn(|cx| {
         loop {

@@ -26,6 +26,7 @@ use super::io::{Activity, Busy, Deadline, Spoken, Watched};
 use super::pace;
 use super::relay::{ClientStream, Front, relay};
 use super::respond::{self, Hop};
+use crate::admission::Ending;
 use crate::{Error, clock};
 
 /// What an HTTP/1.1 connection buffers in each direction besides a head.
@@ -153,7 +154,7 @@ pub async fn serve_relayed<I, R, H, F>(
     options: &ServerOptions,
     (engine, front): (&Engine, &R),
     handler: H,
-    shutdown: CancellationToken,
+    shutdown: Ending,
 ) where
     I: ClientStream + Send + 'static,
     R: Front,
@@ -167,6 +168,7 @@ pub async fn serve_relayed<I, R, H, F>(
     };
     if let Some((stream, read)) = left {
         // Boxed, because it is large, and most connections never need it.
+        let shutdown = shutdown.token().clone();
         Box::pin(serve_from(stream, read, options, handler, shutdown)).await;
     }
 }

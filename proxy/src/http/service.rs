@@ -179,7 +179,7 @@ impl Engine {
             }
         };
         let relayed = (self, &front);
-        serve_relayed(stream, &options, relayed, handler, shutdown).await;
+        serve_relayed(stream, &options, relayed, handler, shutdown.into()).await;
     }
 
     async fn forward_to_service(

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::accept::{Acceptor, Listener};
 use crate::connect::Connector;
 use crate::testing::{RawClient, World, backend};
 
@@ -76,8 +77,10 @@ impl Front {
         };
         let (engine, shutdown) = (front.engine.clone(), front.shutdown.clone());
         let connections = front.connections.clone();
+        let listener = Listener::new(listener).unwrap();
         tokio::task::spawn_local(async move {
-            while let Ok((stream, client)) = listener.accept().await {
+            let mut acceptor = Acceptor::default();
+            while let Ok((stream, client)) = acceptor.accept_fresh(&listener).await {
                 let (engine, target) = (engine.clone(), target.clone());
                 let shutdown = shutdown.clone();
                 connections.spawn_local(async move {

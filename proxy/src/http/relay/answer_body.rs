@@ -48,7 +48,11 @@ impl<R: Route> Exchange<'_, R> {
             if !extra {
                 self.give_back(upstream, endpoint, answer.keep);
             }
-            client.send(self.stall).await?;
+            if self.is_last {
+                client.send_last(self.stall).await?;
+            } else {
+                client.send(self.stall).await?;
+            }
             return Ok(!self.close.get());
         }
         let mut broken = malformed;

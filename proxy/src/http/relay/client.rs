@@ -1,11 +1,15 @@
 //! The client's side of a relayed connection: what was read and not used, what was written and not
 //! sent, and how long either may take.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite};
+use rustix::io::ioctl_fionread;
+use rustix::net::{SendFlags, send};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -17,25 +21,79 @@ use crate::{clock, scratch};
 /// What a client's connection is made of.
 pub trait ClientStream: AsyncRead + AsyncWrite + Unpin {
     /// The socket, if what is written to the stream goes to it as it is.
-    fn socket(&self) -> Option<&TcpStream>;
+    fn socket(&mut self) -> Option<&TcpStream>;
+
+    /// Closing the socket says all that there is to say at the end of the stream.
+    fn is_bare(&self) -> bool;
+
+    /// Writes, as far as that goes without waiting, bytes behind which the socket is closed at once: the end
+    /// of the stream goes along with them, in one packet less.
+    ///
+    /// # Errors
+    /// The system call's; [`io::ErrorKind::WouldBlock`] also of a stream that cannot, or has something to
+    /// be read: closing would reset it, and what is kept back would be lost.
+    fn try_write_last(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// The runtime knows of the socket. Otherwise the first time that it is waited for costs system calls.
+    fn is_registered(&self) -> bool {
+        true
+    }
 }
 
 impl ClientStream for TcpStream {
-    fn socket(&self) -> Option<&TcpStream> {
+    fn socket(&mut self) -> Option<&TcpStream> {
         Some(self)
+    }
+
+    fn is_bare(&self) -> bool {
+        true
+    }
+
+    fn try_write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Not inside, where not wanting to write would look like not being able to.
+        has_nothing_to_read(&*self)?;
+        self.try_io(Interest::WRITABLE, || send_kept(&*self, bytes))
     }
 }
 
 impl ClientStream for Prefixed<TcpStream> {
-    fn socket(&self) -> Option<&TcpStream> {
+    fn socket(&mut self) -> Option<&TcpStream> {
         Some(self.get_ref())
+    }
+
+    fn is_bare(&self) -> bool {
+        true
     }
 }
 
 impl ClientStream for Box<TlsStream<TcpStream>> {
-    fn socket(&self) -> Option<&TcpStream> {
+    fn socket(&mut self) -> Option<&TcpStream> {
         None
     }
+
+    fn is_bare(&self) -> bool {
+        false
+    }
+}
+
+/// As [`ClientStream::try_write_last`], to a socket.
+pub(crate) fn send_last(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    has_nothing_to_read(&socket)?;
+    send_kept(socket, bytes)
+}
+
+fn has_nothing_to_read(socket: impl AsFd) -> io::Result<()> {
+    match ioctl_fionread(socket)? {
+        0 => Ok(()),
+        _ => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// The kernel keeps what is not a full packet until there is more, or the end.
+fn send_kept(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(send(socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
 }
 
 /// The client is gone, or too slow: there is nobody to answer.
@@ -86,7 +144,7 @@ pub(super) struct Client<I> {
     pub(super) timer: Timer,
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Client<I> {
+impl<I: ClientStream> Client<I> {
     /// Ready when the client has closed its connection, or broken it off. What it sends meanwhile is
     /// kept, and then it is not listened to any more until that is used.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
@@ -129,6 +187,18 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Client<I> {
         .await;
         self.output.clear();
         outcome
+    }
+
+    /// As [`Self::send`], where the connection is closed at once afterwards, and the client has said
+    /// that it sends nothing more.
+    pub(super) async fn send_last(&mut self, stall: u64) -> Result<(), Gone> {
+        if self.input.is_empty()
+            && let Ok(sent) = self.stream.try_write_last(&self.output)
+        {
+            self.output.drain(..sent);
+        }
+        // What is wrong shows here, too.
+        self.send(stall).await
     }
 
     /// Forgets what was used of the input.

@@ -15,7 +15,6 @@ use sealane_config::model::Endpoint;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::super::engine::{Inner, Target};
 use super::super::failure::{self, Failure};
@@ -28,6 +27,7 @@ use super::client::{Client, ClientStream, Gone};
 use super::connections::Keep;
 use super::request::{write_field, write_length};
 use super::response::{self, Answer, Malformed};
+use crate::admission::Ending;
 use crate::balance::Flight;
 use crate::{Error, clock, scratch};
 
@@ -41,10 +41,12 @@ pub(super) struct Exchange<'a, R> {
     pub(super) is_head: bool,
     pub(super) idempotent: bool,
     pub(super) has_body: bool,
+    /// The client has said that this is its last request.
+    pub(super) is_last: bool,
     /// The client's connection ends with the answer.
     pub(super) close: Cell<bool>,
-    /// When this is cancelled before the answer begins, too.
-    pub(super) shutdown: &'a CancellationToken,
+    /// When this is due before the answer begins, too.
+    pub(super) shutdown: &'a Ending,
     /// How long the client may take no byte, nanoseconds.
     pub(super) stall: u64,
 }
@@ -240,6 +242,7 @@ impl<R: Route> Exchange<'_, R> {
     {
         let mut left = sent;
         let mut head = Vec::new();
+        let mut unwatched = None;
         std::future::poll_fn(|cx| {
             let sending = poll_write_all(&mut upstream.stream, cx, &mut left);
             // An endpoint may answer, and close, before it has taken everything.
@@ -267,6 +270,21 @@ impl<R: Route> Exchange<'_, R> {
                     Poll::Pending => break,
                 };
                 return Poll::Ready(Err(Broken::Endpoint(failure)));
+            }
+            if !client.stream.is_registered() {
+                // Most answers come before it pays to have the runtime know of the client's socket, only
+                // to hear whether the client is still there.
+                let pays = match unwatched {
+                    Some(until) => until <= clock::now(),
+                    None => {
+                        let until = self.engine.alarms.set(cx.waker().clone());
+                        unwatched = Some(until);
+                        deadline < until
+                    }
+                };
+                if !pays {
+                    return Poll::Pending;
+                }
             }
             if let Poll::Ready(gone) = client.poll_gone(cx) {
                 return Poll::Ready(Err(gone.into()));
@@ -343,7 +361,7 @@ impl<R: Route> Exchange<'_, R> {
 
     /// Whether the client's connection ends with the answer, decided when that begins.
     fn closes(&self) -> bool {
-        let close = self.close.get() || self.shutdown.is_cancelled();
+        let close = self.close.get() || self.shutdown.is_due();
         self.close.set(close);
         close
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::Response;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::testing::{Origin, eventually, full};
@@ -154,6 +155,55 @@ async fn reliability_b13_a_body_that_trickles_is_sent_away_on_a_relayed_connecti
         let expected = ms(9_000)..ms(11_000);
         assert!(expected.contains(&waited), "answered after {waited:?}");
         assert!(client.closed().await.is_empty(), "the connection is closed");
+    })
+    .await;
+}
+
+/// The answer to a last request goes out with the connection's end, which closing it with something
+/// unread would turn into a reset that overtakes it.
+#[tokio::test]
+async fn proxy_pf7_the_last_answer_comes_whole_whatever_else_the_client_says() {
+    let last = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    on_worker(async {
+        let (asked, answers) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let (count, go) = (Arc::clone(&asked), Arc::clone(&answers));
+        let origin = Origin::raw(move |mut stream, _| {
+            let (asked, answers) = (Arc::clone(&count), Arc::clone(&go));
+            Box::pin(async move {
+                while read_head(&mut stream).await {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    answers.notified().await;
+                    stream.write_all(OK).await.unwrap();
+                }
+            })
+        })
+        .await;
+        let front = Front::new(&[origin.addr]).await;
+        // With the request, behind it, and after an answer on the same connection.
+        let cases = [
+            ("", "", ""),
+            ("", "more", ""),
+            ("", "", "more"),
+            ("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", "", ""),
+            ("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", "", "more"),
+        ];
+        for (turn, (first, with, later)) in cases.into_iter().enumerate() {
+            let mut client = front.client().await;
+            let before = asked.load(Ordering::Relaxed);
+            if !first.is_empty() {
+                answers.notify_one();
+                client.send(first).await;
+                assert_eq!(client.response().await.status, 200, "{turn}");
+            }
+            client.send([last, with].concat()).await;
+            let expected = before + 1 + usize::from(!first.is_empty());
+            eventually("it was asked", || asked.load(Ordering::Relaxed) == expected).await;
+            client.send(later).await;
+            // What was sent over loopback is there before the answer begins.
+            answers.notify_one();
+            assert_eq!(client.response().await.status, 200, "{turn}");
+            assert_eq!(client.closed().await, b"", "{turn}");
+        }
     })
     .await;
 }
