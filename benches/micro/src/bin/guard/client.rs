@@ -11,21 +11,48 @@ use crate::gateway::{FILTERED, HOST};
 
 /// Sends so many requests and reads their answers.
 pub(crate) async fn ask(case: Case, gateway: SocketAddr, requests: u64) -> anyhow::Result<()> {
-    let stream = TcpStream::connect(gateway).await?;
-    stream.set_nodelay(true)?;
+    if case == Case::Connection {
+        for _ in 0..requests {
+            connection(connect(gateway).await?).await?;
+        }
+        return Ok(());
+    }
+    let stream = connect(gateway).await?;
     match case {
-        Case::Relay => http1(stream, HOST, "/", requests).await,
+        Case::Relay | Case::Connection => http1(stream, HOST, "/", requests).await,
         Case::Filters => http1(stream, FILTERED, "/shop/a/b", requests).await,
         Case::Http2 => http2(stream, requests).await,
     }
 }
 
+async fn connect(gateway: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(gateway).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// As `curl` asks.
-async fn http1(mut stream: TcpStream, host: &str, path: &str, requests: u64) -> anyhow::Result<()> {
-    let request = format!(
+fn request(host: &str, path: &str, more: &str) -> String {
+    format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: guard/1.0\r\nAccept: */*\r\n\
-         Origin: https://app.example.test\r\n\r\n"
-    );
+         Origin: https://app.example.test\r\n{more}\r\n"
+    )
+}
+
+/// One request, and the end of the connection.
+async fn connection(mut stream: TcpStream) -> anyhow::Result<()> {
+    let request = request(HOST, "/", "Connection: close\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::with_capacity(4096);
+    stream.read_to_end(&mut answer).await?;
+    if !answer.starts_with(b"HTTP/1.1 200 ") || !is_whole(&answer) {
+        bail!("answered {}", String::from_utf8_lossy(&answer));
+    }
+    Ok(())
+}
+
+async fn http1(mut stream: TcpStream, host: &str, path: &str, requests: u64) -> anyhow::Result<()> {
+    let request = request(host, path, "");
     let mut answer = Vec::with_capacity(4096);
     for _ in 0..requests {
         stream.write_all(request.as_bytes()).await?;

@@ -59,6 +59,8 @@ enum Command {
 enum Case {
     /// HTTP/1.1 that is relayed
     Relay,
+    /// HTTP/1.1 that is relayed, a connection for each request
+    Connection,
     /// HTTP/1.1 with CORS and a rewritten path
     Filters,
     /// HTTP/2, one stream after the other
@@ -69,6 +71,7 @@ impl Case {
     fn name(self) -> &'static str {
         match self {
             Self::Relay => "relay",
+            Self::Connection => "connection",
             Self::Filters => "filters",
             Self::Http2 => "http2",
         }
@@ -110,7 +113,7 @@ fn main() -> anyhow::Result<ExitCode> {
         let count = count(case)?;
         if options.update {
             println!(
-                "{:8} {} instructions, {} allocations",
+                "{:10} {} instructions, {} allocations",
                 case.name(),
                 count.instructions,
                 count.allocations
@@ -145,7 +148,7 @@ fn compare(case: Case, count: Count, expected: Count) -> bool {
     let (now, before) = (count.instructions, expected.instructions);
     let percent = (now as f64 / before as f64 - 1.0) * 100.0;
     println!(
-        "{:8} {now} instructions, {before} expected ({percent:+.1} %); {} allocations, {} expected",
+        "{:10} {now} instructions, {before} expected ({percent:+.1} %); {} allocations, {} expected",
         case.name(),
         count.allocations,
         expected.allocations
@@ -159,7 +162,7 @@ fn compare(case: Case, count: Count, expected: Count) -> bool {
     } else {
         return true;
     };
-    println!("{:8} has become {advice}", case.name());
+    println!("{:10} has become {advice}", case.name());
     false
 }
 
