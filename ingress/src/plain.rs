@@ -5,17 +5,20 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::{ALT_SVC, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, Version};
 use sealane_proxy::admission::Place;
 use sealane_proxy::http::{Front, OwnField, PlainHead, Route, Target, is_default};
 
+use crate::client_auth;
 use crate::decide::decide_plain;
 use crate::filters::alternative;
 use crate::filters::forwarded::Peer;
 use crate::gateway::Inner;
+use crate::matching;
 use crate::metrics::RouteMetrics;
 
 /// A client's connection.
+#[derive(Clone)]
 pub(crate) struct Plain {
     pub(crate) gateway: Rc<Inner>,
     pub(crate) peer: Rc<Peer>,
@@ -32,6 +35,8 @@ pub(crate) struct PlainRoute {
 }
 
 impl Front for Plain {
+    const STREAMS: bool = true;
+
     type Route = PlainRoute;
 
     fn route(&self, head: &PlainHead<'_>) -> Option<PlainRoute> {
@@ -50,6 +55,13 @@ impl Front for Plain {
         // What a proxy says is read where there is a request to read it from, and a list is written
         // where there is one to write it into.
         if settings.proxies.believes(self.peer.ip) || settings.proxies.standard {
+            return None;
+        }
+        let belongs = |host: &str| {
+            let session = self.peer.session.as_deref();
+            client_auth::belongs(&snapshot, host, None, session, head.version).is_ok()
+        };
+        if head.version == Version::HTTP_2 && !belongs(&matching::host_name(head.host)) {
             return None;
         }
         let decided = decide_plain(&snapshot, head.host, head.path(), secure, engine.balancer());

@@ -9,6 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sealane_proxy::accept::{Acceptor, RESERVED};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::LocalSet;
 
 /// Processor time of this process.
 fn cpu() -> Duration {
@@ -30,7 +31,7 @@ async fn echo(listener: TcpListener) {
     let mut acceptor = Acceptor::default();
     loop {
         let (mut stream, _) = acceptor.accept(&listener).await.unwrap();
-        tokio::spawn(async move {
+        tokio::task::spawn_local(async move {
             let mut byte = [0];
             while stream.read_exact(&mut byte).await.is_ok() {
                 stream.write_all(&byte).await.unwrap();
@@ -57,10 +58,14 @@ async fn connect(addr: SocketAddr, room: u64) -> TcpStream {
 
 #[tokio::test]
 async fn reliability_f14_accepting_waits_for_descriptors_and_goes_on() {
+    LocalSet::new().run_until(accepting()).await;
+}
+
+async fn accepting() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let before = getrlimit(Resource::Nofile).current.unwrap();
-    tokio::spawn(echo(listener));
+    tokio::task::spawn_local(echo(listener));
     let mut first = connect(addr, before).await;
     assert!(answers(&mut first).await);
 

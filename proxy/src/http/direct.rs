@@ -21,6 +21,7 @@ use sealane_config::model::{Endpoint, EndpointStats};
 use tokio::net::TcpStream;
 
 use super::body::AnswerBody;
+use super::engine::Target;
 use super::failure::{self, Failure};
 use super::relay::exchange::{broke, poll_write_all};
 use super::relay::framing::Framing;
@@ -29,6 +30,9 @@ use super::relay::{Connections, Keep, write_field};
 use crate::scratch;
 
 pub(super) use body::Rest;
+
+/// Room for the fields of an answer, and for one or two of our own.
+const FIELDS: usize = 8;
 
 /// Whether a request without a body can go this way.
 pub(super) fn is_fit(parts: &request::Parts) -> bool {
@@ -72,19 +76,24 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
-        (stream, reused): (TcpStream, bool),
-        source: Option<IpAddr>,
-        endpoint: &Endpoint,
+    /// One that is idle, or else a new one. `fresh`: a new one in any case.
+    pub(super) async fn lease(
         pool: &Rc<Connections>,
-    ) -> Self {
-        Self {
+        target: &Target,
+        endpoint: &Endpoint,
+        fresh: bool,
+    ) -> Result<Self, Failure> {
+        let source = pool.source(target.source, endpoint);
+        let limit = target.policy().timeouts.connect;
+        let leased = pool.lease(endpoint, source, fresh, limit).await;
+        let (stream, reused) = leased.map_err(|error| failure::not_connected(&error.into()))?;
+        Ok(Self {
             stream,
             source,
             reused,
             stats: Arc::clone(&endpoint.stats),
             pool: Rc::clone(pool),
-        }
+        })
     }
 
     /// The answer is complete; the endpoint keeps the connection for so long.
@@ -197,11 +206,11 @@ fn take(bytes: &[u8], head: Head<'_, '_>) -> Result<Answer, Malformed> {
     })
 }
 
-/// The fields of a head, whose values share one copy of it.
+/// The fields of a head that the client gets, whose values share one copy of it.
 fn copy_fields(bytes: &[u8], head: &Head<'_, '_>) -> Result<HeaderMap, Malformed> {
     let copy = Bytes::copy_from_slice(bytes);
-    let mut headers = HeaderMap::with_capacity(head.fields.len());
-    for field in head.fields {
+    let mut headers = HeaderMap::with_capacity(FIELDS);
+    for field in head.passing() {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let at = field.value.as_ptr().addr() - bytes.as_ptr().addr();
         let value = copy.slice(at..at + field.value.len());

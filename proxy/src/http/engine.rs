@@ -297,7 +297,7 @@ pub fn served_by(response: &Response<Body>) -> Option<EndpointAddr> {
 }
 
 /// A client that waits for the head of its answer. Dropped before that is there, it has gone.
-struct Waiting<'a>(Option<&'a ServiceState>);
+pub(super) struct Waiting<'a>(pub(super) Option<&'a ServiceState>);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
@@ -231,19 +232,7 @@ impl Inner {
             };
             response.extensions_mut().insert(served);
         }
-        let rules = &target.policy().balancing;
-        let (status, headers) = (response.status(), response.headers());
-        match failure::quality(status, headers) {
-            Quality::Good => flight.succeeded(started.elapsed()),
-            Quality::Open => flight.answered(started.elapsed()),
-            Quality::Bad => {
-                let peers = target.everywhere();
-                flight.failed(peers, rules);
-                if let Some(wait) = failure::asks_to_wait(status, headers) {
-                    flight.asked_to_wait(peers, rules, wait);
-                }
-            }
-        }
+        record(&response, flight, target, started.elapsed());
         Ok((response, lease))
     }
 
@@ -253,12 +242,8 @@ impl Inner {
         attempt: Attempt<'_>,
     ) -> Result<(Response<AnswerBody>, Instant), Failure> {
         let (parts, endpoint) = (attempt.parts, attempt.endpoint);
-        let source = self.relayed.source(attempt.target.source, endpoint);
-        let limit = attempt.target.policy().timeouts.connect;
-        let leasing = self.relayed.lease(endpoint, source, attempt.fresh, limit);
-        let leased = leasing.await;
-        let leased = leased.map_err(|error| failure::not_connected(&error.into()))?;
-        let mut connection = Connection::new(leased, source, endpoint, &self.relayed);
+        let connecting = Connection::lease(&self.relayed, attempt.target, endpoint, attempt.fresh);
+        let mut connection = connecting.await?;
         let mut head = scratch::take();
         direct::write_head(parts, endpoint, &mut head);
         let started = Instant::now();
@@ -333,6 +318,27 @@ impl Inner {
         wanted.answer(&mut response, protocol);
         wanted.tunnel(endpoint, flight, &self.tunnels, self.farewell.clone());
         Ok(response.map(|_nothing| Body::empty()))
+    }
+}
+
+/// Tells the balancer how an endpoint has answered, `elapsed` after it was asked.
+pub(super) fn record<B>(
+    response: &Response<B>,
+    flight: &Flight,
+    target: &Target,
+    elapsed: Duration,
+) {
+    let (status, headers) = (response.status(), response.headers());
+    match failure::quality(status, headers) {
+        Quality::Good => flight.succeeded(elapsed),
+        Quality::Open => flight.answered(elapsed),
+        Quality::Bad => {
+            let (peers, rules) = (target.everywhere(), &target.policy().balancing);
+            flight.failed(peers, rules);
+            if let Some(wait) = failure::asks_to_wait(status, headers) {
+                flight.asked_to_wait(peers, rules, wait);
+            }
+        }
     }
 }
 

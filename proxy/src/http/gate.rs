@@ -19,7 +19,7 @@ use super::upgrade::is_extended_connect;
 use crate::{Error, ErrorKind};
 
 /// The longest target, bytes.
-const MAX_TARGET: usize = 16 * 1024;
+pub(super) const MAX_TARGET: usize = 16 * 1024;
 
 /// What common gateways take from a client's `_` when it stands for the `-` of a field of theirs.
 const SPOOFABLE: [&str; 4] = ["x-forwarded-", "x-real-ip", "x-request-id", "x-scheme"];

@@ -13,12 +13,14 @@
 
 mod alarms;
 mod answer_body;
+mod attempts;
 mod client;
 mod connections;
 pub(super) mod exchange;
 pub(super) mod framing;
 mod request;
 pub(super) mod response;
+pub(super) mod stream;
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -44,6 +46,10 @@ pub use request::{PlainHead, write_field};
 
 /// Who a relayed connection belongs to: where its requests go, and what endpoints are told.
 pub trait Front {
+    /// Plain requests of HTTP/2 go the same way; if not, they are left to hyper, as endpoints that are
+    /// spoken to in their client's version have to be.
+    const STREAMS: bool;
+
     /// What was decided about a request.
     type Route: Route;
 

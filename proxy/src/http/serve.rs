@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use sealane_config::model::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
@@ -24,7 +25,7 @@ use super::engine::Engine;
 use super::gate;
 use super::io::{Activity, Busy, Deadline, Spoken, Watched};
 use super::pace;
-use super::relay::{ClientStream, Front, relay};
+use super::relay::{ClientStream, Front, relay, stream};
 use super::respond::{self, Hop};
 use crate::admission::Ending;
 use crate::{Error, clock};
@@ -144,7 +145,8 @@ pub async fn serve<I, H, F>(
     H: Fn(Request<Body>) -> F + 'static,
     F: Future<Output = Response<Body>> + 'static,
 {
-    serve_from(stream, BytesMut::new(), options, handler, shutdown).await;
+    let never = |_: &Request<Incoming>| None::<std::future::Pending<Response<Body>>>;
+    serve_from(stream, BytesMut::new(), options, never, handler, shutdown).await;
 }
 
 /// As [`serve()`], but plain requests are relayed to where `front` says, and `handler` gets only what
@@ -157,7 +159,7 @@ pub async fn serve_relayed<I, R, H, F>(
     shutdown: Ending,
 ) where
     I: ClientStream + Send + 'static,
-    R: Front,
+    R: Front + Clone + 'static,
     H: Fn(Request<Body>) -> F + 'static,
     F: Future<Output = Response<Body>> + 'static,
 {
@@ -167,21 +169,30 @@ pub async fn serve_relayed<I, R, H, F>(
         relay(stream, engine, front, options, &shutdown).await
     };
     if let Some((stream, read)) = left {
+        let (engine, front, head) = (engine.clone(), front.clone(), options.head);
+        let plain = move |request: &Request<Incoming>| {
+            let plain = R::STREAMS.then(|| stream::read(request, head, &front))??;
+            Some(plain.answer(engine.clone()))
+        };
         // Boxed, because it is large, and most connections never need it.
         let shutdown = shutdown.token().clone();
-        Box::pin(serve_from(stream, read, options, handler, shutdown)).await;
+        Box::pin(serve_from(stream, read, options, plain, handler, shutdown)).await;
     }
 }
 
-/// Serves a connection of which `read` was read already.
-async fn serve_from<I, H, F>(
+/// Serves a connection of which `read` was read already. `plain` has the answer to a request that
+/// `handler` need not see.
+async fn serve_from<I, P, G, H, F>(
     stream: I,
     read: BytesMut,
     options: &ServerOptions,
+    plain: P,
     handler: H,
     shutdown: CancellationToken,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Fn(&Request<Incoming>) -> Option<G> + 'static,
+    G: Future<Output = Response<Body>> + 'static,
     H: Fn(Request<Body>) -> F + 'static,
     F: Future<Output = Response<Body>> + 'static,
 {
@@ -203,13 +214,18 @@ async fn serve_from<I, H, F>(
         service_fn(move |request: Request<Incoming>| {
             let busy = Busy::start(&activity);
             let ends_twice = activity.take_ends_twice();
-            let handler = Rc::clone(&handler);
-            // Boxed, because hyper moves it several times before it is polled, and it is large.
-            Box::pin(async move {
-                let mut response = admit_and_handle(request, head, ends_twice, &*handler).await;
+            let done = move |mut response: Response<Body>| {
                 respond::name_hop(&mut response, hop);
                 Ok::<_, Infallible>(response.map(|body| body.busy(busy)))
-            })
+            };
+            // Boxed, because hyper moves them several times before they are polled, and they are large.
+            if let Some(answer) = plain(&request) {
+                return Either::Left(Box::pin(async move { done(answer.await) }));
+            }
+            let handler = Rc::clone(&handler);
+            Either::Right(Box::pin(async move {
+                done(admit_and_handle(request, head, ends_twice, &*handler).await)
+            }))
         })
     };
     let stream = TokioIo::new(stream);

@@ -208,6 +208,7 @@ impl Engine {
 }
 
 /// The relay's view of a connection to one Service port.
+#[derive(Clone)]
 struct ServiceFront {
     /// Each request has a line in the access log, which the relay does not write.
     has_log: bool,
@@ -216,6 +217,8 @@ struct ServiceFront {
 }
 
 impl Front for ServiceFront {
+    const STREAMS: bool = false;
+
     type Route = Target;
 
     fn route(&self, _: &PlainHead<'_>) -> Option<Target> {

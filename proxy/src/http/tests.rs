@@ -5,6 +5,7 @@ mod messages;
 mod policies;
 mod relayed;
 mod retries;
+mod streams;
 mod treatment;
 mod upgrades;
 mod versions;

@@ -1,13 +1,15 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use sealane_config::model::AppProtocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::ErrorKind;
 use crate::connect::Connector;
-use crate::testing::endpoint;
+use crate::http::Upstream;
+use crate::testing::{World, endpoint};
 
 /// What becomes of an answer: status and body, or why there is none, and whether the connection is
 /// kept.
@@ -24,9 +26,11 @@ async fn asked(method: &Method, answer: &'static str, step: usize, closes: bool)
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let endpoint = endpoint(listener.local_addr().unwrap());
     let pool = Rc::new(Connections::new(Connector::Direct));
-    let leased = pool.lease(&endpoint, None, false, Duration::from_secs(5));
-    let leased = leased.await.unwrap();
-    assert!(!leased.1, "there was none to be used again");
+    let port = World::new().service("api", AppProtocol::Http, &[]);
+    let target = Target::new(port, Upstream::Http1);
+    let leased = Connection::lease(&pool, &target, &endpoint, false).await;
+    let mut connection = leased.map_err(|failure| failure.error).unwrap();
+    assert!(!connection.reused, "there was none to be used again");
     let (mut peer, _) = listener.accept().await.unwrap();
     peer.set_nodelay(true).unwrap();
     let sending = async {
@@ -47,7 +51,6 @@ async fn asked(method: &Method, answer: &'static str, step: usize, closes: bool)
         }
     };
     let asking = async {
-        let mut connection = Connection::new(leased, None, &endpoint, &pool);
         let answer = connection.ask(REQUEST, method == Method::HEAD).await;
         let answer = answer.map_err(|failure| failure.error.kind())?;
         let (parts, body) = answer.on(connection).into_parts();

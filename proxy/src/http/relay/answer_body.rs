@@ -6,14 +6,13 @@ use std::task::{Poll, ready};
 use sealane_config::model::Endpoint;
 use tokio::net::TcpStream;
 
-use super::super::engine::Target;
 use super::Route;
+use super::attempts::Attempt;
 use super::client::{Client, ClientStream, Gone};
 use super::connections::Keep;
 use super::exchange::{Begun, Exchange, Upstream};
 use super::framing::Framing;
 use super::response::Malformed;
-use crate::balance::Flight;
 use crate::splice::{self, Pipe};
 use crate::{clock, scratch};
 
@@ -24,13 +23,17 @@ impl<R: Route> Exchange<'_, R> {
         client: &mut Client<I>,
         mut upstream: Upstream,
         begun: Begun,
-        flight: Flight,
-        endpoint: &Endpoint,
-        target: &Target,
+        attempt: Attempt<'_>,
     ) -> Result<bool, Gone>
     where
         I: ClientStream,
     {
+        let Attempt {
+            target,
+            endpoint,
+            flight,
+            ..
+        } = attempt;
         let Begun {
             answer,
             extra,

@@ -5,7 +5,6 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,19 +15,19 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::super::engine::{Inner, Target};
+use super::super::engine::Inner;
 use super::super::failure::{self, Failure};
 use super::super::patience::Limit;
 use super::super::respond::{self, Hop};
-use super::super::retry::{Attempts, Choice, Reason, Verdict};
+use super::super::retry::Reason;
 use super::super::services::ServiceState;
 use super::Route;
+use super::attempts::{Attempt, Sending};
 use super::client::{Client, ClientStream, Gone};
 use super::connections::Keep;
 use super::request::{write_field, write_length};
 use super::response::{self, Answer, Malformed};
 use crate::admission::Ending;
-use crate::balance::Flight;
 use crate::{Error, clock, scratch};
 
 /// A request, and what is known of it.
@@ -93,12 +92,11 @@ impl<R: Route> Exchange<'_, R> {
         let policy = self.route.target().policy();
         let forwarded = match self.state.admit(&policy.retries) {
             Ok(_admission) => self.forward(client, sent, started).await,
-            Err(error) => Err(Broken::Endpoint(Failure::last(error))),
+            Err(error) => Err(Failure::last(error)),
         };
         match forwarded {
-            Ok(alive) => Ok(alive),
-            Err(Broken::Client(gone)) => Err(gone),
-            Err(Broken::Endpoint(failure)) => {
+            Ok(relayed) => relayed,
+            Err(failure) => {
                 let (service, error) = (&self.route.target().port.service, &failure.error);
                 tracing::debug!(%service, ?error, "request failed");
                 self.state.metrics.failed(error.kind().flag());
@@ -114,53 +112,30 @@ impl<R: Route> Exchange<'_, R> {
         client: &mut Client<I>,
         sent: &[u8],
         started: Instant,
-    ) -> Result<bool, Broken>
+    ) -> Result<Result<bool, Gone>, Failure>
     where
         I: ClientStream,
     {
-        let target = self.route.target();
-        let mut attempts = Attempts::new(self.idempotent);
-        let mut latest = None;
-        loop {
-            let current = latest.as_ref().unwrap_or(target);
-            let endpoint = self.engine.pick(current, attempts.tried());
-            let endpoint = endpoint.map_err(|error| Broken::Endpoint(Failure::last(error)))?;
-            let flight = Flight::start(endpoint);
-            let attempt = self.attempt(client, sent, endpoint, &flight, current, attempts.fresh());
-            let failure = match attempt.await {
-                Ok((upstream, begun)) => {
-                    self.answered(begun.answer.status, started);
-                    return self
-                        .finish(client, upstream, begun, flight, endpoint, current)
-                        .await
-                        .map_err(Broken::Client);
+        let sending = Sending {
+            engine: self.engine,
+            state: &self.state,
+            target: self.route.target(),
+            idempotent: self.idempotent,
+            has_body: self.has_body,
+        };
+        let answered = sending.run(async |attempt| {
+            let (upstream, begun) = match self.attempt(client, sent, &attempt).await {
+                Ok(begun) => begun,
+                Err(Broken::Endpoint(failure)) => {
+                    attempt.blame(self.engine, &failure);
+                    return Err(failure);
                 }
-                Err(Broken::Endpoint(failure)) => failure,
-                Err(gone) => return Err(gone),
+                Err(Broken::Client(gone)) => return Ok(Err(gone)),
             };
-            self.engine.blame(&failure, &flight, current, endpoint);
-            let newer = self.engine.latest(current);
-            let choice = newer.as_ref().unwrap_or(current);
-            let policy = &target.policy().retries;
-            let choice = Choice {
-                endpoints: choice.everywhere(),
-                policy,
-                untouched: !self.has_body,
-                random: self.engine.balancer.random(),
-            };
-            let spend = || self.state.spend(policy);
-            match attempts.next(failure.reason, endpoint.addr, &choice, spend) {
-                // A pause follows answers only, which the relay does not repeat.
-                Verdict::Again(_) => {}
-                Verdict::Stop => return Err(Broken::Endpoint(failure)),
-                Verdict::OverBudget => {
-                    let error = failure::over_budget(failure.error);
-                    return Err(Broken::Endpoint(Failure::last(error)));
-                }
-            }
-            latest = newer.or(latest);
-            self.state.metrics.retries.increment(1);
-        }
+            self.answered(begun.answer.status, started);
+            Ok(self.finish(client, upstream, begun, attempt).await)
+        });
+        answered.await
     }
 
     /// One attempt on one endpoint, up to the head of its answer.
@@ -168,16 +143,19 @@ impl<R: Route> Exchange<'_, R> {
         &self,
         client: &mut Client<I>,
         sent: &[u8],
-        endpoint: &Arc<Endpoint>,
-        flight: &Flight,
-        target: &Target,
-        fresh: bool,
+        attempt: &Attempt<'_>,
     ) -> Result<(Upstream, Begun), Broken>
     where
         I: ClientStream,
     {
+        let Attempt {
+            target,
+            endpoint,
+            flight,
+            fresh,
+        } = attempt;
         let timeouts = &target.policy().timeouts;
-        let connecting = self.connect(endpoint, target.source, fresh, timeouts.connect);
+        let connecting = self.connect(endpoint, target.source, *fresh, timeouts.connect);
         let mut upstream = connecting.await?;
         let begun = clock::now();
         let deadline = match clock::nanos(timeouts.response) {

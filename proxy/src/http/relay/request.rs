@@ -8,6 +8,7 @@
 
 use std::mem::MaybeUninit;
 
+use http::Version;
 use httparse::{Header, Status};
 
 use super::super::gate;
@@ -26,11 +27,13 @@ const BODY: u64 = 48 * 1024;
 /// A plain request's head, as far as it decides where it goes.
 #[derive(Clone, Copy, Debug)]
 pub struct PlainHead<'a> {
+    /// HTTP/1.1 or HTTP/2.
+    pub version: Version,
     /// The `Host` field.
     pub host: &'a str,
     /// Path and query.
     pub target: &'a str,
-    fields: &'a [Header<'a>],
+    pub(super) fields: &'a [Header<'a>],
 }
 
 impl<'a> PlainHead<'a> {
@@ -80,9 +83,9 @@ pub(super) struct Plain<R> {
 
 /// What the fields come to.
 #[derive(Default)]
-struct Seen<'a> {
-    host: Option<&'a [u8]>,
-    length: Option<u64>,
+pub(super) struct Seen<'a> {
+    pub(super) host: Option<&'a [u8]>,
+    pub(super) length: Option<u64>,
     close: bool,
 }
 
@@ -125,6 +128,7 @@ pub(super) fn read<F: Front>(bytes: &[u8], front: &F, out: &mut Vec<u8>) -> Read
         return Read::Other;
     };
     let head = PlainHead {
+        version: Version::HTTP_11,
         host,
         target,
         fields: request.headers,
@@ -145,15 +149,16 @@ pub(super) fn read<F: Front>(bytes: &[u8], front: &F, out: &mut Vec<u8>) -> Read
     })
 }
 
+/// What a usual method asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Head,
     Idempotent,
     Other,
 }
 
 impl Kind {
-    fn of(method: &str) -> Option<Self> {
+    pub(super) fn of(method: &str) -> Option<Self> {
         match method {
             "HEAD" => Some(Self::Head),
             "GET" | "PUT" | "DELETE" | "OPTIONS" => Some(Self::Idempotent),
@@ -164,7 +169,7 @@ impl Kind {
 }
 
 /// Looks at every field; `None` if one of them is not for the relay.
-fn look<'a>(fields: &[Header<'a>]) -> Option<Seen<'a>> {
+pub(super) fn look<'a>(fields: &[Header<'a>]) -> Option<Seen<'a>> {
     let mut seen = Seen::default();
     for field in fields {
         match field.name.len() {
@@ -211,7 +216,7 @@ fn closes(value: &[u8]) -> Option<bool> {
 }
 
 /// A path that begins with `/` and a query, in characters that RFC 3986 has for them.
-fn is_plain_target(target: &[u8]) -> bool {
+pub(super) fn is_plain_target(target: &[u8]) -> bool {
     target.first() == Some(&b'/')
         && target.iter().all(|byte| {
             matches!(byte,
@@ -220,7 +225,8 @@ fn is_plain_target(target: &[u8]) -> bool {
         })
 }
 
-fn write<F: Front>(
+/// Writes what an endpoint gets, but for the body.
+pub(super) fn write<F: Front>(
     method: &str,
     head: &PlainHead<'_>,
     length: Option<u64>,

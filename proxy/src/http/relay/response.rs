@@ -46,12 +46,25 @@ pub(in super::super) struct Head<'h, 'b> {
     pub(in super::super) status: StatusCode,
     /// Bytes of the head.
     pub(in super::super) length: usize,
-    pub(in super::super) fields: &'h [Header<'b>],
+    fields: &'h [Header<'b>],
     /// How the body ends.
     pub(in super::super) framing: Framing,
     /// For how long the endpoint keeps the connection.
     pub(in super::super) keep: Keep,
     seen: Seen<'b>,
+}
+
+impl<'h, 'b> Head<'h, 'b> {
+    /// The fields that the client gets; where there is no body by definition, the length of the one
+    /// that another method or another time would have got is among them.
+    pub(in super::super) fn passing(&self) -> impl Iterator<Item = &'h Header<'b>> {
+        let tells = matches!(self.framing, Framing::Nothing)
+            && self.status != StatusCode::NO_CONTENT
+            && !self.seen.chunked;
+        self.fields.iter().filter(move |field| {
+            passes(field, &self.seen) || (tells && is(field.name, "content-length"))
+        })
+    }
 }
 
 /// What comes of the bytes read so far.

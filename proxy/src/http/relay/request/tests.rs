@@ -24,6 +24,8 @@ impl Anything {
 }
 
 impl Front for Anything {
+    const STREAMS: bool = true;
+
     type Route = Target;
 
     fn route(&self, head: &PlainHead<'_>) -> Option<Target> {
