@@ -299,17 +299,7 @@ fn write_address(ip: IpAddr, out: &mut Vec<u8>) {
 }
 
 fn write_decimal(number: u16, out: &mut Vec<u8>) {
-    let mut digits = [0; 5];
-    let (mut at, mut left) = (digits.len(), number);
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Removes what only a gateway may say: the names of verified client certificates, and all of
