@@ -283,6 +283,19 @@ impl Case {
         }
     }
 
+    /// In how many turns a peer is given its load of a round, and for how long each. Short turns have
+    /// all peers in the same weather on a machine whose speed changes from second to second; what
+    /// takes long each time needs long ones.
+    pub(crate) fn turns(self, load: Duration) -> (u32, Duration) {
+        match self.measure() {
+            Measure::Cpu => {
+                let turns = u32::try_from(load.as_secs()).unwrap_or(u32::MAX).max(1);
+                (turns, load / turns)
+            }
+            Measure::Memory | Measure::Time => (1, load),
+        }
+    }
+
     /// Puts load on a proxy.
     ///
     /// # Errors

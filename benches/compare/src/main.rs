@@ -1,8 +1,8 @@
 //! Sealane beside its peers, in one run on one machine.
 //!
-//! An absolute time says little about a shared machine, a ratio to a peer that ran a few seconds
-//! before says much. So the peers take turns: A B C A B C, a round each, every proxy on CPU 0, the
-//! load generator and the backend on CPU 1. The first column is the CPU time of the proxy process and
+//! An absolute time says little about a shared machine, a ratio to a peer that ran a second
+//! before says much. So the peers take turns of a second each: A B C C B A, every proxy on CPU 0, the
+//! load generator and the backend on CPU 1, and a ratio is the median of those of single turns. The first column is the CPU time of the proxy process and
 //! its children divided by what it served: it stays honest when something else takes time on CPU 1.
 //!
 //! Everything runs in a network namespace of its own, in which 10.200.0.0/16 is local: the
@@ -53,10 +53,10 @@ struct Options {
     /// that are there; how a proxy scales is measured beside nginx only]
     #[arg(long, value_enum, value_delimiter = ',')]
     peers: Vec<Peer>,
-    /// Rounds; each peer is measured once a round
+    /// Rounds
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of load a peer and round
+    /// Seconds of load a peer and round, in turns of one second where CPU time is compared
     #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// Seconds of load before the first round
@@ -183,16 +183,22 @@ fn loads(
         progress.end(plan.start(case));
         running.push((*peer, started, Vec::new()));
     }
+    let (turns, time) = case.turns(plan.load);
     for round in 1..=case.rounds(plan.rounds) {
-        for (peer, proxy, samples) in &mut running {
-            progress.begin(&format!("{}: round {round}, {}", table.name(), peer.name()));
-            let sample = case
-                .sample(stage, variant, proxy, plan.load)
-                .with_context(|| format!("{} under load", peer.name()))?;
-            samples.push(sample);
-            progress.end(plan.round(case));
+        progress.begin(&format!("{}: round {round}", table.name()));
+        for _ in 0..turns {
+            for (peer, proxy, samples) in &mut running {
+                let sample = case
+                    .sample(stage, variant, proxy, time)
+                    .with_context(|| format!("{} under load", peer.name()))?;
+                samples.push(sample);
+                progress.end(plan.round(case) / turns);
+            }
+            // ABC CBA: who comes first has no part in it.
+            running.reverse();
         }
     }
+    running.sort_by_key(|(peer, ..)| table.peers.iter().position(|it| it == peer));
     let results = running.into_iter().map(|(peer, proxy, samples)| {
         drop(proxy);
         (peer, samples)

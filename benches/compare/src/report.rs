@@ -108,17 +108,43 @@ pub(crate) struct Row {
     idle_bytes: u64,
     peak_bytes: u64,
     /// This cost by that of each other peer.
-    ratio: Vec<(String, f64)>,
+    ratio: Vec<Ratio>,
+}
+
+/// How the costs of two peers compare: turn by turn, so that what the machine did meanwhile was done
+/// to both.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Ratio {
+    peer: String,
+    median: f64,
+    /// The first and the third quartile.
+    low: f64,
+    high: f64,
+}
+
+impl Ratio {
+    fn of(measure: Measure, ours: &[Sample], peer: Peer, theirs: &[Sample]) -> Self {
+        let turns = ours.iter().zip(theirs);
+        let ratios = turns.map(|(our, their)| our.cost(measure) / their.cost(measure));
+        let ratios: Vec<f64> = ratios.collect();
+        let at = |share| quantile(ratios.iter().copied(), share);
+        Self {
+            peer: peer.name().to_owned(),
+            median: at(50),
+            low: at(25),
+            high: at(75),
+        }
+    }
 }
 
 impl Row {
     /// Sealane's cost in this case by this one, if it is another's.
-    fn sealane_by(&self, rows: &[Self]) -> Option<f64> {
+    fn sealane_by<'r>(&self, rows: &'r [Self]) -> Option<&'r Ratio> {
         let mut same = rows
             .iter()
             .filter(|row| (&row.case, &row.variant) == (&self.case, &self.variant));
         let ours = same.find(|row| row.peer == "sealane")?;
-        (self.peer != "sealane").then(|| ours.cost / self.cost)
+        ours.ratio.iter().find(|ratio| ratio.peer == self.peer)
     }
 }
 
@@ -137,13 +163,9 @@ impl Report {
         results: &[(Peer, Vec<Sample>)],
     ) -> String {
         let measure = case.measure();
-        let costs: Vec<(Peer, f64)> = results
-            .iter()
-            .map(|(peer, samples)| (*peer, median(samples.iter().map(|s| s.cost(measure)))))
-            .collect();
         let rows: Vec<Row> = results
             .iter()
-            .map(|(peer, samples)| row(case, variant, *peer, samples, &costs))
+            .map(|(peer, samples)| row(case, variant, *peer, samples, results))
             .collect();
         let text = table::of_case(&format!("{} {}", case.name(), variant.name), &rows, measure);
         self.rows.extend(rows);
@@ -184,7 +206,7 @@ fn row(
     variant: &Variant,
     peer: Peer,
     samples: &[Sample],
-    costs: &[(Peer, f64)],
+    results: &[(Peer, Vec<Sample>)],
 ) -> Row {
     let measure = case.measure();
     let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
@@ -193,7 +215,7 @@ fn row(
     let known = |value: f64| value.is_finite().then_some(value);
     let p99 = match measure {
         // A round has too few for one of its own.
-        Measure::Time => high(samples.iter().flat_map(|s| &s.each).copied()),
+        Measure::Time => quantile(samples.iter().flat_map(|s| &s.each).copied(), 99),
         Measure::Cpu | Measure::Memory => of(|s| s.p99),
     };
     Row {
@@ -213,28 +235,26 @@ fn row(
         closed: samples.iter().map(|s| s.closed).sum(),
         idle_bytes: samples.iter().map(|s| s.idle).min().unwrap_or(0),
         peak_bytes: samples.iter().map(|s| s.peak).max().unwrap_or(0),
-        ratio: costs
+        ratio: results
             .iter()
             .filter(|(other, _)| *other != peer)
-            .map(|(other, theirs)| (other.name().to_owned(), cost / theirs))
+            .map(|(other, theirs)| Ratio::of(measure, samples, *other, theirs))
             .collect(),
     }
 }
 
-/// The 99th percentile.
-fn high(values: impl Iterator<Item = f64>) -> f64 {
+/// What `share` per cent of the values are below.
+fn quantile(values: impl Iterator<Item = f64>, share: usize) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     values
-        .get(values.len() * 99 / 100)
+        .get(values.len() * share / 100)
         .copied()
         .unwrap_or(f64::NAN)
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    quantile(values, 50)
 }
 
 #[cfg(test)]
@@ -251,19 +271,23 @@ mod tests {
     fn report() -> (Report, String) {
         let mut report = Report::default();
         let variant = &Case::Http1.variants(false)[0];
-        let ours = [1.0, 9.0, 2.0].map(sample).to_vec();
-        let theirs = [4.0, 4.0, 80.0].map(sample).to_vec();
+        // The machine was ten times slower in the second turn; the medians of costs would say 0.25.
+        let ours = [2.0, 30.0, 1.0].map(sample).to_vec();
+        let theirs = [4.0, 40.0, 8.0].map(sample).to_vec();
         let results = [(Peer::Sealane, ours), (Peer::Nginx, theirs)];
         let text = report.add(Case::Http1, variant, &results);
         (report, text)
     }
 
     #[test]
-    fn a_ratio_is_of_medians() {
+    fn a_ratio_is_the_median_of_those_of_single_turns() {
         let (report, text) = report();
-        assert_eq!(report.rows[0].ratio, [("nginx".to_owned(), 0.5)]);
+        let [ratio] = &report.rows[0].ratio[..] else {
+            panic!("{:?}", report.rows[0].ratio);
+        };
+        assert_eq!((ratio.low, ratio.median, ratio.high), (0.125, 0.5, 0.75));
         assert!(
-            text.contains("0.50 nginx") && text.contains("2.00 sealane"),
+            text.contains("0.50 nginx (0.12–0.75)") && text.contains("2.00 sealane"),
             "{text}"
         );
     }
@@ -274,7 +298,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         report.write(dir.path()).expect("it is written");
         let text = |name| std::fs::read_to_string(dir.path().join(name)).expect("a file");
-        assert!(text("compare.md").contains("| nginx | **4.00** µs of CPU | 4.00–80.00 |"));
+        assert!(text("compare.md").contains("| nginx | **8.00** µs of CPU | 4.00–40.00 |"));
         assert!(text("compare.md").contains("| 0.50 × |"));
         let svg = text("compare.svg");
         assert_eq!(svg.matches("<rect x=").count(), 2);

@@ -58,22 +58,15 @@ pub(super) fn compare(earlier: &[Row], now: &[Row]) -> anyhow::Result<Comparison
     Ok(comparison)
 }
 
-/// Each ratio once: that of a peer to those after it in the table.
+/// Each ratio once, however the peers were ordered: of Sealane to the others, and of these by name.
 fn ratios(rows: &[Row]) -> Vec<(String, f64)> {
     let mut ratios = Vec::new();
-    for (index, row) in rows.iter().enumerate() {
-        for other in &rows[index + 1..] {
-            if (&row.case, &row.variant) == (&other.case, &other.variant) {
-                // However the peers were ordered.
-                let (first, second) =
-                    if row.peer == "sealane" || row.peer < other.peer && other.peer != "sealane" {
-                        (row, other)
-                    } else {
-                        (other, row)
-                    };
-                let (case, variant) = (&row.case, &row.variant);
-                let name = format!("{case} {variant}: {} / {}", first.peer, second.peer);
-                ratios.push((name.replace(" :", ":"), first.cost / second.cost));
+    for row in rows {
+        let (case, variant, peer) = (&row.case, &row.variant, &row.peer);
+        for other in &row.ratio {
+            if peer == "sealane" || *peer < other.peer && other.peer != "sealane" {
+                let name = format!("{case} {variant}: {peer} / {}", other.peer);
+                ratios.push((name.replace(" :", ":"), other.median));
             }
         }
     }
@@ -82,38 +75,45 @@ fn ratios(rows: &[Row]) -> Vec<(String, f64)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Ratio;
     use super::*;
 
-    fn row(case: &str, peer: &str, cost: f64) -> Row {
-        Row {
-            case: case.to_owned(),
-            peer: peer.to_owned(),
-            cost,
-            ..Row::default()
-        }
+    /// What is measured of peers that cost so much.
+    fn case(case: &str, costs: &[(&str, f64)]) -> Vec<Row> {
+        let row = |&(peer, cost): &(&str, f64)| {
+            let others = costs.iter().filter(|(other, _)| *other != peer);
+            let ratio = others.map(|(other, theirs)| Ratio {
+                peer: (*other).to_owned(),
+                median: cost / theirs,
+                low: 0.0,
+                high: 0.0,
+            });
+            Row {
+                case: case.to_owned(),
+                peer: peer.to_owned(),
+                cost,
+                ratio: ratio.collect(),
+                ..Row::default()
+            }
+        };
+        costs.iter().map(row).collect()
     }
 
     #[test]
     fn ratios_that_are_apart_are_listed_however_costs_and_order_changed() {
+        let http1 = [("sealane", 10.0), ("nginx", 20.0), ("haproxy", 10.0)];
         let earlier = [
-            row("http1", "sealane", 10.0),
-            row("http1", "nginx", 20.0),
-            row("http1", "haproxy", 10.0),
-            row("tls", "sealane", 10.0),
-            row("tls", "nginx", 20.0),
-            row("body", "sealane", 10.0),
-        ];
-        let now = [
-            // A slower machine: the ratio is the same.
-            row("tls", "nginx", 42.0),
-            row("tls", "sealane", 20.0),
-            row("http1", "sealane", 10.0),
-            row("http1", "haproxy", 10.9),
-            row("http1", "nginx", 16.0),
-            // Not in the other run.
-            row("dns", "sealane", 1.0),
-            row("dns", "coredns", 9.0),
-        ];
+            case("http1", &http1),
+            case("tls", &[("sealane", 10.0), ("nginx", 20.0)]),
+            case("body", &[("sealane", 10.0)]),
+        ]
+        .concat();
+        // Not in the other run.
+        let dns = case("dns", &[("sealane", 1.0), ("coredns", 9.0)]);
+        // A slower machine: the ratio is the same.
+        let tls = case("tls", &[("nginx", 42.0), ("sealane", 20.0)]);
+        let http1 = [("sealane", 10.0), ("haproxy", 10.9), ("nginx", 16.0)];
+        let now = [tls, case("http1", &http1), dns.clone()].concat();
         let comparison = compare(&earlier, &now).expect("they have ratios in common");
         assert_eq!(comparison.compared, 4);
         assert_eq!(
@@ -123,16 +123,13 @@ mod tests {
                 "http1: haproxy / nginx: 0.50 before, 0.68 now (+36 %)",
             ]
         );
-        let nothing = compare(&earlier, &now[5..]);
+        let nothing = compare(&earlier, &dns);
         assert!(nothing.is_err(), "agreement about nothing is none");
     }
 
     #[test]
     fn a_ratio_that_is_no_number_does_not_agree() {
-        let rows = [
-            row("http1", "sealane", f64::NAN),
-            row("http1", "nginx", 1.0),
-        ];
+        let rows = case("http1", &[("sealane", f64::NAN), ("nginx", 1.0)]);
         let comparison = compare(&rows, &rows).expect("a ratio");
         assert_eq!(comparison.apart.len(), 1);
     }

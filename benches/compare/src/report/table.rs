@@ -64,7 +64,7 @@ pub(super) fn of_all(rows: &[Row]) -> String {
     for row in rows {
         let takes = row
             .sealane_by(rows)
-            .map_or_else(String::new, |ratio| format!("{ratio:.2} ×"));
+            .map_or_else(String::new, |ratio| format!("{:.2} ×", ratio.median));
         let _ = writeln!(
             text,
             "| `{}` {} | {} | **{:.2}** {} | {:.2}–{:.2} | {} | {} | {} | {:.1} | {takes} |",
@@ -87,7 +87,12 @@ pub(super) fn of_all(rows: &[Row]) -> String {
 fn ratios(row: &Row) -> String {
     let ratios = row.ratio.iter();
     let ratios: Vec<String> = ratios
-        .map(|(other, ratio)| format!("{ratio:.2} {other}"))
+        .map(|it| {
+            format!(
+                "{:.2} {} ({:.2}–{:.2})",
+                it.median, it.peer, it.low, it.high
+            )
+        })
         .collect();
     ratios.join(", ")
 }
