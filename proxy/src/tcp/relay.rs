@@ -4,8 +4,8 @@
 //! on (half-close), a reset resets the other side, and nothing that came before an end of stream is
 //! lost, even if the side that ended its stream takes no more itself: what is still sent to it is
 //! then read and forgotten, because closing with unread bytes would reset the sender's connection
-//! and lose what it has not read yet. A relay that nothing moves through is ended after a while,
-//! also one that is half-closed.
+//! and lose what it has not read yet. A server that goes on sending to nobody is slowed down
+//! meanwhile. A relay that nothing moves through is ended after a while, also one that is half-closed.
 //!
 //! Buffers: bytes are read into one buffer of the worker and written from there at once. Only what
 //! the receiver does not take is kept, at most one buffer a direction, and nothing is read until it
@@ -23,7 +23,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::metrics::FlowMetrics;
 use crate::scratch;
@@ -31,6 +31,10 @@ use crate::splice::{self, Pipe};
 
 /// How long a sender that nobody listens to any more may take to notice that its stream ended.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How long to wait after each read of what a server sends to a client that is gone. It would otherwise
+/// send as fast as it can, at the cost of all others on the worker.
+const FORGET_EVERY: Duration = Duration::from_millis(100);
 
 /// Nothing moved for so long: the connection is given up (the kernel's connection tracking waits
 /// for days, load balancers for minutes to an hour).
@@ -89,6 +93,8 @@ pub(crate) async fn relay(
             count: options.to_upstream,
             moved: &moved,
             ended: &up_ended,
+            // It may read its answer only when it has sent everything.
+            forget_every: None,
         };
         let mut down = Direction {
             from: from_upstream,
@@ -96,6 +102,7 @@ pub(crate) async fn relay(
             count: options.to_client,
             moved: &moved,
             ended: &down_ended,
+            forget_every: Some(FORGET_EVERY),
         };
         let both = async {
             tokio::try_join!(up.run(prefix, &down_ended), down.run(Vec::new(), &up_ended))
@@ -133,6 +140,8 @@ struct Direction<'a> {
     moved: &'a Cell<Instant>,
     /// The stream ended, and its end was passed on.
     ended: &'a Cell<bool>,
+    /// How long to wait after each read of what nobody gets any more.
+    forget_every: Option<Duration>,
 }
 
 impl Direction<'_> {
@@ -283,7 +292,10 @@ impl Direction<'_> {
             let read = scratch::with(|buffer| self.from.as_ref().try_read(buffer));
             match read {
                 Ok(0) => return Ok(()),
-                Ok(_) => tokio::task::consume_budget().await,
+                Ok(_) => match self.forget_every {
+                    Some(pause) => sleep(pause).await,
+                    None => tokio::task::consume_budget().await,
+                },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // Looks after `back` now and then, too.
                     if let Ok(ready) = timeout(LINGER, self.from.as_ref().readable()).await {

@@ -108,7 +108,7 @@ async fn proxy_l25_an_answer_is_whole_when_the_server_closes_on_an_upload() {
     // The server's side answers the upload with a reset.
     for _ in 0..50 {
         writer.write_all(&[0; 4096]).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(1)).await;
     }
     let mut received = Vec::new();
     let read = reader.read_to_end(&mut received);
@@ -120,6 +120,25 @@ async fn proxy_l25_an_answer_is_whole_when_the_server_closes_on_an_upload() {
         .unwrap()
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test(flavor = "local")]
+async fn proxy_l25_a_server_that_nobody_listens_to_is_slowed_down() {
+    let mut relay = start(b"x", HOUR).await;
+    relay.server.read_exact(&mut [0]).await.unwrap();
+    drop(relay.client);
+    assert_eq!(read_to_end(&mut relay.server).await.unwrap(), b"");
+    let chunk = vec![7; 1 << 20];
+    let mut sent = 0_usize;
+    let pour = async {
+        while let Ok(written) = relay.server.write(&chunk).await {
+            sent += written;
+        }
+    };
+    // Unless it was reset before.
+    let _ = timeout(Duration::from_secs(2), pour).await;
+    // That much room sockets may have.
+    assert!(sent < 128 << 20, "{sent} bytes");
 }
 
 #[tokio::test(flavor = "local")]
@@ -182,7 +201,8 @@ async fn proxy_l25_an_idle_half_closed_relay_is_reaped() {
 
 #[tokio::test(flavor = "local")]
 async fn moving_bytes_keep_a_relay_alive() {
-    let idle = Duration::from_millis(100);
+    // Longer than a busy machine takes from one byte to the next.
+    let idle = Duration::from_secs(1);
     let mut relay = start(b"", idle).await;
     let begun = Instant::now();
     while begun.elapsed() < 3 * idle {
