@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// How long the compiler gathers changes before it publishes: long enough to batch a burst, short
-/// against the 100 ms in which a change has to take effect.
+/// How long the compiler gathers changes after it has published; one that comes later is published at
+/// once. Long enough to batch a burst, short against the 100 ms in which a change has to take effect.
 pub const BATCH_WINDOW: Duration = Duration::from_millis(2);
 
 /// How long a ready endpoint that vanished from one EndpointSlice is kept, in case it turns up in

@@ -1,7 +1,7 @@
 //! Watches on the Kubernetes API, and the loop that turns them into snapshots.
 //!
-//! One task a kind lists, watches, and sends what changed. The loop gathers changes for
-//! [`BATCH_WINDOW`], compiles them and publishes once. Secrets and ConfigMaps are never listed as a whole:
+//! One task a kind lists, watches, and sends what changed. The loop compiles and publishes a change at
+//! once, and those that follow it within [`BATCH_WINDOW`] together. Secrets and ConfigMaps are never listed as a whole:
 //! each one that is named has a watch of its own, restricted to its name.
 //!
 //! Nothing is published before every kind was listed once, and half a list never is. While the API
@@ -161,6 +161,7 @@ pub async fn run(
         publisher,
         give_up_references: None,
         has_published: false,
+        rests_until: Instant::now(),
         progress: Progress::new(jiff::Timestamp::now().as_millisecond(), options.namespaces),
     };
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING_PERIOD);
@@ -256,6 +257,8 @@ struct State {
     /// When the first snapshot goes without the Secrets and ConfigMaps that are still missing.
     give_up_references: Option<Instant>,
     has_published: bool,
+    /// Changes are gathered up to here.
+    rests_until: Instant,
     progress: Progress,
 }
 
@@ -268,14 +271,19 @@ impl State {
         }
     }
 
-    /// Takes in `first` and what follows it closely.
+    /// Takes in `first` and what is there with it; after a publication also what follows soon.
     async fn gather(&mut self, first: Change, changes: &mut mpsc::Receiver<Change>) {
         self.take(first);
-        let end = Instant::now() + BATCH_WINDOW;
         for _ in 1..CHANGE_QUEUE {
-            match tokio::time::timeout_at(end, changes.recv()).await {
-                Ok(Some(change)) => self.take(change),
-                Ok(None) | Err(_) => break,
+            let next = if Instant::now() < self.rests_until {
+                let next = tokio::time::timeout_at(self.rests_until, changes.recv()).await;
+                next.ok().flatten()
+            } else {
+                changes.try_recv().ok()
+            };
+            match next {
+                Some(change) => self.take(change),
+                None => break,
             }
         }
     }
@@ -309,6 +317,7 @@ impl State {
             work,
             is_changed,
         } = self.compiler.build(now, epoch_seconds);
+        self.rests_until = Instant::now() + BATCH_WINDOW;
         if self.has_published && !is_changed {
             self.progress.nothing_changed();
             return;
