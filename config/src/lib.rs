@@ -7,6 +7,7 @@
 pub mod client;
 pub mod compile;
 pub mod defaults;
+mod history;
 pub mod ingress_nginx;
 pub mod model;
 pub mod report;
@@ -16,4 +17,5 @@ pub mod staleness;
 pub mod units;
 pub mod watch;
 
+pub use history::{History, Place, Touched};
 pub use snapshot::{Publisher, Reader, Snapshot};

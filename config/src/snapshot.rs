@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Guard};
 use rpds::HashTrieMapSync;
 use tokio::sync::watch;
 
+use crate::history::History;
 use crate::model::{
     AddressTable, Attachment, Backend, CertificateTable, EndpointOwners, GatewaySettings,
     IngressStatus, ObjectRef, Pods, Problem, Protocol, RouteTable, Service, ServiceKey,
@@ -57,6 +58,11 @@ pub struct Snapshot {
     pub changed_at: i64,
     /// What could not be compiled as written.
     pub problems: Arc<[Problem]>,
+    /// Services that ask for a `healthCheckNodePort`, by it.
+    pub health_ports: HashTrieMapSync<u16, ServiceKey>,
+    /// What the last compilations touched of [`Self::vips`], [`Self::node_ports`] and
+    /// [`Self::cluster_ips`].
+    pub history: History,
 }
 
 impl Snapshot {

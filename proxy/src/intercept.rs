@@ -21,10 +21,11 @@ mod tests;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use sealane_config::{Reader, Snapshot};
+use sealane_config::{Place, Reader, Snapshot};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep};
@@ -35,7 +36,7 @@ pub use bridge::bridge_between_pods;
 use metrics::Write;
 use netlink::NfTables;
 pub use original::original_destination;
-use state::{Change, Elements, difference, record};
+use state::{Change, Elements, Wanted, record};
 
 /// Backlog of the listener; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -252,10 +253,31 @@ pub struct Interceptor {
     options: InterceptOptions,
     kernel: NfTables,
     /// What the kernel has; `None` before the first write and after a failed one.
-    written: Option<Elements>,
+    written: Option<Written>,
     /// What the kernel was given last, whether it took it or not.
     last: Write,
     applied: watch::Sender<u64>,
+}
+
+/// What the kernel was last brought to.
+#[derive(Debug)]
+struct Written {
+    elements: Elements,
+    /// The node's addresses that it was for.
+    node_ips: Arc<[IpAddr]>,
+    /// The compilation that it comes from, if that is known.
+    place: Option<Place>,
+}
+
+impl Written {
+    /// What has to change in the kernel.
+    fn difference(&self, wanted: &Wanted<'_>, snapshot: &Snapshot) -> Vec<Change> {
+        let touched = snapshot.history.since(self.place.as_ref());
+        match touched.filter(|_| self.node_ips == *wanted.node_ips()) {
+            Some(touched) => wanted.difference_since(&self.elements, touched),
+            None => wanted.difference(&self.elements),
+        }
+    }
 }
 
 impl Interceptor {
@@ -291,10 +313,14 @@ impl Interceptor {
         if !snapshot.synced {
             return Ok(0);
         }
+        let wanted = Wanted::new(snapshot, &self.options);
         let written = self.written.take();
         let create = written.is_none();
-        let mut written = written.unwrap_or_default();
-        let changes = difference(&written, snapshot, &self.options);
+        let (changes, mut elements) = match written {
+            Some(written) => (written.difference(&wanted, snapshot), written.elements),
+            None => (wanted.difference(&Elements::new()), Elements::new()),
+        };
+        let node_ips = Arc::clone(wanted.node_ips());
         let mut parts = changes.chunks(CHANGES_PER_TRANSACTION);
         self.last = Write::Partial;
         if create {
@@ -313,8 +339,12 @@ impl Interceptor {
             self.kernel
                 .transaction(|batch| table::change(batch, part))?;
         }
-        record(&mut written, &changes);
-        self.written = Some(written);
+        record(&mut elements, &changes);
+        self.written = Some(Written {
+            elements,
+            node_ips,
+            place: snapshot.history.place(),
+        });
         self.applied.send_replace(snapshot.generation);
         Ok(changes.len())
     }
@@ -378,7 +408,10 @@ impl Interceptor {
                         }
                         break;
                     }
-                    _ = count.tick() => metrics.update(&mut self.kernel, self.written.as_ref()),
+                    _ = count.tick() => {
+                        let elements = self.written.as_ref().map(|written| &written.elements);
+                        metrics.update(&mut self.kernel, elements);
+                    }
                     () = shutdown.cancelled() => return,
                 }
             }

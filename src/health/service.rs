@@ -56,12 +56,10 @@ pub(super) async fn follow(health: Health, client: Client) {
 
 /// The Services that have such a port.
 fn wanted(snapshot: &Snapshot) -> BTreeMap<u16, ServiceKey> {
-    let services = snapshot.services.values();
-    let ports = services.filter_map(|service| {
-        let port = service.policy.health_check_node_port?;
-        Some((port, service.key.clone()))
-    });
-    ports.collect()
+    let ports = snapshot.health_ports.iter();
+    ports
+        .map(|(port, service)| (*port, service.clone()))
+        .collect()
 }
 
 /// A Service's listener; `None` if it could not be had, which was told.

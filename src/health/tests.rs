@@ -64,8 +64,12 @@ fn publish(publisher: &mut Publisher, services: &[Arc<Service>], node_is_leaving
         ..Snapshot::default()
     };
     for service in services {
+        let key = &service.key;
+        if let Some(port) = service.policy.health_check_node_port {
+            snapshot.health_ports.insert_mut(port, key.clone());
+        }
         let services = &mut snapshot.services;
-        services.insert_mut(service.key.clone(), Arc::clone(service));
+        services.insert_mut(key.clone(), Arc::clone(service));
     }
     publisher.publish(snapshot)
 }

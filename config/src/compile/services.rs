@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rpds::HashTrieMapSync;
 use tokio::time::Instant;
 
 use super::claims::{Claims, Rank, Wanted, wanted};
@@ -17,6 +18,7 @@ use super::stats::StatsTable;
 use super::store::{Changed, Delta, ObjectKey, Store};
 use crate::Snapshot;
 use crate::defaults::{NAME_MOVE_GRACE, SLICE_MOVE_GRACE};
+use crate::history::Touched;
 use crate::model::{
     Problem, ProblemKind, Protocol, Service, ServiceEndpoint, ServiceKey, ServiceKind, ServicePort,
 };
@@ -45,6 +47,8 @@ pub(super) struct Services {
     dirty: BTreeSet<ObjectKey>,
     /// Services whose claims met or left another's.
     contested: HashSet<ObjectKey>,
+    /// What was touched since the last [`Self::build`] began.
+    touched: Touched,
 }
 
 /// What the last compilation of a Service put into the tables.
@@ -89,6 +93,7 @@ impl Services {
             cluster_ips: Claims::new(),
             dirty: BTreeSet::new(),
             contested: HashSet::new(),
+            touched: Touched::default(),
         }
     }
 
@@ -212,7 +217,14 @@ impl Services {
         }
         for key in std::mem::take(&mut self.contested) {
             let lost = self.lost_claims(&key);
+            if let Some(compiled) = self.compiled.get(&key) {
+                compiled.touch(&mut self.touched);
+            }
             problems.set(Unit::Claims(key), lost);
+        }
+        let touched = std::mem::take(&mut self.touched);
+        if self.has_traffic && work.services > 0 {
+            snapshot.history.push(touched);
         }
         work
     }
@@ -232,13 +244,18 @@ impl Services {
             return self.replace_names(&service_key, before, service, snapshot);
         }
         let mut previous = self.compiled.remove(key).unwrap_or_default();
+        let health_port_before = before
+            .as_ref()
+            .and_then(|it| it.policy.health_check_node_port);
         let endpoints_before = before.map_or_else(Arc::default, |it| Arc::clone(&it.endpoints));
         let assembled = self.assemble(key, now, &previous.stats, work);
         let mut endpoints = Arc::default();
         let mut next = Compiled::default();
         let exists = assembled.is_some();
+        let mut health_port = None;
         if let Some((service, compiled)) = assembled {
             endpoints = Arc::clone(&service.endpoints);
+            health_port = service.policy.health_check_node_port;
             next = compiled;
             snapshot
                 .services
@@ -247,6 +264,8 @@ impl Services {
             self.holds.remove(key);
             snapshot.services.remove_mut(&service_key);
         }
+        previous.touch(&mut self.touched);
+        next.touch(&mut self.touched);
         previous.stats.replace(std::mem::take(&mut next.stats));
         next.stats = previous.stats;
         let contested = &mut self.contested;
@@ -261,6 +280,8 @@ impl Services {
             .exchange(before, after, &mut snapshot.cluster_ips, contested);
         let owners = &mut snapshot.endpoint_ips;
         owners.exchange(&service_key, &endpoints_before, &endpoints);
+        let ports = &mut snapshot.health_ports;
+        replace_health_port(ports, &service_key, health_port_before, health_port);
         if exists {
             self.compiled.insert(key.clone(), Box::new(next));
         }
@@ -407,6 +428,15 @@ impl Services {
 }
 
 impl Compiled {
+    /// Notes what is in the tables.
+    fn touch(&self, touched: &mut Touched) {
+        touched.vips.extend(self.vips.iter().map(|claim| claim.0));
+        let node_ports = self.node_ports.iter().map(|claim| claim.0);
+        touched.node_ports.extend(node_ports);
+        let cluster_ips = self.cluster_ips.iter().map(|claim| claim.0);
+        touched.cluster_ips.extend(cluster_ips);
+    }
+
     fn of(key: &ObjectKey, record: &ServiceRecord, ports: &[CompiledPort]) -> Self {
         let rank = |external| Rank {
             external,
@@ -455,6 +485,25 @@ fn service(
         ports,
         listed_ports: Arc::clone(&record.listed_ports),
         endpoints,
+    }
+}
+
+/// Health check ports are the API server's to give out, as cluster IPs are: a batch may have the old
+/// and the new owner of one in any order.
+fn replace_health_port(
+    table: &mut HashTrieMapSync<u16, ServiceKey>,
+    service: &ServiceKey,
+    before: Option<u16>,
+    after: Option<u16>,
+) {
+    if before == after {
+        return;
+    }
+    if let Some(old) = before.filter(|port| table.get(port) == Some(service)) {
+        table.remove_mut(&old);
+    }
+    if let Some(new) = after {
+        table.insert_mut(new, service.clone());
     }
 }
 

@@ -1,8 +1,9 @@
 //! Which elements the kernel's sets should have, and what has to change.
 //!
-//! Comparing costs a walk over all Service ports with one look-up each and, as long as nothing
-//! differs, hardly any allocation; only differences are written. A port's element depends on whether
-//! it has endpoints, not on which.
+//! Only differences are written. Where it is known which Services were compiled since the last write,
+//! nothing else is looked at, so that a change costs the same among ten Services and ten thousand;
+//! otherwise everything is compared, with one look-up for each element. A port's element depends on
+//! whether it has endpoints, not on which.
 //!
 //! Where a port's packets go follows from the policy for the address that is dialled:
 //!
@@ -12,12 +13,13 @@
 //! | some, but none on this node, and the policy is `Local` | lost | lost, unless a pod or the node dials |
 //! | some that the policy allows | to the proxy | to the proxy |
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use ipnet::IpNet;
-use sealane_config::Snapshot;
+use ipnet::{IpNet, Ipv4Net};
 use sealane_config::model::{AddressKind, Protocol, Scope, ServicePort};
+use sealane_config::{Snapshot, Touched};
 
 use super::InterceptOptions;
 use super::rule::Family;
@@ -76,8 +78,11 @@ impl Family {
     }
 }
 
+/// An address that a client dials: a key of [`Snapshot::vips`], or a node port on a node's address.
+type Dialled = (IpAddr, Protocol, u16);
+
 /// An element of a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Element {
     Address(IpAddr),
     /// Of one of the sets that say what becomes of a Service port.
@@ -97,52 +102,199 @@ pub(super) struct Change {
 }
 
 /// Elements with the set that each is in. None is in two.
-pub(super) type Elements = HashMap<Element, Set>;
+pub(super) type Elements = BTreeMap<Element, Set>;
 
-/// Calls `visit` once with each element that a snapshot asks for.
-fn desired(snapshot: &Snapshot, options: &InterceptOptions, mut visit: impl FnMut(Element, Set)) {
-    let node_ips = options.node_ips.current();
-    let is_own = |ip: IpAddr| node_ips.contains(&ip) || options.local_addresses.contains(&ip);
-    for (&(ip, protocol, number), port) in &snapshot.vips {
-        let kind = address_kind(snapshot, ip, port, options);
-        if kind == AddressKind::External && !options.external_ips {
-            continue;
+/// What a snapshot asks for on a node with these addresses.
+pub(super) struct Wanted<'a> {
+    snapshot: &'a Snapshot,
+    options: &'a InterceptOptions,
+    node_ips: Arc<[IpAddr]>,
+}
+
+impl<'a> Wanted<'a> {
+    /// With the node's addresses as they are now.
+    pub(super) fn new(snapshot: &'a Snapshot, options: &'a InterceptOptions) -> Self {
+        Self {
+            snapshot,
+            options,
+            node_ips: options.node_ips.current(),
+        }
+    }
+
+    /// The node's addresses.
+    pub(super) fn node_ips(&self) -> &Arc<[IpAddr]> {
+        &self.node_ips
+    }
+
+    fn is_own(&self, ip: IpAddr) -> bool {
+        self.node_ips.contains(&ip) || self.options.local_addresses.contains(&ip)
+    }
+
+    /// Calls `visit` once with each element.
+    fn all(&self, mut visit: impl FnMut(Element, Set)) {
+        let snapshot = self.snapshot;
+        for (&at, port) in &snapshot.vips {
+            self.vip(at, port, &mut visit);
+        }
+        for &ip in self.node_ips.iter() {
+            for &(protocol, number) in snapshot.node_ports.keys() {
+                let at = (ip, protocol, number);
+                if !snapshot.vips.contains_key(&at) {
+                    self.node_port(at, &mut visit);
+                }
+            }
+        }
+        let own = self.node_ips.iter().chain(&self.options.local_addresses);
+        let own: HashSet<IpAddr> = own.copied().collect();
+        let services = snapshot.cluster_ips.iter().map(|(ip, _)| ip);
+        let services = services.filter(|ip| !own.contains(ip));
+        for ip in services.chain(own.iter().copied()) {
+            if let Some(set) = self.address(ip) {
+                visit(Element::Address(ip), set);
+            }
+        }
+    }
+
+    /// Calls `visit` once with each element of an address that a client dials.
+    fn dialled(&self, at: Dialled, mut visit: impl FnMut(Element, Set)) {
+        match self.snapshot.vips.get(&at) {
+            // An external IP may be a node's address; a Service's own port goes first.
+            Some(port) => self.vip(at, port, &mut visit),
+            None => self.node_port(at, &mut visit),
+        }
+    }
+
+    fn vip(&self, at: Dialled, port: &ServicePort, visit: &mut impl FnMut(Element, Set)) {
+        let (ip, protocol, number) = at;
+        let kind = address_kind(self.snapshot, ip, port, self.options);
+        if kind == AddressKind::External && !self.options.external_ips {
+            return;
         }
         // The cluster DNS listens on its Service's address itself, endpoints or not.
-        let is_here = port.endpoints.is_empty() || is_served_here(port, number, is_own);
-        if !is_own(ip) || !is_here {
+        let is_here =
+            port.endpoints.is_empty() || is_served_here(port, number, |ip| self.is_own(ip));
+        if !self.is_own(ip) || !is_here {
             let set = set_for(port, kind, Family::of(ip));
             visit(Element::Service(ip, protocol, number), set);
         }
         if kind == AddressKind::LoadBalancer {
-            restrict((ip, protocol, number), port, &node_ips, &mut visit);
+            restrict(at, port, &self.node_ips, visit);
         }
     }
-    for (ip, _) in snapshot.cluster_ips.iter() {
-        let within = options.service_cidrs.iter().any(|cidr| cidr.contains(&ip));
-        if within && !is_own(ip) {
-            visit(Element::Address(ip), Set::ServiceAddresses(Family::of(ip)));
+
+    fn node_port(&self, at: Dialled, visit: &mut impl FnMut(Element, Set)) {
+        let (ip, protocol, number) = at;
+        if !self.node_ips.contains(&ip) || !self.options.serves_node_ports(ip) {
+            return;
+        }
+        // Like an external IP, but nobody can switch it off.
+        if let Some(port) = self.snapshot.node_port(ip.is_ipv4(), protocol, number) {
+            let set = set_for(port, AddressKind::External, Family::of(ip));
+            visit(Element::Service(ip, protocol, number), set);
         }
     }
-    for &ip in node_ips.iter().filter(|ip| options.serves_node_ports(**ip)) {
-        for &(protocol, number) in snapshot.node_ports.keys() {
-            // An external IP may be a node's address; a Service's own port goes first.
-            if snapshot.vips.contains_key(&(ip, protocol, number)) {
-                continue;
+
+    /// The set that an address as such is in.
+    fn address(&self, ip: IpAddr) -> Option<Set> {
+        if self.is_own(ip) {
+            return Some(Set::NodeAddresses(Family::of(ip)));
+        }
+        let mut cidrs = self.options.service_cidrs.iter();
+        let is_service =
+            cidrs.any(|cidr| cidr.contains(&ip)) && self.snapshot.cluster_ips.get(&ip).is_some();
+        is_service.then(|| Set::ServiceAddresses(Family::of(ip)))
+    }
+
+    /// What turns `current` into what is wanted, with the changes of one element behind each other.
+    pub(super) fn difference(&self, current: &Elements) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut known = 0;
+        self.all(|element, set| known += usize::from(compare(current, element, set, &mut changes)));
+        if known < current.len() {
+            let mut wanted = HashSet::with_capacity(current.len());
+            self.all(|element, _| {
+                wanted.insert(element);
+            });
+            let gone = current.iter().filter(|(e, _)| !wanted.contains(*e));
+            let gone = gone.map(|(element, set)| removal(element, set));
+            // Before what comes: a range that grows overlaps what it was.
+            changes.splice(0..0, gone.collect::<Vec<_>>());
+        }
+        changes
+    }
+
+    /// The same where nothing but what was touched can differ: `current` is what an earlier snapshot
+    /// asked for on a node with the same addresses.
+    pub(super) fn difference_since<'t>(
+        &self,
+        current: &Elements,
+        touched: impl Iterator<Item = &'t Touched>,
+    ) -> Vec<Change> {
+        let (mut dialled, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        for touched in touched {
+            dialled.extend(&touched.vips);
+            addresses.extend(&touched.cluster_ips);
+            for &ip in self.node_ips.iter() {
+                let on_node = touched.node_ports.iter();
+                dialled.extend(on_node.map(|&(protocol, number)| (ip, protocol, number)));
             }
-            // Like an external IP, but nobody can switch it off.
-            if let Some(port) = snapshot.node_port(ip.is_ipv4(), protocol, number) {
-                let set = set_for(port, AddressKind::External, Family::of(ip));
-                visit(Element::Service(ip, protocol, number), set);
+        }
+        let (mut gone, mut changes) = (Vec::new(), Vec::new());
+        for at in dialled {
+            let mut wanted = Vec::new();
+            self.dialled(at, |element, set| {
+                compare(current, element, set, &mut changes);
+                wanted.push(element);
+            });
+            let left = elements_of(current, at).filter(|(e, _)| !wanted.contains(*e));
+            gone.extend(left.map(|(element, set)| removal(element, set)));
+        }
+        for ip in addresses {
+            let element = Element::Address(ip);
+            if let Some(set) = self.address(ip) {
+                compare(current, element, set, &mut changes);
+            } else if let Some(set) = current.get(&element) {
+                gone.push(removal(&element, set));
             }
         }
+        changes.splice(0..0, gone);
+        changes
     }
-    let mut seen = HashSet::new();
-    for &ip in node_ips.iter().chain(&options.local_addresses) {
-        if seen.insert(ip) {
-            visit(Element::Address(ip), Set::NodeAddresses(Family::of(ip)));
-        }
+}
+
+/// Notes what puts an element into its set; says whether it is in one already.
+fn compare(current: &Elements, element: Element, set: Set, changes: &mut Vec<Change>) -> bool {
+    let change = |set, add| Change { set, element, add };
+    let old = current.get(&element).copied();
+    if old != Some(set) {
+        changes.extend(old.map(|old| change(old, false)));
+        changes.push(change(set, true));
     }
+    old.is_some()
+}
+
+fn removal(element: &Element, set: &Set) -> Change {
+    Change {
+        set: *set,
+        element: *element,
+        add: false,
+    }
+}
+
+/// The elements of an address that a client dials.
+fn elements_of(
+    current: &Elements,
+    (ip, protocol, number): Dialled,
+) -> impl Iterator<Item = (&Element, &Set)> {
+    let one = [
+        Element::Service(ip, protocol, number),
+        Element::Restricted(ip, protocol, number),
+    ];
+    let one = one.into_iter().filter_map(|it| current.get_key_value(&it));
+    let first = IpNet::V4(Ipv4Net::default());
+    let sources = current.range(Element::Source(ip, protocol, number, first)..);
+    let is_here = move |element: &Element| matches!(*element, Element::Source(a, b, c, _) if (a, b, c) == (ip, protocol, number));
+    one.chain(sources.take_while(move |(element, _)| is_here(element)))
 }
 
 /// What an address is to the Service that it leads to, where that makes a difference.
@@ -219,45 +371,6 @@ fn restrict(
         let source = Element::Source(ip, protocol, number, net);
         visit(source, Set::Admitted(family));
     }
-}
-
-/// What turns `current` into what a snapshot asks for, with the changes of one element behind each
-/// other.
-pub(super) fn difference(
-    current: &Elements,
-    snapshot: &Snapshot,
-    options: &InterceptOptions,
-) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let mut known = 0;
-    desired(snapshot, options, |element, set| {
-        let change = |set, add| Change { set, element, add };
-        match current.get(&element) {
-            Some(old) => {
-                known += 1;
-                if *old != set {
-                    changes.push(change(*old, false));
-                    changes.push(change(set, true));
-                }
-            }
-            None => changes.push(change(set, true)),
-        }
-    });
-    if known < current.len() {
-        let mut wanted = HashSet::with_capacity(current.len());
-        desired(snapshot, options, |element, _| {
-            wanted.insert(element);
-        });
-        let gone = current.iter().filter(|(e, _)| !wanted.contains(*e));
-        let gone = gone.map(|(&element, &set)| Change {
-            set,
-            element,
-            add: false,
-        });
-        // Before what comes: a range that grows overlaps what it was.
-        changes.splice(0..0, gone.collect::<Vec<_>>());
-    }
-    changes
 }
 
 /// Notes what the kernel has now.

@@ -1,3 +1,5 @@
+mod since;
+
 use std::sync::Arc;
 
 use sealane_config::model::{
@@ -102,9 +104,9 @@ fn insert(snapshot: &mut Snapshot, service: Service, port: impl Fn(IpAddr) -> Ar
 fn after(snapshots: &[Snapshot]) -> (Elements, Vec<Change>) {
     let (mut elements, mut changes) = (Elements::new(), Vec::new());
     for snapshot in snapshots {
-        changes = difference(&elements, snapshot, &options());
+        changes = Wanted::new(snapshot, &options()).difference(&elements);
         record(&mut elements, &changes);
-        let again = difference(&elements, snapshot, &options());
+        let again = Wanted::new(snapshot, &options()).difference(&elements);
         assert_eq!(again, [], "nothing is left to do");
     }
     (elements, changes)
@@ -165,7 +167,7 @@ fn proxy_s8_s21_node_ports_are_served_on_the_nodes_addresses_of_each_family() {
     options.node_ips = vec![NODE, own_v6, other_v6].into();
     options.node_port_cidrs = vec![NODE.into(), own_v6.into()];
     let mut elements = Elements::new();
-    let changes = difference(&elements, &snapshot, &options);
+    let changes = Wanted::new(&snapshot, &options).difference(&elements);
     record(&mut elements, &changes);
     let set = |ip, number| elements.get(&Element::Service(ip, Protocol::Tcp, number));
     let (served, refused) = (Set::Capture, Set::Refuse);
@@ -258,7 +260,7 @@ fn proxy_s10_external_ips_can_be_switched_off() {
         ..options()
     };
     let mut elements = Elements::new();
-    let changes = difference(&elements, &snapshot, &options);
+    let changes = Wanted::new(&snapshot, &options).difference(&elements);
     record(&mut elements, &changes);
     let is_known = |ip| elements.contains_key(&Element::Service(ip, Protocol::Tcp, 80));
     assert!(!is_known(EXTERNAL));

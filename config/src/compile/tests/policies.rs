@@ -205,8 +205,13 @@ fn proxy_s15_health_check_port_and_what_it_counts() {
     for (name, fields, want) in cases {
         let mut world = World::on_node();
         web(&mut world, fields);
-        let policy = Arc::clone(&port(&world.build()).policy);
+        let snapshot = world.build();
+        let policy = Arc::clone(&port(&snapshot).policy);
         assert_eq!(policy.health_check_node_port, want, "{name}");
+        let asked: Vec<u16> = snapshot.health_ports.keys().copied().collect();
+        assert_eq!(asked, Vec::from_iter(want), "{name}");
+        web(&mut world, json!({}));
+        assert!(world.build().health_ports.is_empty(), "{name}: no more");
     }
     let mut world = World::on_node();
     web(&mut world, balancer("Local"));
