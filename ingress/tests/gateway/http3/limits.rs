@@ -3,11 +3,12 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use http::{Method, Request, Version};
+use h3::error::Code;
+use http::{Method, Request, Response, Version};
 use sealane_ingress::http3::Limits;
 use sealane_proxy::admission::{Connections, Limits as Admitted};
 use sealane_proxy::http::{EngineOptions, ServerOptions};
-use sealane_proxy::testing::{Origin, eventually};
+use sealane_proxy::testing::{Origin, eventually, full};
 
 use super::client::{Client, answer};
 use super::{ALL, HOST, edge_before, edge_with};
@@ -227,6 +228,41 @@ async fn ingress_t5_a_connection_without_requests_ends() {
             panic!("it was not closed in order");
         };
         assert_eq!(close.error_code.into_inner(), 0x100, "H3_NO_ERROR");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ingress_t5_a_client_that_breaks_off_hundreds_of_requests_is_turned_away() {
+    on_worker(async {
+        let web = Origin::slow(|_| {
+            Box::pin(async {
+                std::future::pending::<()>().await;
+                Response::new(full("never"))
+            })
+        })
+        .await;
+        let (edge, _) = edge_before(&web, &[]).await;
+        let mut connection = Client::new(None).connect(&edge, HOST).await;
+        let mut broken_off = 0;
+        while broken_off < 1_000 {
+            let get = Request::get("https://a.test/").body(()).unwrap();
+            let Ok(mut stream) = connection.open(get).await else {
+                break;
+            };
+            if stream.finish().await.is_err() {
+                break;
+            }
+            stream.stop_sending(Code::H3_REQUEST_CANCELLED);
+            broken_off += 1;
+        }
+        assert!((200..1_000).contains(&broken_off), "{broken_off}");
+        let quinn::ConnectionError::ApplicationClosed(close) = connection.closed().await else {
+            panic!("it was not told why");
+        };
+        assert_eq!(close.error_code.into_inner(), 0x107, "H3_EXCESSIVE_LOAD");
+        let mut other = Client::new(None).connect(&edge, HOST).await;
+        assert_eq!(other.get("nothing.test", "/").await.status(), 404);
     })
     .await;
 }
