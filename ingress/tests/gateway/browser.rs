@@ -14,9 +14,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rustix::process::{Pid, Signal, kill_process_group};
 use sealane_proxy::testing::Origin;
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -141,6 +142,33 @@ fn browser() -> Option<Command> {
     found.map(Command::new)
 }
 
+/// A running browser. What is started may be a script around it, and it starts processes of its own:
+/// all are in one process group, which ends with this.
+struct Browser(Child);
+
+impl Browser {
+    async fn end(&mut self) {
+        self.kill();
+        self.0.wait().await.unwrap();
+    }
+
+    fn kill(&self) {
+        let leader = self
+            .0
+            .id()
+            .and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        if let Some(leader) = leader {
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 #[tokio::test]
 async fn ingress_t4_a7_a_browser_gets_its_page_its_websocket_and_its_calls() {
     let Some(mut browser) = browser() else {
@@ -180,9 +208,9 @@ async fn ingress_t4_a7_a_browser_gets_its_page_its_websocket_and_its_calls() {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
+            .process_group(0)
             .spawn();
-        let mut child = child.unwrap();
+        let mut child = Browser(child.unwrap());
         let report = async {
             loop {
                 if let Some(report) = seen.lock().unwrap().report.take() {
@@ -192,7 +220,7 @@ async fn ingress_t4_a7_a_browser_gets_its_page_its_websocket_and_its_calls() {
             }
         };
         let report = tokio::time::timeout(PATIENCE, report).await;
-        child.kill().await.unwrap();
+        child.end().await;
         let _ = std::fs::remove_dir_all(&profile);
         let requests = seen.lock().unwrap().requests.clone();
         let expected = json!({
