@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
+use crate::gate::{self, Gate};
 use crate::load::{self, Question, Served};
-use crate::peers::Running;
+use crate::peers::{Peer, Running};
 use crate::report::Sample;
 use crate::services;
 use crate::stage::Stage;
@@ -283,19 +284,6 @@ impl Case {
         }
     }
 
-    /// In how many turns a peer is given its load of a round, and for how long each. Short turns have
-    /// all peers in the same weather on a machine whose speed changes from second to second; what
-    /// takes long each time needs long ones.
-    pub(crate) fn turns(self, load: Duration) -> (u32, Duration) {
-        match self.measure() {
-            Measure::Cpu => {
-                let turns = u32::try_from(load.as_secs()).unwrap_or(u32::MAX).max(1);
-                (turns, load / turns)
-            }
-            Measure::Memory | Measure::Time => (1, load),
-        }
-    }
-
     /// Puts load on a proxy.
     ///
     /// # Errors
@@ -306,6 +294,7 @@ impl Case {
         variant: &Variant,
         proxy: &Running,
         time: Duration,
+        gate: &Gate,
     ) -> anyhow::Result<Served> {
         let addr = proxy.addr;
         match self {
@@ -313,19 +302,19 @@ impl Case {
             | Self::ScalingHosts
             | Self::ScalingEndpoints
             | Self::ScalingWorkers
-            | Self::Tls => load::wrk(stage, addr, 64, "/", variant, time),
-            Self::Body => load::wrk(stage, addr, 8, "/1mib", variant, time),
-            Self::Handshakes => load::handshakes(addr, 16, stage.identity()?, time),
-            Self::Http2 => load::h2load(addr, variant.tls, time),
+            | Self::Tls => load::wrk(stage, addr, 64, "/", variant, time, gate),
+            Self::Body => load::wrk(stage, addr, 8, "/1mib", variant, time, gate),
+            Self::Handshakes => load::handshakes(addr, 16, stage.identity()?, time, gate),
+            Self::Http2 => load::h2load(addr, variant.tls, time, gate),
             Self::Edits => {
                 let editor = proxy.editor.as_ref();
                 load::edits(addr, editor.context("it cannot be edited")?, time)
             }
-            Self::TcpPingPong => load::ping_pong(addr, 64, time),
-            Self::TcpBulk => load::bulk(addr, 8, time),
-            Self::Connections | Self::IdleMemory => load::connections(addr, 16, time),
-            Self::Dns => load::dns(addr, &services::questions(variant.hosts), time),
-            Self::DnsForward => load::dns(addr, &forwarded(variant), time),
+            Self::TcpPingPong => load::ping_pong(addr, 64, time, gate),
+            Self::TcpBulk => load::bulk(addr, 8, time, gate),
+            Self::Connections | Self::IdleMemory => load::connections(addr, 16, time, gate),
+            Self::Dns => load::dns(addr, &services::questions(variant.hosts), time, gate),
+            Self::DnsForward => load::dns(addr, &forwarded(variant), time, gate),
             Self::EndpointsChange => {
                 let node = proxy.node.as_ref().context("it is not on a node")?;
                 let cluster = stage.cluster(variant)?;
@@ -356,9 +345,34 @@ impl Case {
             drop(held);
             return Ok(Sample::memory(before.resident, after.resident, IDLE));
         }
-        let served = self.load(stage, variant, proxy, time)?;
+        let served = self.load(stage, variant, proxy, time, &Gate::new(true))?;
         let after = proxy.program.usage()?;
         Ok(Sample::load(before, after, served))
+    }
+
+    /// What each of several proxies costs, that have their load in turn; each for `time`.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub(crate) fn costs<'p>(
+        self,
+        stage: &Stage,
+        variant: &Variant,
+        proxies: Vec<(Peer, &'p Running)>,
+        time: Duration,
+    ) -> anyhow::Result<Vec<Sample>> {
+        let all = u32::try_from(proxies.len()).unwrap_or(u32::MAX);
+        let load = |(peer, proxy): (Peer, &'p Running)| {
+            move |gate: Gate| {
+                let before = proxy.program.usage()?;
+                let served = self.load(stage, variant, proxy, time * all, &gate);
+                let served = served.with_context(|| format!("{} under load", peer.name()))?;
+                Ok(Sample::load(before, proxy.program.usage()?, served))
+            }
+        };
+        gate::alternate(proxies.into_iter().map(load).collect())
+            .into_iter()
+            .collect()
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) use starts::{First, Start};
 pub(crate) use tcp::{bulk, ping_pong};
 pub(crate) use wrk::wrk;
 
+use crate::gate::Gate;
+
 /// What was served, as the client saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
@@ -74,6 +76,7 @@ impl Served {
 async fn repeat<F>(
     clients: usize,
     time: Duration,
+    gate: &Gate,
     request: impl Fn() -> F + Clone + 'static,
 ) -> anyhow::Result<Served>
 where
@@ -82,10 +85,11 @@ where
     let mut tasks = JoinSet::new();
     let begun = Instant::now();
     for _ in 0..clients {
-        let request = request.clone();
+        let (request, gate) = (request.clone(), gate.clone());
         tasks.spawn_local(async move {
             let mut taken = Vec::new();
             while begun.elapsed() < time {
+                gate.pass();
                 let sent = Instant::now();
                 request().await?;
                 taken.push(sent.elapsed());

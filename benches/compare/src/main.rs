@@ -1,9 +1,11 @@
 //! Sealane beside its peers, in one run on one machine.
 //!
-//! An absolute time says little about a shared machine, a ratio to a peer that ran a second
-//! before says much. So the peers take turns of a second each: A B C C B A, every proxy on CPU 0, the
-//! load generator and the backend on CPU 1, and a ratio is the median of those of single turns. The first column is the CPU time of the proxy process and
-//! its children divided by what it served: it stays honest when something else takes time on CPU 1.
+//! An absolute time says little about a shared machine, a ratio to a peer that ran a moment before says
+//! much. So all peers have their load at once and are let at it in turn, for a twentieth of a second
+//! each: A B C C B A ([`gate`]), every proxy on CPU 0, the load generators and the backend on CPU 1, and
+//! a ratio is the median of those of single rounds. The first column is the CPU time of the proxy
+//! process and its children divided by what it served: it stays honest when something else takes time
+//! on CPU 1. Throughput and times are of a second in each round in which a peer is alone.
 //!
 //! Everything runs in a network namespace of its own, in which 10.200.0.0/16 is local: the
 //! Kubernetes API refuses loopback addresses as endpoints.
@@ -16,6 +18,7 @@
 mod backend;
 mod case;
 mod cluster;
+mod gate;
 mod load;
 mod names;
 mod peers;
@@ -34,6 +37,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 
 use case::{Case, Measure};
+use gate::Gate;
 use peers::Peer;
 use plan::{Plan, Table};
 use progress::Progress;
@@ -56,7 +60,7 @@ struct Options {
     /// Rounds
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of load a peer and round, in turns of one second where CPU time is compared
+    /// Seconds of load a peer and round
     #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// Seconds of load before the first round
@@ -178,25 +182,33 @@ fn loads(
             .start(stage, case, variant)
             .with_context(|| format!("{} did not start", peer.name()))?;
         if !plan.warm_up.is_zero() && case.measure() != Measure::Memory {
-            case.load(stage, variant, &started, plan.warm_up)?;
+            case.load(stage, variant, &started, plan.warm_up, &Gate::new(true))?;
         }
         progress.end(plan.start(case));
         running.push((*peer, started, Vec::new()));
     }
-    let (turns, time) = case.turns(plan.load);
+    let is_alternated = case.measure() == Measure::Cpu;
     for round in 1..=case.rounds(plan.rounds) {
         progress.begin(&format!("{}: round {round}", table.name()));
-        for _ in 0..turns {
-            for (peer, proxy, samples) in &mut running {
-                let sample = case
-                    .sample(stage, variant, proxy, time)
-                    .with_context(|| format!("{} under load", peer.name()))?;
-                samples.push(sample);
-                progress.end(plan.round(case) / turns);
-            }
-            // ABC CBA: who comes first has no part in it.
-            running.reverse();
+        for (peer, proxy, samples) in &mut running {
+            let time = if is_alternated { plan.alone } else { plan.load };
+            let sample = case
+                .sample(stage, variant, proxy, time)
+                .with_context(|| format!("{} under load", peer.name()))?;
+            samples.push(sample);
+            progress.end(time);
         }
+        if is_alternated {
+            let proxies = running.iter().map(|(peer, it, _)| (*peer, it)).collect();
+            let costs = case.costs(stage, variant, proxies, plan.load)?;
+            for ((_, _, samples), cost) in running.iter_mut().zip(costs) {
+                let alone = samples.pop().unwrap_or_default();
+                samples.push(alone.with_cost_of(cost));
+                progress.end(plan.load);
+            }
+        }
+        // ABC CBA: who comes first has no part in it.
+        running.reverse();
     }
     running.sort_by_key(|(peer, ..)| table.peers.iter().position(|it| it == peer));
     let results = running.into_iter().map(|(peer, proxy, samples)| {

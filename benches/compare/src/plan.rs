@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use crate::Options;
-use crate::case::{Case, Variant};
+use crate::case::{Case, Measure, Variant};
 use crate::peers::Peer;
 
 /// All of a run.
 pub(crate) struct Plan {
     pub(crate) tables: Vec<Table>,
     pub(crate) rounds: usize,
+    /// Load in a round, for each peer.
     pub(crate) load: Duration,
+    /// Before that in each round, with nobody else at it, for throughput and times; only where CPU is
+    /// compared.
+    pub(crate) alone: Duration,
     pub(crate) warm_up: Duration,
 }
 
@@ -51,6 +55,7 @@ impl Plan {
             tables,
             rounds: options.rounds,
             load: Duration::from_secs(options.seconds),
+            alone: Duration::from_secs(1),
             warm_up: Duration::from_secs(options.warm_up),
         }
     }
@@ -68,6 +73,8 @@ impl Plan {
     pub(crate) fn round(&self, case: Case) -> Duration {
         if case.is_start() {
             Duration::from_secs(4)
+        } else if case.measure() == Measure::Cpu {
+            self.alone + self.load
         } else {
             self.load
         }

@@ -74,6 +74,17 @@ impl Sample {
         }
     }
 
+    /// The same with CPU that was measured otherwise.
+    pub(crate) fn with_cost_of(self, cost: Self) -> Self {
+        Self {
+            user: cost.user,
+            system: cost.system,
+            count: self.count + cost.count,
+            peak: cost.peak,
+            ..self
+        }
+    }
+
     /// What peers are compared by.
     fn cost(&self, measure: Measure) -> f64 {
         match measure {
@@ -111,7 +122,7 @@ pub(crate) struct Row {
     ratio: Vec<Ratio>,
 }
 
-/// How the costs of two peers compare: turn by turn, so that what the machine did meanwhile was done
+/// How the costs of two peers compare: round by round, so that what the machine did meanwhile was done
 /// to both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Ratio {
@@ -124,8 +135,8 @@ struct Ratio {
 
 impl Ratio {
     fn of(measure: Measure, ours: &[Sample], peer: Peer, theirs: &[Sample]) -> Self {
-        let turns = ours.iter().zip(theirs);
-        let ratios = turns.map(|(our, their)| our.cost(measure) / their.cost(measure));
+        let rounds = ours.iter().zip(theirs);
+        let ratios = rounds.map(|(our, their)| our.cost(measure) / their.cost(measure));
         let ratios: Vec<f64> = ratios.collect();
         let at = |share| quantile(ratios.iter().copied(), share);
         Self {
@@ -271,7 +282,7 @@ mod tests {
     fn report() -> (Report, String) {
         let mut report = Report::default();
         let variant = &Case::Http1.variants(false)[0];
-        // The machine was ten times slower in the second turn; the medians of costs would say 0.25.
+        // The machine was ten times slower in the second round; the medians of costs would say 0.25.
         let ours = [2.0, 30.0, 1.0].map(sample).to_vec();
         let theirs = [4.0, 40.0, 8.0].map(sample).to_vec();
         let results = [(Peer::Sealane, ours), (Peer::Nginx, theirs)];
@@ -280,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_the_median_of_those_of_single_turns() {
+    fn a_ratio_is_the_median_of_those_of_single_rounds() {
         let (report, text) = report();
         let [ratio] = &report.rows[0].ratio[..] else {
             panic!("{:?}", report.rows[0].ratio);

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Served, block_on, repeat};
+use crate::gate::Gate;
 
 pub(super) const LAST: &[u8] = b"GET / HTTP/1.1\r\nHost: host-0.test\r\nConnection: close\r\n\r\n";
 const KEPT: &[u8] = b"GET / HTTP/1.1\r\nHost: host-0.test\r\n\r\n";
@@ -20,6 +21,7 @@ pub(crate) fn connections(
     addr: SocketAddr,
     clients: usize,
     time: Duration,
+    gate: &Gate,
 ) -> anyhow::Result<Served> {
     let request = move || async move {
         let mut stream = TcpStream::connect(addr).await?;
@@ -28,7 +30,7 @@ pub(crate) fn connections(
         stream.read_to_end(&mut answer).await?;
         check(&answer)
     };
-    block_on(repeat(clients, time, request))
+    block_on(repeat(clients, time, gate, request))
 }
 
 /// Opens `count` connections, has one request answered on each, and holds them.

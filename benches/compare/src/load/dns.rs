@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
 
 use super::Served;
+use crate::gate::Gate;
 
 /// Sockets, which are clients to the server.
 const CLIENTS: usize = 8;
@@ -76,6 +77,7 @@ pub(crate) fn dns(
     addr: SocketAddr,
     questions: &[Question],
     time: Duration,
+    gate: &Gate,
 ) -> anyhow::Result<Served> {
     let mut next = 0;
     let mut clients = Vec::with_capacity(CLIENTS);
@@ -90,6 +92,7 @@ pub(crate) fn dns(
     let (mut served, mut lost) = (0, 0);
     let mut now = begun;
     while now - begun < time {
+        gate.pass();
         let mut idle = true;
         for client in &mut clients {
             let replies = client.receive(questions, now, &mut taken)?;
@@ -316,7 +319,7 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let addr = server.local_addr().expect("it is bound");
         let time = Duration::from_millis(700);
-        let silent = dns(addr, &questions, time).expect_err("nobody answers");
+        let silent = dns(addr, &questions, time, &Gate::new(true)).expect_err("nobody answers");
         assert!(silent.to_string().contains("lost"), "{silent}");
         let thread = std::thread::spawn(move || {
             let mut buffer = [0; 512];
@@ -329,7 +332,7 @@ mod tests {
                 let _ = server.send_to(&buffer[..length], peer);
             }
         });
-        let wrong = dns(addr, &questions, time).expect_err("a wrong code");
+        let wrong = dns(addr, &questions, time, &Gate::new(true)).expect_err("a wrong code");
         assert!(wrong.to_string().contains("expected code 0"), "{wrong}");
         thread.join().expect("it ends by itself");
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 
 use super::Served;
+use crate::gate::Gate;
 
 /// Streams of the one connection.
 const STREAMS: usize = 100;
@@ -15,15 +16,21 @@ const STREAMS: usize = 100;
 ///
 /// # Errors
 /// h2load is missing, or an answer was not a good one.
-pub(crate) fn h2load(addr: SocketAddr, tls: bool, time: Duration) -> anyhow::Result<Served> {
+pub(crate) fn h2load(
+    addr: SocketAddr,
+    tls: bool,
+    time: Duration,
+    gate: &Gate,
+) -> anyhow::Result<Served> {
     let scheme = if tls { "https" } else { "http" };
-    let output = Command::new("h2load")
+    let mut command = Command::new("h2load");
+    command
         .args(["-t1", "-c1", "-H", ":authority: host-0.test"])
         .arg(format!("-m{STREAMS}"))
         .arg(format!("-D{}", time.as_secs().max(1)))
-        .arg(format!("{scheme}://{addr}/"))
-        .output()
-        .context("cannot run `h2load` (nghttp2-client)")?;
+        .arg(format!("{scheme}://{addr}/"));
+    let output = gate.output(&mut command);
+    let output = output.context("cannot run `h2load` (nghttp2-client)")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         bail!("h2load: {said}{}", String::from_utf8_lossy(&output.stderr));

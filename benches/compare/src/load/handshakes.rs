@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::connections::{LAST, check};
 use super::{Served, block_on, repeat};
+use crate::gate::Gate;
 use crate::stage::Identity;
 
 /// `clients` that connect, shake hands without a ticket, ask once and read to the end, over and over.
@@ -29,6 +30,7 @@ pub(crate) fn handshakes(
     clients: usize,
     identity: &Identity,
     time: Duration,
+    gate: &Gate,
 ) -> anyhow::Result<Served> {
     let connector = TlsConnector::from(Arc::new(client(identity)?));
     let name = ServerName::try_from("host-0.test")?;
@@ -44,7 +46,7 @@ pub(crate) fn handshakes(
             check(&answer)
         }
     };
-    block_on(repeat(clients, time, request))
+    block_on(repeat(clients, time, gate, request))
 }
 
 /// TLS 1.3, nothing remembered from one connection to the next.

@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 
 use super::{Served, block_on};
 use crate::backend::MIB;
+use crate::gate::Gate;
 
 /// What goes there and back.
 const MESSAGE: usize = 100;
@@ -23,17 +24,20 @@ pub(crate) fn ping_pong(
     addr: SocketAddr,
     connections: usize,
     time: Duration,
+    gate: &Gate,
 ) -> anyhow::Result<Served> {
     block_on(async {
         let mut tasks = JoinSet::new();
         let begun = Instant::now();
         for _ in 0..connections {
+            let gate = gate.clone();
             tasks.spawn_local(async move {
                 let mut stream = TcpStream::connect(addr).await?;
                 stream.set_nodelay(true)?;
                 let mut taken = Vec::new();
                 let mut message = [b'x'; MESSAGE];
                 while begun.elapsed() < time {
+                    gate.pass();
                     let sent = Instant::now();
                     stream.write_all(&message).await?;
                     stream.read_exact(&mut message).await?;
@@ -54,12 +58,18 @@ pub(crate) fn ping_pong(
 ///
 /// # Errors
 /// A connection broke.
-pub(crate) fn bulk(addr: SocketAddr, connections: usize, time: Duration) -> anyhow::Result<Served> {
+pub(crate) fn bulk(
+    addr: SocketAddr,
+    connections: usize,
+    time: Duration,
+    gate: &Gate,
+) -> anyhow::Result<Served> {
     block_on(async {
         let mut tasks = JoinSet::new();
         let begun = Instant::now();
         let end = tokio::time::Instant::now() + time;
         for _ in 0..connections {
+            let gate = gate.clone();
             tasks.spawn_local(async move {
                 let mut stream = TcpStream::connect(addr).await?;
                 stream.write_all(b"!").await?;
@@ -70,6 +80,7 @@ pub(crate) fn bulk(addr: SocketAddr, connections: usize, time: Duration) -> anyh
                         0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
                         read => bytes += read,
                     }
+                    gate.pass();
                 }
                 Ok::<_, std::io::Error>(bytes)
             });

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 
 use super::Served;
 use crate::case::Variant;
+use crate::gate::Gate;
 use crate::stage::{Stage, write};
 
 /// One thread, `connections` kept alive, the hosts in turn.
@@ -22,18 +23,20 @@ pub(crate) fn wrk(
     path: &str,
     variant: &Variant,
     time: Duration,
+    gate: &Gate,
 ) -> anyhow::Result<Served> {
-    let script = write(stage.dir.path(), "hosts.lua", &script(path, variant.hosts))?;
+    let name = format!("hosts-{}.lua", addr.port());
+    let script = write(stage.dir.path(), &name, &script(path, variant.hosts))?;
     let scheme = if variant.tls { "https" } else { "http" };
-    let output = Command::new("wrk")
+    let mut command = Command::new("wrk");
+    command
         .args(["-t1", "--latency", "--timeout", "10s"])
         .arg(format!("-c{connections}"))
         .arg(format!("-d{}s", time.as_secs().max(1)))
         .arg("-s")
         .arg(script)
-        .arg(format!("{scheme}://{addr}{path}"))
-        .output()
-        .context("cannot run `wrk`")?;
+        .arg(format!("{scheme}://{addr}{path}"));
+    let output = gate.output(&mut command).context("cannot run `wrk`")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         bail!("wrk: {said}{}", String::from_utf8_lossy(&output.stderr));
