@@ -118,7 +118,7 @@ pub(crate) fn run(options: NodeOptions, metrics: MetricsHandle) -> Result<(), Fa
     };
     let watch = WatchOptions {
         node: Some(options.node_name),
-        namespaces: names.is_some(),
+        names: names.is_some(),
         ..WatchOptions::services_only()
     };
     let addresses = names.iter().map(|names| ("dns", names.addr));

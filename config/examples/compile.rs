@@ -10,8 +10,11 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sealane_config::compile::endpoint_slice::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, Hinted, Metadata,
+    ObjectReference,
+};
 use sealane_config::compile::{
     Change, Compiler, Delta, GatewayOptions, Names, NodeIdentity, ObjectKey, ServiceRecord,
     SliceRecord,
@@ -157,29 +160,28 @@ impl Size {
     }
 
     /// The slice of a Service; its endpoint number `unready` is not ready.
-    fn slice(&self, service: usize, unready: usize) -> (ObjectKey, discovery::EndpointSlice) {
+    fn slice(&self, service: usize, unready: usize) -> (ObjectKey, EndpointSlice) {
         let name = name(service);
         let key = ObjectKey::new(&namespace(service), &format!("{name}-x7k2p"));
         let endpoints = (0..self.each).map(|index| self.endpoint(service, index, unready));
         let label = ("kubernetes.io/service-name".to_owned(), name);
-        let slice = discovery::EndpointSlice {
+        let slice = EndpointSlice {
             address_type: "IPv4".into(),
-            metadata: ObjectMeta {
-                labels: Some(BTreeMap::from([label])),
-                ..ObjectMeta::default()
+            metadata: Metadata {
+                labels: BTreeMap::from([label]),
+                ..Metadata::default()
             },
             endpoints: endpoints.collect(),
-            ports: Some(vec![discovery::EndpointPort {
+            ports: vec![EndpointPort {
                 name: Some("http".into()),
                 port: Some(8080),
                 protocol: Some("TCP".into()),
-                ..discovery::EndpointPort::default()
-            }]),
+            }],
         };
         (key, slice)
     }
 
-    fn endpoint(&self, service: usize, index: usize, unready: usize) -> discovery::Endpoint {
+    fn endpoint(&self, service: usize, index: usize, unready: usize) -> Endpoint {
         let number = service * self.each + index;
         // Pods of a Service are spread over nodes, each of which has its own range of addresses.
         let (on, place) = (number * 7 % NODES, number / NODES);
@@ -191,27 +193,26 @@ impl Size {
         );
         let ready = Some(index != unready);
         let zone = format!("eu-west-{}", on % ZONES);
-        discovery::Endpoint {
+        Endpoint {
             addresses: vec![ip],
-            conditions: Some(discovery::EndpointConditions {
+            conditions: Some(EndpointConditions {
                 ready,
                 serving: ready,
                 terminating: Some(false),
             }),
-            hints: Some(discovery::EndpointHints {
-                for_zones: Some(vec![discovery::ForZone { name: zone.clone() }]),
-                ..discovery::EndpointHints::default()
+            hints: Some(EndpointHints {
+                for_zones: vec![Hinted { name: zone.clone() }],
+                ..EndpointHints::default()
             }),
             node_name: Some(node(on)),
-            target_ref: Some(core::ObjectReference {
-                kind: Some("Pod".into()),
-                name: Some(format!("{}-7d4b9c6f5d-{number:05x}", name(service))),
-                namespace: Some(namespace(service)),
-                uid: Some(format!("c0ffee00-dead-4bee-8000-{number:012x}")),
-                ..core::ObjectReference::default()
+            target_ref: Some(ObjectReference {
+                kind: "Pod".into(),
+                name: format!("{}-7d4b9c6f5d-{number:05x}", name(service)),
+                namespace: namespace(service),
+                uid: format!("c0ffee00-dead-4bee-8000-{number:012x}"),
             }),
             zone: Some(zone),
-            ..discovery::Endpoint::default()
+            ..Endpoint::default()
         }
     }
 }

@@ -11,6 +11,7 @@ mod claims;
 mod classes;
 mod client_auth;
 mod config_maps;
+pub mod endpoint_slice;
 mod endpoints;
 mod error_pages;
 mod further_names;
@@ -149,6 +150,12 @@ impl Compiler {
     /// connections go: no ports of Services, no table of dialled addresses.
     pub fn without_traffic(mut self) -> Self {
         self.services.has_traffic = false;
+        self
+    }
+
+    /// The same, but nobody asks for names: which Services have an address as an endpoint is not noted.
+    pub fn without_names(mut self) -> Self {
+        self.services.has_names = false;
         self
     }
 

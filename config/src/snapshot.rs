@@ -40,7 +40,8 @@ pub struct Snapshot {
     pub namespaces: HashTrieMapSync<Arc<str>, ()>,
     /// Services by cluster IP, for reverse DNS.
     pub cluster_ips: AddressTable<ServiceKey>,
-    /// Services that have this address as an endpoint, for reverse DNS.
+    /// Services that have this address as an endpoint, for reverse DNS; none where names are not
+    /// answered.
     pub endpoint_ips: EndpointOwners,
     /// Pods by address, if they are watched: those that have not ended.
     pub pods: Pods,

@@ -49,8 +49,9 @@ const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(5);
 pub struct WatchOptions {
     /// Name of the Node that this process runs on: watched for its topology labels.
     pub node: Option<String>,
-    /// Watch Namespaces, of which DNS has to know whether they exist.
-    pub namespaces: bool,
+    /// Names are answered: watch Namespaces, of which DNS has to know whether they exist, and note
+    /// which Services have an address as an endpoint.
+    pub names: bool,
     /// Watch only Namespaces that this label selector matches; the others do not exist.
     pub namespace_labels: Option<String>,
     /// Watch pods, so that it is known which have an address.
@@ -84,7 +85,7 @@ pub struct IngressWatch {
 impl Default for WatchOptions {
     fn default() -> Self {
         Self {
-            namespaces: true,
+            names: true,
             ingress: Some(IngressWatch::default()),
             ..Self::services_only()
         }
@@ -96,7 +97,7 @@ impl WatchOptions {
     pub fn services_only() -> Self {
         Self {
             node: None,
-            namespaces: false,
+            names: false,
             namespace_labels: None,
             pods: false,
             labels: None,
@@ -108,18 +109,21 @@ impl WatchOptions {
     /// What a DNS server answers from.
     pub fn names_only() -> Self {
         Self {
-            namespaces: true,
+            names: true,
             traffic: false,
             ..Self::services_only()
         }
     }
 
     fn compiler(&self) -> Compiler {
-        let compiler = Compiler::new(self.gateway(), self.identity());
-        match self.traffic {
-            true => compiler,
-            false => compiler.without_traffic(),
+        let mut compiler = Compiler::new(self.gateway(), self.identity());
+        if !self.traffic {
+            compiler = compiler.without_traffic();
         }
+        if !self.names {
+            compiler = compiler.without_names();
+        }
+        compiler
     }
 
     fn identity(&self) -> Option<NodeIdentity> {
@@ -162,7 +166,7 @@ pub async fn run(
         give_up_references: None,
         has_published: false,
         rests_until: Instant::now(),
-        progress: Progress::new(jiff::Timestamp::now().as_millisecond(), options.namespaces),
+        progress: Progress::new(jiff::Timestamp::now().as_millisecond(), options.names),
     };
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING_PERIOD);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);

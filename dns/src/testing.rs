@@ -43,7 +43,7 @@ pub(crate) fn endpoint(text: &str, ports: &[&str]) -> ServiceEndpoint {
     let ready = !text.starts_with('!');
     let text = text.trim_start_matches('!');
     let (ip, hostname) = match text.split_once('=') {
-        Some((ip, hostname)) => (ip, Some(hostname.into())),
+        Some((ip, hostname)) => (ip, Some(Box::new(hostname.into()))),
         None => (text, None),
     };
     let info = EndpointInfo {
@@ -54,7 +54,7 @@ pub(crate) fn endpoint(text: &str, ports: &[&str]) -> ServiceEndpoint {
     ServiceEndpoint {
         info: Arc::new(info),
         ready,
-        ports: ports.iter().map(|text| port(text)).collect(),
+        ports: Arc::new(ports.iter().map(|text| port(text)).collect()),
     }
 }
 
@@ -102,7 +102,7 @@ impl World {
                 .endpoint_ips
                 .insert_mut(endpoint.addr(), keys.into());
         }
-        let listed_ports = ports.iter().map(|text| port(text)).collect();
+        let listed_ports = Arc::new(ports.iter().map(|text| port(text)).collect());
         let ports = ports.iter().map(|text| {
             let (name, protocol, number) = port(text);
             Arc::new(ServicePort {

@@ -64,7 +64,7 @@ fn cluster() -> Snapshot {
     };
     snapshot.namespaces.insert_mut("ns".into(), ());
     let endpoints = (1..=200).map(|n| EndpointInfo {
-        hostname: (n % 2 == 0).then(|| format!("host-{n}").into()),
+        hostname: (n % 2 == 0).then(|| Box::new(format!("host-{n}").into())),
         ..EndpointInfo::at(match n % 3 {
             0 => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n]),
             _ => IpAddr::from([10, 244, (n >> 8) as u8, n as u8]),
@@ -73,7 +73,7 @@ fn cluster() -> Snapshot {
     let ready = endpoints.map(|info| ServiceEndpoint {
         info: Arc::new(info),
         ready: true,
-        ports: [("http".into(), Protocol::Tcp, 8080)].into(),
+        ports: vec![("http".into(), Protocol::Tcp, 8080)].into(),
     });
     let ready: Vec<_> = ready.collect();
     let external = |target: &str| ServiceKind::ExternalName(target.into());
@@ -126,7 +126,7 @@ fn cluster() -> Snapshot {
             external_ips: Vec::new(),
             policy: Arc::default(),
             ports: vec![Arc::new(port)],
-            listed_ports: [("http".into(), Protocol::Tcp, 80)].into_iter().collect(),
+            listed_ports: vec![("http".into(), Protocol::Tcp, 80)].into(),
             endpoints: endpoints.into(),
         };
         snapshot.services.insert_mut(key, Arc::new(service));

@@ -103,18 +103,18 @@ impl Connector {
         let host = match self {
             Self::Node(node) => return Box::pin(node.udp(endpoint)).await,
             Self::Split { cluster, host }
-                if !cluster.iter().any(|c| c.contains(&endpoint.0.ip())) =>
+                if !cluster.iter().any(|c| c.contains(&endpoint.ip())) =>
             {
                 host.clone()
             }
             Self::Barring(barred) => {
-                barred.check(endpoint.0)?;
+                barred.check(endpoint.socket())?;
                 HostSockets::here()
             }
             Self::Direct | Self::Split { .. } => HostSockets::here(),
         };
-        let socket = host.udp(endpoint.0).await?;
-        socket.connect(endpoint.0)?;
+        let socket = host.udp(endpoint.socket()).await?;
+        socket.connect(endpoint.socket())?;
         Ok(socket)
     }
 
@@ -130,15 +130,15 @@ impl Connector {
     async fn open(&self, endpoint: EndpointAddr, mark: Option<u32>) -> io::Result<TcpStream> {
         let socket = match self {
             Self::Split { cluster, host }
-                if !cluster.iter().any(|c| c.contains(&endpoint.0.ip())) =>
+                if !cluster.iter().any(|c| c.contains(&endpoint.ip())) =>
             {
-                host.tcp(endpoint.0).await?
+                host.tcp(endpoint.socket()).await?
             }
             Self::Direct | Self::Barring(_) | Self::Split { .. } | Self::Node(_) => {
                 if let Self::Barring(barred) = self {
-                    barred.check(endpoint.0)?;
+                    barred.check(endpoint.socket())?;
                 }
-                let domain = Domain::for_address(endpoint.0);
+                let domain = Domain::for_address(endpoint.socket());
                 let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
                 socket.set_nonblocking(true)?;
                 if let Some(mark) = mark {
@@ -148,7 +148,7 @@ impl Connector {
             }
         };
         TcpSocket::from_std_stream(socket.into())
-            .connect(endpoint.0)
+            .connect(endpoint.socket())
             .await
     }
 }

@@ -117,7 +117,7 @@ fn backend(
         && rule.filters.service_upstream.is_some()
     {
         let why = "the Service's own address in place of its endpoints, by service-upstream";
-        trail.step(Phase::Endpoint, Mark::Chosen, own.addr.0.to_string(), why);
+        trail.step(Phase::Endpoint, Mark::Chosen, own.addr.to_string(), why);
         return Ok(1);
     }
     let service = snapshot.services.get(&weighted.backend.service);

@@ -22,7 +22,7 @@ pub(super) fn explain(trail: &mut Trail, service: &Service, port: &ServicePort) 
         one(trail, &service.key, endpoint, ignores_ejection);
     }
     more(trail, usable.len(), Mark::Chosen, "can be chosen");
-    let chosen: BTreeSet<IpAddr> = usable.iter().map(|endpoint| endpoint.addr.0.ip()).collect();
+    let chosen: BTreeSet<IpAddr> = usable.iter().map(|endpoint| endpoint.addr.ip()).collect();
     let others = service.endpoints.iter();
     let others: Vec<&ServiceEndpoint> = others.filter(|e| !chosen.contains(&e.addr())).collect();
     for endpoint in others.iter().take(SHOWN) {
@@ -112,7 +112,7 @@ fn why_not(endpoint: &ServiceEndpoint, port: &ServicePort, usable: &[Arc<Endpoin
             (true, false) => "it is terminating, and no longer ready".to_owned(),
         };
     }
-    let mut chosen = usable.iter().map(|endpoint| endpoint.addr.0);
+    let mut chosen = usable.iter().map(|endpoint| endpoint.addr.socket());
     if !usable.is_empty() && chosen.all(|addr| addr.is_ipv4() != endpoint.addr().is_ipv4()) {
         return "it is of the other address family".to_owned();
     }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::discovery::v1;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use sealane_config::Snapshot;
+use sealane_config::compile::endpoint_slice::EndpointSlice;
 use sealane_config::compile::{
     Change, ClassRecord, Compiler, ConfigMapRecord, Delta, GatewayOptions, IngressRecord, Names,
     ObjectKey, SecretRecord, ServedClasses, ServiceRecord, SliceRecord,
@@ -69,8 +71,8 @@ fn compile_as(objects: &Objects, options: GatewayOptions) -> Snapshot {
     }
     for slice in &objects.slices {
         let key = key_of(slice);
-        let record = SliceRecord::read(&key, slice.clone(), &mut names);
-        compiler.apply(Change::Slices(Delta::Set(key, Ok(record))), now);
+        let record = as_sent(slice).map(|slice| SliceRecord::read(&key, slice, &mut names));
+        compiler.apply(Change::Slices(Delta::Set(key, record)), now);
     }
     for name in &objects.namespaces {
         let delta = Delta::Set(ObjectKey::new("", name), Ok(Some(())));
@@ -119,6 +121,12 @@ fn compile_ingresses(compiler: &mut Compiler, objects: &Objects, now: Instant) {
             compiler.apply(change, now);
         }
     }
+}
+
+/// The slice as an API server would send it.
+fn as_sent(slice: &v1::EndpointSlice) -> Result<EndpointSlice, String> {
+    let sent = serde_json::to_value(slice).and_then(serde_json::from_value);
+    sent.map_err(|error| error.to_string())
 }
 
 fn key_of<K: kube::Resource>(object: &K) -> ObjectKey {

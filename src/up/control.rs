@@ -262,7 +262,7 @@ fn traffic_view(reader: Reader) -> TrafficView {
             .flat_map(|service| &service.ports);
         ports.any(|port| {
             let mut endpoints = port.endpoints.iter();
-            endpoints.any(|endpoint| endpoint.ready && endpoint.addr.0.ip() == pod)
+            endpoints.any(|endpoint| endpoint.ready && endpoint.addr.ip() == pod)
         })
     })
 }

@@ -238,7 +238,7 @@ struct Candidate<'a> {
 impl Candidate<'_> {
     fn endpoint(&self) -> Arc<Endpoint> {
         Arc::new(Endpoint {
-            addr: EndpointAddr(self.addr),
+            addr: EndpointAddr::from(self.addr),
             ready: self.entry.ready,
             info: Arc::clone(self.entry.info),
             stats: self.stats.clone().unwrap_or_default(),
@@ -303,5 +303,5 @@ fn all_ports<'p>(lists: impl Iterator<Item = &'p EndpointPorts>) -> EndpointPort
             unique.push(port.clone());
         }
     }
-    unique.into()
+    Arc::new(unique)
 }

@@ -17,7 +17,7 @@ const SLACK: usize = 64;
 pub struct Names {
     strings: Shared<str>,
     locations: Shared<Location>,
-    ports: Shared<[(Arc<str>, Protocol, u16)]>,
+    ports: Shared<Vec<(Arc<str>, Protocol, u16)>>,
     service_ports: Shared<[PortRecord]>,
     policies: Shared<TrafficPolicy>,
 }
@@ -43,7 +43,7 @@ impl Names {
 
     /// The one copy of a list of ports.
     pub(super) fn ports(&mut self, ports: Vec<(Arc<str>, Protocol, u16)>) -> EndpointPorts {
-        self.ports.get(&ports, |ports| ports.into())
+        self.ports.get(&ports, |ports| Arc::new(ports.clone()))
     }
 
     /// The one copy of the ports of a Service.

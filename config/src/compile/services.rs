@@ -37,6 +37,8 @@ pub(super) struct Services {
     here: Option<Here>,
     /// Connections are proxied, so it has to be known where they go.
     pub(super) has_traffic: bool,
+    /// Names are answered, so it has to be known whose endpoint an address is.
+    pub(super) has_names: bool,
     /// Sorted by name.
     slices_of: HashMap<ObjectKey, Vec<ObjectKey>>,
     holds: HashMap<ObjectKey, Holds>,
@@ -85,6 +87,7 @@ impl Services {
                 zone: None,
             }),
             has_traffic: true,
+            has_names: true,
             slices_of: HashMap::new(),
             holds: HashMap::new(),
             compiled: HashMap::new(),
@@ -278,8 +281,10 @@ impl Services {
         let (before, after) = (&previous.cluster_ips, &next.cluster_ips);
         self.cluster_ips
             .exchange(before, after, &mut snapshot.cluster_ips, contested);
-        let owners = &mut snapshot.endpoint_ips;
-        owners.exchange(&service_key, &endpoints_before, &endpoints);
+        if self.has_names {
+            let owners = &mut snapshot.endpoint_ips;
+            owners.exchange(&service_key, &endpoints_before, &endpoints);
+        }
         let ports = &mut snapshot.health_ports;
         replace_health_port(ports, &service_key, health_port_before, health_port);
         if exists {

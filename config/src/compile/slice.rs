@@ -2,10 +2,10 @@
 
 use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1;
-
+use super::endpoint_slice::{Endpoint, EndpointPort, EndpointSlice, Metadata};
 use super::names::Names;
 use super::service::{port_number, protocol};
 use super::store::ObjectKey;
@@ -46,16 +46,19 @@ impl SliceRecord {
     }
 
     /// Reads a slice; `None` if it belongs to no Service or holds names instead of addresses.
-    pub fn read(key: &ObjectKey, slice: v1::EndpointSlice, names: &mut Names) -> Option<Self> {
+    pub fn read(key: &ObjectKey, slice: EndpointSlice, names: &mut Names) -> Option<Self> {
         if slice.address_type == "FQDN" {
             return None;
         }
-        let annotations = slice.metadata.annotations.unwrap_or_default();
+        let Metadata {
+            labels,
+            annotations,
+            ..
+        } = slice.metadata;
         let triggered = annotations
             .get(TRIGGERED)
             .and_then(|time| time.parse().ok());
         let triggered = triggered.map(|time: jiff::Timestamp| time.as_millisecond());
-        let labels = slice.metadata.labels.unwrap_or_default();
         let service = labels.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
         let service = key.sibling(&names.get(service));
         let mut problems = Vec::new();
@@ -71,10 +74,9 @@ impl SliceRecord {
                 }),
             }
         }
-        let ports = slice.ports.unwrap_or_default();
         Some(Self {
             service,
-            ports: ports_of(ports, names),
+            ports: ports_of(slice.ports, names),
             endpoints: endpoints.into(),
             problems,
             triggered: Trigger(triggered),
@@ -83,7 +85,7 @@ impl SliceRecord {
 }
 
 /// Only the first address counts (the API calls all addresses of an endpoint fungible).
-fn address(endpoint: &v1::Endpoint, address_type: &str) -> Result<IpAddr, String> {
+fn address(endpoint: &Endpoint, address_type: &str) -> Result<IpAddr, String> {
     let text = endpoint.addresses.first().map_or("", String::as_str);
     let addr: IpAddr = text
         .parse()
@@ -104,15 +106,14 @@ fn address(endpoint: &v1::Endpoint, address_type: &str) -> Result<IpAddr, String
     Ok(addr)
 }
 
-fn info(key: &ObjectKey, addr: IpAddr, endpoint: v1::Endpoint, names: &mut Names) -> EndpointInfo {
+fn info(key: &ObjectKey, addr: IpAddr, endpoint: Endpoint, names: &mut Names) -> EndpointInfo {
     let conditions = endpoint.conditions.unwrap_or_default();
     let reference = endpoint.target_ref.unwrap_or_default();
-    let namespace = reference.namespace.as_deref();
-    let is_pod = reference.kind.as_deref() == Some("Pod")
-        && namespace.is_none_or(|namespace| namespace == &*key.namespace);
+    let is_here = reference.namespace.is_empty() || *reference.namespace == *key.namespace;
+    let is_pod = reference.kind == "Pod" && is_here && !reference.name.is_empty();
     let hints = endpoint.hints.unwrap_or_default();
-    let for_nodes = hints.for_nodes.unwrap_or_default().into_iter();
-    let for_zones = hints.for_zones.unwrap_or_default().into_iter();
+    let for_nodes = hints.for_nodes.into_iter();
+    let for_zones = hints.for_zones.into_iter();
     let location = Location {
         node: endpoint.node_name.map(|name| names.get(&name)),
         zone: endpoint.zone.map(|name| names.get(&name)),
@@ -126,29 +127,25 @@ fn info(key: &ObjectKey, addr: IpAddr, endpoint: v1::Endpoint, names: &mut Names
             serving: conditions.serving,
             terminating: conditions.terminating.unwrap_or_default(),
         },
-        uid: reference.uid.map(|uid| uid_bytes(&uid)),
-        pod: reference.name.filter(|_| is_pod).map(Into::into),
+        uid: uid_hash(&reference.uid),
+        pod: is_pod.then(|| reference.name.into()),
         hostname: endpoint
             .hostname
             .filter(|name| !name.is_empty())
-            .map(Into::into),
+            .map(|name| Box::new(name.into())),
         location: names.location(location),
     }
 }
 
-/// A uid's hash: tells two uids apart as well as their text, in less than half the space.
-fn uid_bytes(uid: &str) -> [u8; 16] {
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u8(salt);
-        hasher.write(uid.as_bytes());
-        u128::from(hasher.finish())
-    };
-    (half(0) << 64 | half(1)).to_le_bytes()
+/// A uid's hash, which tells the pods that have had one address apart as well as their uids do.
+fn uid_hash(uid: &str) -> Option<NonZeroU64> {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(uid.as_bytes());
+    NonZeroU64::new(hasher.finish().max(1)).filter(|_| !uid.is_empty())
 }
 
 /// A port without a number means all ports, which a Service cannot use.
-fn ports_of(ports: Vec<v1::EndpointPort>, names: &mut Names) -> EndpointPorts {
+fn ports_of(ports: Vec<EndpointPort>, names: &mut Names) -> EndpointPorts {
     let mut unique = Vec::with_capacity(ports.len());
     for port in ports {
         let protocol = protocol(port.protocol.as_deref());

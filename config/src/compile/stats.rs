@@ -72,7 +72,7 @@ impl PortStats {
     /// All endpoints.
     fn iter(&self) -> impl Iterator<Item = (SocketAddr, &EndpointInfo, &EndpointStats)> {
         let used = self.used.iter().flat_map(|list| list.iter());
-        let used = used.map(|it| (it.addr.0, &*it.info, &*it.stats));
+        let used = used.map(|it| (it.addr.socket(), &*it.info, &*it.stats));
         let known = self
             .known
             .iter()
@@ -87,7 +87,7 @@ fn find_used<'a>(
     info: &EndpointInfo,
 ) -> Option<&'a Arc<EndpointStats>> {
     used.iter().find_map(|list| {
-        let index = list.binary_search_by_key(&addr, |endpoint| endpoint.addr.0);
+        let index = list.binary_search_by_key(&addr, |endpoint| endpoint.addr.socket());
         let endpoint = list.get(index.ok()?)?;
         is_same_pod(&endpoint.info, info).then_some(&endpoint.stats)
     })

@@ -2,7 +2,7 @@
 //! types, so that swapped arguments do not compile.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 macro_rules! address {
     ($(#[$doc:meta])* $name:ident) => {
@@ -33,10 +33,46 @@ address! {
     VipAddr
 }
 address! {
-    /// Where one endpoint of a Service listens.
-    EndpointAddr
-}
-address! {
     /// Where one of our own listeners is bound.
     ListenAddr
+}
+
+/// Where one endpoint of a Service listens. There are very many of them: this takes 20 bytes, a
+/// [`SocketAddr`] 32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointAddr {
+    ip: IpAddr,
+    port: u16,
+}
+
+impl EndpointAddr {
+    /// Its IP address.
+    pub fn ip(self) -> IpAddr {
+        self.ip
+    }
+
+    /// Its port.
+    pub fn port(self) -> u16 {
+        self.port
+    }
+
+    /// Both.
+    pub fn socket(self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
+    }
+}
+
+impl fmt::Display for EndpointAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.socket().fmt(f)
+    }
+}
+
+impl From<SocketAddr> for EndpointAddr {
+    fn from(addr: SocketAddr) -> Self {
+        Self {
+            ip: addr.ip(),
+            port: addr.port(),
+        }
+    }
 }

@@ -129,7 +129,7 @@ impl Service {
     pub fn local_ready(&self) -> usize {
         let local = self.ports.iter().filter_map(|port| port.local.as_ref());
         let ready = local.flat_map(|all| all.iter()).filter(|e| e.ready);
-        let ips: BTreeSet<IpAddr> = ready.map(|endpoint| endpoint.addr.0.ip()).collect();
+        let ips: BTreeSet<IpAddr> = ready.map(|endpoint| endpoint.addr.ip()).collect();
         ips.len()
     }
 }
@@ -157,8 +157,11 @@ pub struct ServiceEndpoint {
     pub ports: EndpointPorts,
 }
 
+const _: () = assert!(size_of::<ServiceEndpoint>() <= 24);
+
 /// Ports of an endpoint: name, protocol and number.
-pub type EndpointPorts = Arc<[(Arc<str>, Protocol, u16)]>;
+/// Each endpoint has a pointer to such a list, which is why that is a thin one.
+pub type EndpointPorts = Arc<Vec<(Arc<str>, Protocol, u16)>>;
 
 impl ServiceEndpoint {
     /// The address.
@@ -168,7 +171,7 @@ impl ServiceEndpoint {
 
     /// The pod's host name, if it has one within this Service.
     pub fn hostname(&self) -> Option<&str> {
-        self.info.hostname.as_deref()
+        self.info.hostname.as_deref().map(AsRef::as_ref)
     }
 
     /// Name of the pod behind it.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use kube::core::Status;
 
 use super::source::Source;
+use super::wire::Undecodable;
 use crate::defaults::{DENIED_PAUSE, RETRY_PAUSE, UNREACHABLE_PAUSE};
 
 /// Status code for a resource version that is too old.
@@ -33,7 +34,7 @@ pub(super) enum FollowError {
     },
     /// The answer is not what the API promises.
     #[error("the API server's answer cannot be decoded")]
-    Undecodable(#[source] serde_json::Error),
+    Undecodable(#[source] Undecodable),
     /// An event is longer than any object can be.
     #[error("the API server's answer has no end")]
     Endless,

@@ -14,13 +14,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt};
 use kube::Client;
 use kube::api::{ListParams, VersionMatch, WatchParams};
 use kube::core::Request;
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -28,7 +25,9 @@ use super::backoff::Backoff;
 use super::exchange;
 use super::failure::{self, FollowError};
 use super::source::Source;
-use super::wire::{Event, EventKind, Head, INITIAL_EVENTS_END, Page, error_event, is_unknown};
+use super::wire::{
+    Decode, Encoded, EventKind, Frame, Head, INITIAL_EVENTS_END, Page, error_event, is_unknown,
+};
 use crate::compile::{Change, Decoded, Delta, Names, ObjectKey};
 use crate::defaults::{
     CHANGE_QUEUE, COUNT_PERIOD, LIST_PAGE, LIST_TIMEOUT, WATCH_SECONDS, WATCH_SILENCE,
@@ -65,7 +64,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
     /// unforeseen object upsets, starts it over.
     pub(super) async fn run<K, R>(mut self)
     where
-        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+        K: Decode,
         Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
         Wrap: Fn(Delta<R>) -> Change,
     {
@@ -87,7 +86,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
 
     async fn follow<K, R>(&mut self, backoff: &mut Backoff)
     where
-        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+        K: Decode,
         Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
         Wrap: Fn(Delta<R>) -> Change,
     {
@@ -125,7 +124,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         failing: &mut Option<&'static str>,
     ) -> Result<Position, FollowError>
     where
-        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+        K: Decode,
         Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
         Wrap: Fn(Delta<R>) -> Change,
     {
@@ -143,12 +142,12 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         loop {
             let page = request.list(&params).map_err(build_error)?;
             let text = exchange::whole(&self.client, page).await?;
-            let page: Page<'_> = serde_json::from_slice(&text).map_err(FollowError::Undecodable)?;
+            let page = page_of(&text)?;
             self.reached(failing);
             *failing = None;
             let mut objects = Vec::new();
             for item in page.items.unwrap_or_default() {
-                objects.extend(self.object(item));
+                objects.extend(self.object(&Encoded::Json(item)));
             }
             count += objects.len() as u64;
             self.send(Delta::Page(objects)).await?;
@@ -178,7 +177,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         failing: &mut Option<&'static str>,
     ) -> Result<(), FollowError>
     where
-        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+        K: Decode,
         Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
         Wrap: Fn(Delta<R>) -> Change,
     {
@@ -186,7 +185,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
             self.count(position).await?;
         }
         let request = self.watch_request(position.as_ref())?;
-        let events = match exchange::lines(&self.client, request).await {
+        let events = match exchange::events(&self.client, request, K::HAS_PROTOBUF).await {
             Err(FollowError::Refused { status, .. })
                 if position.is_none() && is_unknown(&status) =>
             {
@@ -213,12 +212,12 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         };
         let mut has_spoken = false;
         let ended = loop {
-            let line = match next(&mut events, WATCH_SILENCE).await {
-                Ok(Some(line)) => line,
+            let frame = match next(&mut events, WATCH_SILENCE).await {
+                Ok(Some(frame)) => frame,
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             };
-            if let Err(error) = self.event(&line, position).await {
+            if let Err(error) = self.event(&frame, position).await {
                 break Err(error);
             }
             has_spoken = true;
@@ -258,8 +257,8 @@ impl<Read, Wrap> Follower<Read, Wrap> {
     /// the next objects while these are decoded.
     async fn initial<S, K, R>(&mut self, events: &mut S) -> Result<Position, FollowError>
     where
-        S: Stream<Item = Result<Bytes, FollowError>> + Unpin,
-        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+        S: Stream<Item = Result<Frame, FollowError>> + Unpin,
+        K: Decode,
         Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
         Wrap: Fn(Delta<R>) -> Change,
     {
@@ -269,13 +268,13 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         let mut count = 0;
         let mut late = Vec::new();
         let version = loop {
-            let line = next(events, LIST_TIMEOUT).await?;
-            let line = line.ok_or(FollowError::Short)?;
-            let event: Event<'_> =
-                serde_json::from_slice(&line).map_err(FollowError::Undecodable)?;
+            let frame = next(events, LIST_TIMEOUT).await?;
+            let frame = frame.ok_or(FollowError::Short)?;
+            let event = frame.event().map_err(FollowError::Undecodable)?;
+            let event = event.ok_or(FollowError::Short)?;
             match event.kind {
                 EventKind::Added if late.is_empty() => {
-                    page.extend(self.object(event.object));
+                    page.extend(self.object(&event.object));
                     if page.len() == LIST_PAGE as usize {
                         count += page.len() as u64;
                         self.contact.heard();
@@ -287,17 +286,16 @@ impl<Read, Wrap> Follower<Read, Wrap> {
                     if late.len() == CHANGE_QUEUE {
                         return Err(FollowError::Endless);
                     }
-                    late.push(line);
+                    late.push(frame.clone());
                 }
                 EventKind::Bookmark => {
-                    let head = Head::of(event.object).metadata;
-                    let annotations = head.annotations.unwrap_or_default();
-                    if annotations.contains_key(INITIAL_EVENTS_END) {
-                        let version = head.resource_version.filter(|v| !v.is_empty());
+                    let head = Head::of(&event.object).metadata;
+                    if head.annotations.contains_key(INITIAL_EVENTS_END) {
+                        let version = Some(head.resource_version).filter(|v| !v.is_empty());
                         break version.ok_or(FollowError::NoVersion)?;
                     }
                 }
-                EventKind::Error => return Err(error_event(event.object)),
+                EventKind::Error => return Err(error_event(&event.object)),
             }
         };
         self.contact.heard();
@@ -308,8 +306,8 @@ impl<Read, Wrap> Follower<Read, Wrap> {
         };
         self.send(Delta::Page(page)).await?;
         self.send(Delta::ListEnd).await?;
-        for line in &late {
-            self.event(line, &mut position).await?;
+        for frame in &late {
+            self.event(frame, &mut position).await?;
         }
         position.version = version;
         Ok(position)
@@ -318,21 +316,19 @@ impl<Read, Wrap> Follower<Read, Wrap> {
     /// Takes in one event of a watch.
     async fn event<K, R>(
         &mut self,
-        line: &Bytes,
+        frame: &Frame,
         position: &mut Position,
     ) -> Result<(), FollowError>
     where
-        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+        K: Decode,
         Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
         Wrap: Fn(Delta<R>) -> Change,
     {
-        let event: Event<'_> = match serde_json::from_slice(line) {
-            Ok(event) => event,
-            // The connection broke in the middle of a line.
-            Err(error) if error.is_eof() => return Ok(()),
-            Err(error) => return Err(FollowError::Undecodable(error)),
+        let event = frame.event().map_err(FollowError::Undecodable)?;
+        let Some(event) = event else {
+            return Ok(());
         };
-        let object = event.object;
+        let object = &event.object;
         let head = Head::of(object);
         let delta = match event.kind {
             EventKind::Added | EventKind::Modified => {
@@ -352,8 +348,8 @@ impl<Read, Wrap> Follower<Read, Wrap> {
                 EventKind::Modified | EventKind::Bookmark | EventKind::Error => {}
             }
         }
-        if let Some(seen) = head.metadata.resource_version.filter(|v| !v.is_empty()) {
-            position.version = seen;
+        if !head.metadata.resource_version.is_empty() {
+            position.version = head.metadata.resource_version;
         }
         Ok(())
     }
@@ -379,7 +375,7 @@ impl<Read, Wrap> Follower<Read, Wrap> {
             Err(FollowError::Refused { .. } | FollowError::Gone) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let page: Page<'_> = serde_json::from_slice(&text).map_err(FollowError::Undecodable)?;
+        let page = page_of(&text)?;
         let listed = page.items.map_or(0, |items| items.len() as u64);
         let is_more = page
             .metadata
@@ -416,16 +412,15 @@ impl<Read, Wrap> Follower<Read, Wrap> {
     }
 
     /// An object's key and record; `None` if it has no name, which no object of an API server does.
-    fn object<K, R>(&mut self, object: &RawValue) -> Option<(ObjectKey, Decoded<R>)>
+    fn object<K, R>(&mut self, object: &Encoded<'_>) -> Option<(ObjectKey, Decoded<R>)>
     where
-        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+        K: Decode,
         Read: Fn(&ObjectKey, K, &mut Names) -> Option<R>,
     {
-        match serde_json::from_str::<K>(object.get()) {
+        match K::decode(object) {
             Ok(object) => {
-                let meta = object.meta();
-                let namespace = meta.namespace.as_deref().unwrap_or_default();
-                let key = self.names.key(namespace, meta.name.as_deref()?);
+                let (namespace, name) = object.names();
+                let key = self.names.key(namespace, name?);
                 let record = (self.read)(&key, object, &mut self.names);
                 Some((key, Ok(record)))
             }
@@ -446,12 +441,16 @@ impl<Read, Wrap> Follower<Read, Wrap> {
     }
 }
 
-async fn next<S>(events: &mut S, silence: Duration) -> Result<Option<Bytes>, FollowError>
+async fn next<S>(events: &mut S, silence: Duration) -> Result<Option<Frame>, FollowError>
 where
-    S: Stream<Item = Result<Bytes, FollowError>> + Unpin,
+    S: Stream<Item = Result<Frame, FollowError>> + Unpin,
 {
     let next = timeout(silence, events.next()).await;
     next.map_err(|_elapsed| FollowError::Silence)?.transpose()
+}
+
+fn page_of(text: &[u8]) -> Result<Page<'_>, FollowError> {
+    serde_json::from_slice(text).map_err(|error| FollowError::Undecodable(error.into()))
 }
 
 fn build_error(error: kube::core::request::Error) -> FollowError {

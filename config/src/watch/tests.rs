@@ -2,6 +2,7 @@
 //! takes none.
 
 mod custom;
+mod forms;
 mod outages;
 mod server;
 
@@ -456,7 +457,7 @@ async fn proxy_s13_the_own_node_is_watched_and_no_other() {
         let web = snapshot.services.values().next();
         let port = web.and_then(|web| web.ports.first());
         let endpoints = port.iter().flat_map(|port| port.endpoints.iter());
-        endpoints.map(|e| e.addr.0.ip().to_string()).collect()
+        endpoints.map(|e| e.addr.ip().to_string()).collect()
     };
     let first = running.until("first", |snapshot| snapshot.synced).await;
     assert_eq!(chosen(&running.reader.load()), ["10.1.0.1"], "{first:?}");

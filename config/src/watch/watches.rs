@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Client;
 use rustls::crypto::CryptoProvider;
@@ -16,6 +16,7 @@ use super::WatchOptions;
 use super::custom::Custom;
 use super::follow::Follower;
 use super::source::Source;
+use super::wire::Decode;
 use crate::compile::{
     Change, ClassRecord, Compiler, ConfigMapRecord, Delta, IngressRecord, Names, NodeRecord,
     ObjectKey, PodRecord, SecretRecord, ServiceRecord, SliceRecord,
@@ -69,7 +70,7 @@ impl Watches {
             |key, service, names| Some(ServiceRecord::read(key, service, names)),
             Change::Services,
         );
-        let source = Source::all::<EndpointSlice>;
+        let source = Source::all::<v1::EndpointSlice>;
         let source = source("EndpointSlice").labelled(&options.labels);
         watches.follow(source, SliceRecord::read, Change::Slices);
         if let Some(node) = &options.node {
@@ -80,7 +81,7 @@ impl Watches {
                 Change::Nodes,
             );
         }
-        if options.namespaces {
+        if options.names {
             let source = Source::all::<Namespace>;
             watches.follow(
                 source("Namespace").labelled(&options.namespace_labels),
@@ -135,7 +136,7 @@ impl Watches {
         read: fn(&ObjectKey, K, &mut Names) -> Option<R>,
         wrap: fn(Delta<R>) -> Change,
     ) where
-        K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Send + 'static,
+        K: Decode + Send + 'static,
         R: Send + 'static,
     {
         self.kinds.push(source.kind());

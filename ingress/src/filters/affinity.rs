@@ -114,7 +114,7 @@ impl Session {
         let of = &self.affinity.key;
         let ticket = Ticket {
             backend: of.backend(&self.port.service, self.port.port),
-            place: key.map_or_else(|| Place::Endpoint(of.endpoint(served.0)), Place::Key),
+            place: key.map_or_else(|| Place::Endpoint(of.endpoint(served.socket())), Place::Key),
         };
         let cookie = self.cookie(ticket, rule, secure);
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
@@ -156,7 +156,7 @@ impl Session {
 fn find(affinity: &CookieAffinity, port: &ServicePort, hash: u64) -> Option<EndpointAddr> {
     let endpoints = port.everywhere_within(Scope::Cluster).iter();
     let mut addrs = endpoints.map(|endpoint| endpoint.addr);
-    addrs.find(|addr| affinity.key.endpoint(addr.0) == hash)
+    addrs.find(|addr| affinity.key.endpoint(addr.socket()) == hash)
 }
 
 /// The path of the rule; a regular expression is no path.

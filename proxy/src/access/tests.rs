@@ -55,7 +55,7 @@ fn proxy_l27_a_line_says_what_became_of_a_request() {
         },
         port: 80,
         status: StatusCode::OK,
-        endpoint: EndpointAddr("10.244.0.1:80".parse().unwrap()),
+        endpoint: std::net::SocketAddr::from(([10, 244, 0, 1], 80)).into(),
         upstream: Duration::from_millis(5),
     });
     let text = line(asked, response);
@@ -165,7 +165,7 @@ fn proxy_l27_a_line_may_have_the_names_of_nginx() {
         },
         port: 8080,
         status: StatusCode::NOT_FOUND,
-        endpoint: EndpointAddr("10.244.0.1:80".parse().unwrap()),
+        endpoint: std::net::SocketAddr::from(([10, 244, 0, 1], 80)).into(),
         upstream: Duration::from_micros(5400),
     });
     let route = ObjectRef {

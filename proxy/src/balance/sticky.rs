@@ -42,7 +42,8 @@ fn best(
     candidates.max_by_key(|endpoint| weight(key, endpoint.addr))
 }
 
-fn weight(key: u64, EndpointAddr(addr): EndpointAddr) -> u64 {
+fn weight(key: u64, endpoint: EndpointAddr) -> u64 {
+    let addr = endpoint.socket();
     let ip = match addr.ip() {
         IpAddr::V4(ip) => u64::from(ip.to_bits()),
         IpAddr::V6(ip) => {

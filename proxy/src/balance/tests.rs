@@ -288,7 +288,7 @@ async fn proxy_l7_a_service_may_ask_for_another_algorithm() {
         let mut hits = [0; 4];
         for _ in 0..400 {
             let picked = balancer.pick(&endpoints, &[], &with(algorithm)).unwrap();
-            hits[usize::from(picked.addr.0.port() - 8000)] += 1;
+            hits[usize::from(picked.addr.port() - 8000)] += 1;
         }
         hits
     };

@@ -45,7 +45,7 @@ impl NodeConnector {
 
     /// The address to connect from for this client, if it is kept.
     pub(super) fn source(&self, client: IpAddr, endpoint: EndpointAddr) -> Option<IpAddr> {
-        let to = endpoint.0.ip();
+        let to = endpoint.ip();
         let kept = self.options.method == Method::Transparent
             && client != to
             && client.is_ipv4() == to.is_ipv4()
@@ -63,7 +63,7 @@ impl NodeConnector {
         let Some(source) = source else {
             return self.way.open(endpoint, self.options.own_mark).await;
         };
-        match self.open_from(source, endpoint.0).await {
+        match self.open_from(source, endpoint.socket()).await {
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                 // The client's address has no free port left; the node's own has.
                 self.way.open(endpoint, self.options.own_mark).await
@@ -82,7 +82,8 @@ impl NodeConnector {
         Ok(socket)
     }
 
-    fn check(&self, EndpointAddr(addr): EndpointAddr) -> io::Result<()> {
+    fn check(&self, endpoint: EndpointAddr) -> io::Result<()> {
+        let addr = endpoint.socket();
         let ip = addr.ip().to_canonical();
         if !may_be_outside(ip) {
             Err(barred::no_endpoint())

@@ -9,7 +9,7 @@ async fn endpoints_outside_the_cluster_are_reached_through_the_hosts_sockets() {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();
-    let addr = EndpointAddr(listener.local_addr().unwrap());
+    let addr = EndpointAddr::from(listener.local_addr().unwrap());
     for connector in [
         Connector::Direct,
         Connector::Split {
@@ -31,7 +31,7 @@ async fn reliability_f7_a_refused_connection_fails_at_once() {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();
-    let addr = EndpointAddr(listener.local_addr().unwrap());
+    let addr = EndpointAddr::from(listener.local_addr().unwrap());
     drop(listener);
     let error = Connector::Direct.connect(addr, SECOND).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
@@ -58,7 +58,7 @@ fn proxy_s22_s23_the_clients_address_is_kept_where_replies_come_back() {
         ("the other family", "10.244.0.5", "fd00::1", false),
     ] {
         let client = client.parse().unwrap();
-        let endpoint = EndpointAddr(SocketAddr::new(endpoint.parse().unwrap(), 80));
+        let endpoint = EndpointAddr::from(SocketAddr::new(endpoint.parse().unwrap(), 80));
         let kept = connector.source(Some(client), endpoint);
         assert_eq!(kept, expected.then_some(client), "{name}");
         assert_eq!(connector.source(None, endpoint), None, "{name}");
@@ -90,7 +90,7 @@ async fn reliability_b19_addresses_that_are_no_endpoints_are_never_dialled() {
         ("multicast", "224.0.0.1", 80),
         ("own listener", "192.0.2.7", 15001),
     ] {
-        let addr = EndpointAddr(SocketAddr::new(ip.parse().unwrap(), port));
+        let addr = EndpointAddr::from(SocketAddr::new(ip.parse().unwrap(), port));
         let refused = connector.connect(addr, SECOND).await.unwrap_err();
         let expected = if port == 15001 {
             io::ErrorKind::Deadlock
@@ -165,7 +165,7 @@ async fn reliability_b19_what_is_barred_is_not_connected_to() {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();
-    let addr = EndpointAddr(listener.local_addr().unwrap());
+    let addr = EndpointAddr::from(listener.local_addr().unwrap());
     let barred = Barred::new([], Vec::new().into(), []);
     let connector = Connector::Barring(Arc::new(barred));
     let refused = connector.connect(addr, SECOND).await.unwrap_err();

@@ -195,7 +195,7 @@ impl Inner {
         let service = snapshot.services.get(&target.port.service)?;
         let port = service.port(target.port.port, target.port.protocol)?;
         if let [only] = &*target.port.endpoints
-            && service.cluster_ips.contains(&only.addr.0.ip())
+            && service.cluster_ips.contains(&only.addr.ip())
         {
             // It goes to the Service's own address, and has no other endpoints.
             return None;

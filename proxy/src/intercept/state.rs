@@ -320,7 +320,7 @@ fn address_kind(
 /// that is the cluster DNS, which every query would otherwise cost a flow.
 fn is_served_here(port: &ServicePort, number: u16, is_own: impl Fn(IpAddr) -> bool) -> bool {
     let own = |addr: SocketAddr| addr.port() == number && is_own(addr.ip());
-    port.protocol == Protocol::Udp && port.endpoints.iter().all(|e| own(e.addr.0))
+    port.protocol == Protocol::Udp && port.endpoints.iter().all(|e| own(e.addr.socket()))
 }
 
 fn set_for(port: &ServicePort, kind: AddressKind, family: Family) -> Set {

@@ -124,7 +124,7 @@ impl Connectors {
     fn of(&self, id: PolicyId, peer: EndpointAddr) -> io::Result<(Connector, ServerName<'static>)> {
         if id == PolicyId::default() {
             // An address as the server's name sends no SNI, as ingress-nginx does by default.
-            let name = ServerName::IpAddress(peer.0.ip().into());
+            let name = ServerName::IpAddress(peer.ip().into());
             return Ok((self.unverified.clone(), name));
         }
         let policies = self.policies.borrow();

@@ -61,11 +61,11 @@ pub(super) fn serves(
         return false;
     };
     let all = &service.endpoints;
-    let ip = endpoint.0.ip();
+    let ip = endpoint.ip();
     let first = all.partition_point(|e| e.addr() < ip);
     let same = all[first..].iter().take_while(|e| e.addr() == ip);
     same.into_iter()
-        .any(|e| is_serving(e) && has_port(e, port, endpoint.0.port()))
+        .any(|e| is_serving(e) && has_port(e, port, endpoint.port()))
 }
 
 /// A missing `serving` means the same as `ready`.

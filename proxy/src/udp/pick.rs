@@ -48,7 +48,7 @@ impl Seed {
     }
 
     fn score(self, endpoint: EndpointAddr) -> u64 {
-        mix(self.0 ^ hash(endpoint.0))
+        mix(self.0 ^ hash(endpoint.socket()))
     }
 }
 

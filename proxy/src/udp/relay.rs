@@ -104,7 +104,7 @@ impl UdpProxy {
             return 0;
         };
         let client = key.client;
-        let kind = Kind::bound(flow.endpoint.addr.0);
+        let kind = Kind::bound(flow.endpoint.addr.socket());
         let count = match self.batch.receive(&flow.upstream, kind) {
             Ok(count) => count,
             Err(error) => {
@@ -113,7 +113,7 @@ impl UdpProxy {
             }
         };
         // What came in before the socket was connected can be anybody's, and goes nowhere.
-        let endpoint = flow.endpoint.addr.0;
+        let endpoint = flow.endpoint.addr.socket();
         let others = |d: &batch::Datagram| d.from != endpoint;
         let last = self.batch.datagrams().iter().rposition(others);
         let mut rest = last.map_or(0, |last| last + 1)..count;

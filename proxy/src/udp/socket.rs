@@ -69,7 +69,7 @@ pub(super) fn from_client(client: ClientAddr, endpoint: EndpointAddr) -> io::Res
         }
         _ => Err(error),
     })?;
-    bound.connect(&SockAddr::from(endpoint.0))?;
+    bound.connect(&SockAddr::from(endpoint.socket()))?;
     Ok(bound.into())
 }
 

@@ -144,7 +144,7 @@ fn proxy_s3_s18_flows_stay_with_an_endpoint_that_terminates_but_serves() {
                 ..EndpointInfo::at(a.ip())
             }),
             ready: false,
-            ports: Arc::new([("".into(), Protocol::Udp, a.port())]),
+            ports: Arc::new(vec![("".into(), Protocol::Udp, a.port())]),
         };
         let service = Service {
             endpoints: Arc::new([terminating]),

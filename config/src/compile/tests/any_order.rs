@@ -10,7 +10,6 @@ mod objects;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
@@ -19,6 +18,7 @@ use serde_json::Value;
 use self::objects::{Kind, NAMES, SecretVersion, key, object, variants};
 use super::world::{EPOCH, World};
 use crate::Snapshot;
+use crate::compile::endpoint_slice::EndpointSlice;
 use crate::compile::gateway_api::{ApiChange, ApiRecord, Object};
 use crate::compile::{
     Change, ClassRecord, Decoded, Delta, IngressRecord, Names, NodeRecord, ObjectKey, SecretRecord,
@@ -307,7 +307,7 @@ fn apply(world: &mut World, kind: Kind, said: Said) {
             Change::Services(said.read(read))
         }
         Kind::Slice => {
-            let read = |key: &ObjectKey, object: discovery::EndpointSlice, names: &mut Names| {
+            let read = |key: &ObjectKey, object: EndpointSlice, names: &mut Names| {
                 SliceRecord::read(key, object, names)
             };
             Change::Slices(said.read(read))

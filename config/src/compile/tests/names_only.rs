@@ -1,4 +1,4 @@
-//! What a DNS server has compiled.
+//! What a DNS server has compiled, and what a proxy without names.
 
 use serde_json::json;
 
@@ -36,6 +36,18 @@ fn names_are_there_and_traffic_is_not() {
         (snapshot.endpoint_ips.size(), snapshot.cluster_ips.size()),
         (0, 0)
     );
+}
+
+#[test]
+fn where_no_names_are_answered_nothing_is_kept_for_reverse_dns() {
+    let mut world = World::new();
+    world.compiler = world.compiler.without_names();
+    world.service("web", cluster_ip("10.96.0.1"));
+    world.slice("web-1", "web", json!([{"addresses": ["10.1.0.1"]}]));
+    let snapshot = world.build();
+    assert_eq!(snapshot.endpoint_ips.size(), 0);
+    let web = snapshot.service("shop", "web").unwrap();
+    assert_eq!((web.ports[0].endpoints.len(), snapshot.vips.size()), (1, 1));
 }
 
 #[test]

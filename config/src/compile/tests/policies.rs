@@ -43,7 +43,7 @@ fn port(snapshot: &Snapshot) -> Arc<ServicePort> {
 
 /// The last bytes of endpoints' addresses.
 fn lasts(endpoints: &[Arc<Endpoint>]) -> Vec<u8> {
-    let last = |endpoint: &Arc<Endpoint>| match endpoint.addr.0.ip() {
+    let last = |endpoint: &Arc<Endpoint>| match endpoint.addr.ip() {
         std::net::IpAddr::V4(v4) => v4.octets()[3],
         std::net::IpAddr::V6(v6) => v6.octets()[15],
     };

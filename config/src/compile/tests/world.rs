@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::Snapshot;
+use crate::compile::endpoint_slice::EndpointSlice;
 use crate::compile::{
     Change, ClassRecord, Compiler, ConfigMapRecord, Delta, GatewayOptions, IngressRecord, Names,
     NodeIdentity, NodeRecord, ObjectKey, SecretRecord, ServiceRecord, SliceRecord, Work,
@@ -101,11 +101,7 @@ impl World {
 
     pub(super) fn slice_object(&mut self, object: Value) {
         let key = key_of(&object);
-        let record = SliceRecord::read(
-            &key,
-            typed::<discovery::EndpointSlice>(object),
-            &mut Names::default(),
-        );
+        let record = SliceRecord::read(&key, typed::<EndpointSlice>(object), &mut Names::default());
         self.apply(Change::Slices(Delta::Set(key, Ok(record))));
     }
 
@@ -118,11 +114,8 @@ impl World {
     pub(super) fn list_slices(&mut self, objects: Vec<Value>) {
         let read = |object: Value| {
             let key = key_of(&object);
-            let record = SliceRecord::read(
-                &key,
-                typed::<discovery::EndpointSlice>(object),
-                &mut Names::default(),
-            );
+            let record =
+                SliceRecord::read(&key, typed::<EndpointSlice>(object), &mut Names::default());
             (key, Ok(record))
         };
         let listed = objects.into_iter().map(read).collect();

@@ -1,5 +1,7 @@
 //! An API server in memory, with the faults that a real one and the network have.
 
+mod protobuf;
+
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::io::ErrorKind;
@@ -8,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::RETRY_AFTER;
+use http::header::{ACCEPT, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -20,6 +22,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use kube::Client;
+
+use crate::watch::wire::PROTOBUF;
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
@@ -102,6 +106,10 @@ struct Inner {
     seen: Vec<Seen>,
     /// Watches may begin with what there is; otherwise that is refused, as by older servers.
     streams: bool,
+    /// Events of EndpointSlices are in protobuf for those who accept that.
+    speaks_protobuf: bool,
+    /// How often it did.
+    protobuf_answers: usize,
     /// Such watches end after so many objects, without having come to their end.
     breaks_after: Option<usize>,
 }
@@ -129,6 +137,16 @@ impl Server {
         let mut inner = self.lock();
         inner.streams = true;
         inner.breaks_after = breaks_after;
+    }
+
+    /// Sends EndpointSlices in protobuf to those who accept that.
+    pub(super) fn speak_protobuf(&self) {
+        self.lock().speaks_protobuf = true;
+    }
+
+    /// How many answers were in protobuf.
+    pub(super) fn protobuf_answers(&self) -> usize {
+        self.lock().protobuf_answers
     }
 
     /// Creates or replaces an object.
@@ -225,6 +243,18 @@ impl Server {
     }
 
     fn answer(&self, request: &Request<Body>) -> Option<Answer> {
+        let answer = self.answer_in_json(request)?;
+        let accepted = request.headers().get(ACCEPT);
+        let accepts = accepted.is_some_and(|it| it.to_str().unwrap().starts_with(PROTOBUF));
+        let mut inner = self.lock();
+        if !accepts || !inner.speaks_protobuf {
+            return Some(answer);
+        }
+        inner.protobuf_answers += 1;
+        Some(protobuf::of(answer))
+    }
+
+    fn answer_in_json(&self, request: &Request<Body>) -> Option<Answer> {
         let mut inner = self.lock();
         let query: BTreeMap<String, String> = request
             .uri()

@@ -2,7 +2,6 @@
 //! lookup answers.
 
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sealane_config::Snapshot;
 use sealane_config::compile::{
     Change, Compiler, Delta, GatewayOptions, Names, ObjectKey, ServiceRecord, SliceRecord,
@@ -53,7 +52,7 @@ impl World {
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
             "endpoints": endpoints,
         });
-        let slice: EndpointSlice = serde_json::from_value(object).unwrap();
+        let slice = serde_json::from_value(object).unwrap();
         let record = SliceRecord::read(&key, slice, &mut Names::default());
         self.apply(Change::Slices(Delta::Set(key, Ok(record))));
     }

@@ -213,11 +213,11 @@ impl Outside {
         let before = known.get(place).map(|known| &known.target);
         let old: &[Arc<Endpoint>] = before.map_or(&[], |target| &target.port.endpoints);
         let endpoint = |addr: &SocketAddr| {
-            let same = old.iter().find(|it| it.addr == EndpointAddr(*addr));
+            let same = old.iter().find(|it| it.addr == EndpointAddr::from(*addr));
             same.map_or_else(|| Arc::new(Endpoint::at(*addr)), Arc::clone)
         };
         let endpoints: Arc<[Arc<Endpoint>]> = addrs.iter().map(endpoint).collect();
-        for gone in old.iter().filter(|it| !addrs.contains(&it.addr.0)) {
+        for gone in old.iter().filter(|it| !addrs.contains(&it.addr.socket())) {
             gone.stats.removed.store(true, Relaxed);
         }
         // A connection is kept by its policy, too.
@@ -370,7 +370,7 @@ mod tests {
         }
         let allowing = Outside::new(&["127.0.0.0/8".parse().unwrap()], None);
         let target = allowing.target(&place("127.1")).await.unwrap();
-        let found = target.endpoints()[0].addr.0;
+        let found = target.endpoints()[0].addr.socket();
         assert_eq!(found, "127.0.0.1:80".parse().unwrap());
         let again = allowing.target(&place("127.1")).await.unwrap();
         assert!(Arc::ptr_eq(&again.port, &target.port), "it is remembered");

@@ -38,7 +38,7 @@ fn port(name: &str, endpoints: u16, timeout: Option<Duration>) -> ServicePort {
 /// Where a client's next connection goes.
 fn next(balancer: &Balancer, number: u8, port: &ServicePort) -> u16 {
     let picked = balancer.pick_for(Some(client(number)), port, Scope::Cluster, &[]);
-    picked.unwrap().addr.0.port()
+    picked.unwrap().addr.port()
 }
 
 fn stays(balancer: &Balancer, number: u8, port: &ServicePort) -> bool {
@@ -58,7 +58,7 @@ async fn proxy_s12_a_client_stays_on_all_workers_and_others_are_spread() {
     }
     let mapped = Some("::ffff:10.244.1.1".parse().unwrap());
     let picked = workers[1].pick_for(mapped, &sticky, Scope::Cluster, &[]);
-    assert_eq!(picked.unwrap().addr.0.port(), first, "the same client");
+    assert_eq!(picked.unwrap().addr.port(), first, "the same client");
     let others: std::collections::HashSet<u16> =
         (2..100).map(|n| next(&workers[0], n, &sticky)).collect();
     assert!(others.len() > 5, "{others:?}");
@@ -114,14 +114,14 @@ async fn proxy_s12_an_entry_ends_with_its_endpoint() {
     let whole = port("api", 10, Some(MINUTE));
     let first = next(&balancer, 1, &whole);
     let mut without = whole.clone();
-    let others = whole.endpoints.iter().filter(|e| e.addr.0.port() != first);
+    let others = whole.endpoints.iter().filter(|e| e.addr.port() != first);
     without.endpoints = others.cloned().collect();
     let second = next(&balancer, 1, &without);
     assert_ne!(first, second);
     assert_eq!(next(&balancer, 1, &whole), second, "it stays where it is");
 
     let mut replaced = whole.clone();
-    let addrs = whole.endpoints.iter().map(|e| e.addr.0);
+    let addrs = whole.endpoints.iter().map(|e| e.addr.socket());
     replaced.endpoints = addrs.map(endpoint).collect();
     let moved = (0..20).any(|number| {
         let before = next(&balancer, number, &whole);
@@ -136,7 +136,7 @@ async fn proxy_s12_ejection_and_connect_failure_end_an_entry() {
     let port = port("api", 4, Some(MINUTE));
     let by_port = |number: u16| {
         let mut all = port.endpoints.iter();
-        all.find(|e| e.addr.0.port() == number).unwrap()
+        all.find(|e| e.addr.port() == number).unwrap()
     };
     let first = next(&balancer, 1, &port);
     for _ in 0..5 {
@@ -156,7 +156,7 @@ async fn proxy_s12_ejection_and_connect_failure_end_an_entry() {
     assert_eq!(next(&balancer, 1, &port), second, "it was not there");
     balancer.not_connected(Some(client(1)), &port, failed);
     let third = balancer.pick_for(Some(client(1)), &port, Scope::Cluster, &[failed.addr]);
-    let third = third.unwrap().addr.0.port();
+    let third = third.unwrap().addr.port();
     assert_ne!(third, second);
     assert_eq!(next(&balancer, 1, &port), third);
 }

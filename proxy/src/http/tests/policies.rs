@@ -29,7 +29,7 @@ fn publish(world: &mut World, local: &[SocketAddr], elsewhere: &[SocketAddr]) {
         internal: Scope::Local,
         ..TrafficPolicy::default()
     };
-    let is_local = |endpoint: &&Arc<Endpoint>| local.contains(&endpoint.addr.0);
+    let is_local = |endpoint: &&Arc<Endpoint>| local.contains(&endpoint.addr.socket());
     let here = port.endpoints.iter().filter(is_local).cloned();
     let port = ServicePort {
         local: Some(here.collect()),
@@ -77,7 +77,7 @@ fn proxy_s5_s6_local_is_for_those_who_dial_the_cluster_ip() {
             target.resolve(Upstream::Http1).unwrap()
         };
         let chosen = |target: &Target| -> Vec<SocketAddr> {
-            target.endpoints().iter().map(|e| e.addr.0).collect()
+            target.endpoints().iter().map(|e| e.addr.socket()).collect()
         };
         let by_cluster_ip = target(Reach::ClusterIp);
         assert_eq!(chosen(&by_cluster_ip), addrs(want), "{name}");

@@ -400,7 +400,7 @@ async fn a_rolling_update_under_load_fails_nothing() {
             let leaving = port
                 .endpoints
                 .iter()
-                .find(|e| e.addr.0 == oldest.addr)
+                .find(|e| e.addr.socket() == oldest.addr)
                 .unwrap();
             let in_flight = || leaving.stats.in_flight.load(Ordering::Relaxed);
             eventually("the old pod is done", || in_flight() == 0).await;

@@ -120,7 +120,7 @@ fn proxy_s18_flows_stay_with_what_serves() {
                 ..EndpointInfo::at(ip.parse().unwrap())
             }),
             ready: conditions.is_ready(false),
-            ports: Arc::new([("dns".into(), Protocol::Udp, number)]),
+            ports: Arc::new(vec![("dns".into(), Protocol::Udp, number)]),
         };
         // Others are chosen for new flows.
         let all = vec![
@@ -132,7 +132,7 @@ fn proxy_s18_flows_stay_with_what_serves() {
         let vip = VipAddr(addr("10.96.0.1:53"));
         let found = find(&snapshot, POD, vip, &places()).unwrap();
         let (port, scope) = (found.port, found.scope);
-        let stays = |text: &str| serves(&snapshot, &port, scope, EndpointAddr(addr(text)));
+        let stays = |text: &str| serves(&snapshot, &port, scope, EndpointAddr::from(addr(text)));
         for endpoint in ["10.244.0.2:53", "10.244.0.3:53", "10.244.0.3:5353"] {
             assert_eq!(stays(endpoint), expected, "{name}, {endpoint}");
         }

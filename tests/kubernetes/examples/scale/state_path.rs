@@ -45,7 +45,7 @@ pub(crate) async fn run(kubeconfig: &Path, size: Size) -> anyhow::Result<()> {
     let client = client::connect(config, "scale").await?;
     let (publisher, mut reader) = snapshot::channel();
     let options = WatchOptions {
-        namespaces: true,
+        names: true,
         ..WatchOptions::services_only()
     };
     let shutdown = CancellationToken::new();
@@ -121,7 +121,7 @@ fn has_changed(snapshot: &Snapshot, index: usize) -> bool {
     };
     let changed = Size::changed_address(index);
     let mut endpoints = port.endpoints.iter();
-    endpoints.any(|endpoint| endpoint.addr.0.ip() == changed)
+    endpoints.any(|endpoint| endpoint.addr.ip() == changed)
 }
 
 /// The process as its parent sees it; it ends with this value.

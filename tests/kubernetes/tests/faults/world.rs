@@ -238,7 +238,7 @@ impl Operator {
         let port = service.and_then(|service| service.port(80, Protocol::Tcp));
         let endpoints = port.map(|port| port.endpoints.iter());
         let targets = endpoints.into_iter().flatten();
-        targets.map(|endpoint| endpoint.addr.0).collect()
+        targets.map(|endpoint| endpoint.addr.socket()).collect()
     }
 
     fn key(&self, name: &str) -> ServiceKey {
