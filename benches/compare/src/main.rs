@@ -2,10 +2,10 @@
 //!
 //! An absolute time says little about a shared machine, a ratio to a peer that ran a moment before says
 //! much. So all peers have their load at once and are let at it in turn, for a twentieth of a second
-//! each: A B C C B A ([`gate`]), every proxy on CPU 0, the load generators and the backend on CPU 1, and
-//! a ratio is the median of those of single rounds. The first column is the CPU time of the proxy
-//! process and its children divided by what it served: it stays honest when something else takes time
-//! on CPU 1. Throughput and times are of a second in each round in which a peer is alone.
+//! each: A B C C B A ([`gate`]), every proxy on CPU 0, the load generators and the backend on CPU 1. A
+//! ratio is the mean of those of single rounds, without the outermost. The first column is the CPU time
+//! of the proxy process and its children divided by what it served: it stays honest when something else
+//! takes time on CPU 1. Throughput and times are of a second in each round in which a peer is alone.
 //!
 //! Everything runs in a network namespace of its own, in which 10.200.0.0/16 is local: the
 //! Kubernetes API refuses loopback addresses as endpoints.

@@ -64,7 +64,7 @@ pub(super) fn of_all(rows: &[Row]) -> String {
     for row in rows {
         let takes = row
             .sealane_by(rows)
-            .map_or_else(String::new, |ratio| format!("{:.2} ×", ratio.median));
+            .map_or_else(String::new, |ratio| format!("{:.2} ×", ratio.middle));
         let _ = writeln!(
             text,
             "| `{}` {} | {} | **{:.2}** {} | {:.2}–{:.2} | {} | {} | {} | {:.1} | {takes} |",
@@ -90,7 +90,7 @@ fn ratios(row: &Row) -> String {
         .map(|it| {
             format!(
                 "{:.2} {} ({:.2}–{:.2})",
-                it.median, it.peer, it.low, it.high
+                it.middle, it.peer, it.low, it.high
             )
         })
         .collect();
