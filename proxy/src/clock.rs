@@ -15,7 +15,43 @@ pub(crate) fn now() -> u64 {
     nanos(Instant::now().saturating_duration_since(Instant::from_std(*epoch))).max(1)
 }
 
+/// A time of [`now`] in ticks of 2²⁴ ns, about 17 ms; never 0. They begin anew after more than two
+/// years.
+pub(crate) fn ticks(time: u64) -> u32 {
+    ((time >> TICK_BITS) as u32).max(1)
+}
+
+/// Nanoseconds from a tick to a time; 0 if it is later, as another thread's may be.
+pub(crate) fn since_tick(tick: u32, time: u64) -> u64 {
+    let ticks = ticks(time).wrapping_sub(tick).cast_signed();
+    u64::try_from(ticks).unwrap_or(0) << TICK_BITS
+}
+
+/// Nanoseconds in a tick, as a power of two.
+const TICK_BITS: u32 = 24;
+
 /// A duration in nanoseconds; 584 years at most.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_go_on_after_they_begin_anew() {
+        let tick = 1 << TICK_BITS;
+        let turn = tick << 32;
+        for (from, to, expected) in [
+            (5 * tick, 5 * tick, 0),
+            (5 * tick, 9 * tick, 4 * tick),
+            (5 * tick, 4 * tick, 0),
+            (turn - tick, turn + 4 * tick, 5 * tick),
+            (turn + 4 * tick, turn - tick, 0),
+        ] {
+            assert_eq!(since_tick(ticks(from), to), expected, "{from} {to}");
+        }
+        assert_ne!(ticks(turn), 0);
+    }
 }

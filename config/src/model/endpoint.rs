@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 
 use super::EndpointAddr;
 
@@ -101,6 +101,7 @@ pub struct Location {
 // and the allocator has sizes of 64 and of 80 bytes.
 const _: () = assert!(size_of::<Endpoint>() <= 64 - 16);
 const _: () = assert!(size_of::<EndpointInfo>() <= 80 - 16);
+const _: () = assert!(size_of::<EndpointStats>() <= 64 - 16);
 
 /// `conditions` of an endpoint, as written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -134,24 +135,27 @@ impl Conditions {
 ///
 /// The balancer in `proxy` owns the meaning of these cells; the compiler only creates them and
 /// carries them over from one snapshot to the next.
+///
+/// Times are of the process's own monotonic clock. Those that may be coarse are in its ticks of
+/// 2²⁴ ns, about 17 ms: what two draws of the balancer read is one cache line for each endpoint.
 #[derive(Debug, Default)]
 pub struct EndpointStats {
     /// Requests or flows in flight.
     pub in_flight: AtomicU32,
     /// Round-trip estimate (peak EWMA), nanoseconds; 0 while nothing was measured.
     pub rtt_nanos: AtomicU64,
-    /// When `rtt_nanos` was last updated, nanoseconds since the process's own monotonic epoch.
-    pub rtt_updated: AtomicU64,
+    /// When `rtt_nanos` was last updated, ticks.
+    pub rtt_updated: AtomicU32,
     /// Failures in a row.
     pub consecutive_failures: AtomicU32,
-    /// Until when the endpoint is ejected, same clock as `rtt_updated`; 0 while it is not.
+    /// Until when the endpoint is ejected, nanoseconds; 0 while it is not.
     pub ejected_until: AtomicU64,
-    /// How often it was ejected without a success in between.
-    pub ejections: AtomicU32,
+    /// How often it was ejected without a success in between, 255 if more often.
+    pub ejections: AtomicU8,
     /// Good and bad answers of the last seconds, packed.
     pub outcomes: AtomicU64,
-    /// Since when it is being warmed, in steps of the same clock; 0 while it has not been drawn. The
-    /// compiler sets it to 0 when the endpoint takes no traffic.
+    /// Since when it is being warmed, ticks; 0 while it has not been drawn. The compiler sets it to 0
+    /// when the endpoint takes no traffic.
     pub warming_since: AtomicU32,
     /// Whose turn it is among the endpoints of which this one is the first.
     pub turn: AtomicU32,

@@ -74,10 +74,11 @@ pub(super) fn in_panic(endpoints: &[Arc<Endpoint>], now: u64) -> bool {
 /// An endpoint answered. True if that reopened it.
 pub(super) fn succeeded(stats: &EndpointStats) -> bool {
     // Reads before writes: the cells are shared by all workers and nearly always 0 already.
-    for cell in [&stats.consecutive_failures, &stats.ejections] {
-        if cell.load(Relaxed) != 0 {
-            cell.store(0, Relaxed);
-        }
+    if stats.consecutive_failures.load(Relaxed) != 0 {
+        stats.consecutive_failures.store(0, Relaxed);
+    }
+    if stats.ejections.load(Relaxed) != 0 {
+        stats.ejections.store(0, Relaxed);
     }
     let reopens = stats.ejected_until.load(Relaxed) != 0;
     if reopens {
@@ -109,7 +110,7 @@ pub(super) fn failed(
         }
     }
     let ejections = stats.ejections.load(Relaxed);
-    let doubled = 1_u32.checked_shl(ejections).unwrap_or(u32::MAX);
+    let doubled = 1_u32.checked_shl(ejections.into()).unwrap_or(u32::MAX);
     let time = rules.shortest.saturating_mul(doubled).min(rules.longest);
     let time = clock::nanos(time).max(2);
     let jitter = super::mix(now) % (time / 2);

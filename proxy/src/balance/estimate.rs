@@ -27,7 +27,7 @@ pub(super) fn sample(stats: &EndpointStats, elapsed: Duration, now: u64) {
         Some(estimate) => estimate - (estimate - sample) / 4,
     };
     stats.rtt_nanos.store(next, Relaxed);
-    stats.rtt_updated.store(now, Relaxed);
+    stats.rtt_updated.store(clock::ticks(now), Relaxed);
 }
 
 /// Starts over: the endpoint counts as never measured.
@@ -60,7 +60,7 @@ fn current(stats: &EndpointStats, now: u64) -> Option<u64> {
     if estimate == 0 {
         return None;
     }
-    let age = now.saturating_sub(stats.rtt_updated.load(Relaxed));
+    let age = clock::since_tick(stats.rtt_updated.load(Relaxed), now);
     let halvings = u32::try_from(age / HALF_LIFE).unwrap_or(u32::MAX);
     Some(estimate.checked_shr(halvings).unwrap_or(0).max(FLOOR))
 }

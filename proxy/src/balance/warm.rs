@@ -30,7 +30,7 @@ pub(super) fn shares(
 
 /// It starts over.
 pub(super) fn restart(stats: &EndpointStats, now: u64) {
-    stats.warming_since.store(tick(now), Relaxed);
+    stats.warming_since.store(clock::ticks(now), Relaxed);
 }
 
 fn share(stats: &EndpointStats, window: Duration, now: u64) -> f64 {
@@ -39,17 +39,10 @@ fn share(stats: &EndpointStats, window: Duration, now: u64) -> f64 {
         restart(stats, now);
         return LEAST;
     }
-    let window = (clock::nanos(window) >> TICK_BITS).max(1);
-    let age = u64::from(tick(now).saturating_sub(since));
+    let window = clock::nanos(window);
+    let age = clock::since_tick(since, now);
     if age >= window {
         return 1.0;
     }
     (age as f64 / window as f64).max(LEAST)
-}
-
-/// The time is kept in steps of 2²⁴ ns, about 17 ms, so that two years fit 32 bits.
-const TICK_BITS: u32 = 24;
-
-fn tick(now: u64) -> u32 {
-    u32::try_from(now >> TICK_BITS).unwrap_or(u32::MAX).max(1)
 }
