@@ -175,12 +175,13 @@ impl Case {
         )
     }
 
-    /// Load is repeated in rounds, and more often where much hangs on how eight connections' buffers
-    /// have grown in a round; memory is looked at once.
+    /// Load is repeated in rounds, and more often where rounds differ more: by how the buffers of eight
+    /// connections have grown, by what an API server has to do besides. Memory is looked at once.
     pub(crate) fn rounds(self, rounds: usize) -> usize {
         match self {
             Self::IdleMemory => 1,
             Self::Body => 3 * rounds,
+            Self::ColdStart | Self::DnsColdStart => 2 * rounds,
             _ => rounds,
         }
     }

@@ -145,22 +145,22 @@ mod tests {
 
     #[test]
     fn one_load_goes_on_at_a_time() {
-        let at_work = Mutex::new(());
         let load = |gate: Gate| {
             let mut steps = 0;
             let begun = Instant::now();
             while begun.elapsed() < SLICE * 12 {
                 gate.pass();
-                // Between a gate that closes and one that opens a step may be in the middle.
-                drop(at_work.lock().unwrap_or_else(PoisonError::into_inner));
                 sleep(Duration::from_millis(1));
                 steps += 1;
             }
             steps
         };
+        let begun = Instant::now();
         let steps = alternate(vec![load, load, load]);
+        // A step may be in the middle when its gate closes and the next one opens.
+        let most = (begun.elapsed() * 11 / 10).as_millis();
         let all: u128 = steps.iter().sum();
-        assert!(all <= (SLICE * 14).as_millis(), "in turn: {steps:?}");
+        assert!(all <= most, "in turn: {steps:?} in {most} ms");
         assert!(steps.iter().all(|steps| *steps > 0), "{steps:?}");
     }
 

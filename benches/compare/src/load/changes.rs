@@ -26,6 +26,17 @@ const EFFECT: Duration = Duration::from_secs(120);
 /// A connection that takes longer is tried anew.
 const CONNECT: Duration = Duration::from_secs(1);
 
+/// The endpoint that a connection gets to, once one gets anywhere.
+async fn served() -> std::io::Result<u8> {
+    let begun = Instant::now();
+    loop {
+        match who(CONNECT) {
+            Err(_) if begun.elapsed() < EFFECT => sleep(LOOK).await,
+            answer => return answer,
+        }
+    }
+}
+
 /// Gives the Service the one endpoint and the other in turn. The time of a change is from the API
 /// server's word that it has it to the first connection that gets to the new endpoint.
 ///
@@ -37,8 +48,8 @@ pub(crate) fn changes(kubeconfig: &Path, time: Duration) -> anyhow::Result<Serve
             kube::Api::namespaced(client(kubeconfig).await?, "default");
         let mut taken = Vec::new();
         let begun = Instant::now();
-        // The endpoint that an earlier round left is not known.
-        let mut now = who(CONNECT).context("the Service is not served")?;
+        // The endpoint that an earlier round left is not known, and a proxy may still be at it.
+        let mut now = served().await.context("the Service is not served")?;
         while begun.elapsed() < time {
             let other = BACKENDS.iter().find(|it| it.octets()[3] != now);
             let other = other.context("two endpoints")?;

@@ -66,7 +66,7 @@ fn ratios(rows: &[Row]) -> Vec<(String, f64)> {
         for other in &row.ratio {
             if peer == "sealane" || *peer < other.peer && other.peer != "sealane" {
                 let name = format!("{case} {variant}: {peer} / {}", other.peer);
-                ratios.push((name.replace(" :", ":"), other.middle));
+                ratios.push((name.replace(" :", ":"), other.mean));
             }
         }
     }
@@ -84,7 +84,7 @@ mod tests {
             let others = costs.iter().filter(|(other, _)| *other != peer);
             let ratio = others.map(|(other, theirs)| Ratio {
                 peer: (*other).to_owned(),
-                middle: cost / theirs,
+                mean: cost / theirs,
                 low: 0.0,
                 high: 0.0,
             });

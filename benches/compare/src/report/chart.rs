@@ -44,7 +44,7 @@ pub(super) fn chart(rows: &[Row]) -> String {
         y += STEP;
         let ratio = row.sealane_by(rows);
         let ratio = ratio.map_or_else(String::new, |ratio| {
-            format!(" (Sealane takes {:.2} ×)", ratio.middle)
+            format!(" (Sealane takes {:.2} ×)", ratio.mean)
         });
         let _ = writeln!(
             body,

@@ -64,7 +64,7 @@ pub(super) fn of_all(rows: &[Row]) -> String {
     for row in rows {
         let takes = row
             .sealane_by(rows)
-            .map_or_else(String::new, |ratio| format!("{:.2} ×", ratio.middle));
+            .map_or_else(String::new, |ratio| format!("{:.2} ×", ratio.mean));
         let _ = writeln!(
             text,
             "| `{}` {} | {} | **{:.2}** {} | {:.2}–{:.2} | {} | {} | {} | {:.1} | {takes} |",
@@ -87,12 +87,7 @@ pub(super) fn of_all(rows: &[Row]) -> String {
 fn ratios(row: &Row) -> String {
     let ratios = row.ratio.iter();
     let ratios: Vec<String> = ratios
-        .map(|it| {
-            format!(
-                "{:.2} {} ({:.2}–{:.2})",
-                it.middle, it.peer, it.low, it.high
-            )
-        })
+        .map(|it| format!("{:.2} {} ({:.2}–{:.2})", it.mean, it.peer, it.low, it.high))
         .collect();
     ratios.join(", ")
 }
