@@ -5,14 +5,13 @@
 //! peers have their load at once, and are let at it in turn for [`SLICE`], which is long beside what
 //! fills a CPU's caches.
 
-use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use anyhow::Context as _;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// How long one peer has its load before the next has.
 pub(crate) const SLICE: Duration = Duration::from_millis(50);
@@ -25,7 +24,7 @@ pub(crate) struct Gate(Arc<(Mutex<State>, Condvar)>);
 struct State {
     is_open: bool,
     /// The program that makes the load, if it is one.
-    program: Option<Pid>,
+    program: Option<OwnedFd>,
 }
 
 impl Gate {
@@ -62,27 +61,15 @@ impl Gate {
     /// It cannot be run.
     pub(crate) fn output(&self, command: &mut Command) -> anyhow::Result<Output> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
+        let child = command.spawn()?;
         {
             let mut state = self.state();
-            state.program = Pid::from_raw(child.id().cast_signed());
+            state.program = Some(pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?);
             state.signal();
         }
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let (out, err) = (child.stdout.take(), child.stderr.take());
-        out.context("its output")?.read_to_end(&mut stdout)?;
-        err.context("its output")?.read_to_end(&mut stderr)?;
-        // It is about to end, and its id is not used for anything else before the wait below.
-        let mut state = self.state();
-        state.is_open = true;
-        state.signal();
-        state.program = None;
-        drop(state);
-        Ok(Output {
-            status: child.wait()?,
-            stdout,
-            stderr,
-        })
+        let output = child.wait_with_output();
+        self.state().program = None;
+        Ok(output?)
     }
 }
 
@@ -94,9 +81,9 @@ impl State {
         } else {
             Signal::STOP
         };
-        if let Some(program) = self.program {
+        if let Some(program) = &self.program {
             // One that has ended needs neither.
-            let _ = kill_process(program, signal);
+            let _ = pidfd_send_signal(program, signal);
         }
     }
 }

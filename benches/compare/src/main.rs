@@ -47,8 +47,8 @@ use stage::Stage;
 
 /// Measures Sealane beside its peers
 ///
-/// All cases with all peers take about 40 minutes. Tables are printed at the end;
-/// compare.json, compare.md and compare.svg in the directory of --out have all of them.
+/// All cases with all peers take about 40 minutes. Tables are printed as cases are
+/// done; compare.json, compare.md and compare.svg in the directory of --out have all of them.
 #[derive(Debug, Parser)]
 struct Options {
     /// What is measured (repeatable) [default: all]
@@ -58,7 +58,7 @@ struct Options {
     /// that are there; how a proxy scales is measured beside nginx only]
     #[arg(long, value_enum, value_delimiter = ',')]
     peers: Vec<Peer>,
-    /// Rounds
+    /// Rounds; cases that vary most have two or three times as many
     #[arg(long, default_value_t = 6)]
     rounds: usize,
     /// Seconds of load a peer and round
@@ -67,7 +67,7 @@ struct Options {
     /// Seconds of load before the first round
     #[arg(long, default_value_t = 2)]
     warm_up: u64,
-    /// One round of one second and small states, in about three minutes: to see whether everything
+    /// One round of one second and small states, in about four minutes: to see whether everything
     /// works, not for figures
     #[arg(long)]
     quick: bool,
@@ -111,7 +111,7 @@ fn main() -> anyhow::Result<ExitCode> {
         cases => cases,
     };
     let peers = programs::check(&options, cases)?;
-    // Before half an hour of work, not after.
+    // Before all the work, not after.
     let earlier = options.against.as_deref().map(report::read).transpose()?;
     if std::env::var_os(INSIDE).is_none() {
         return stage::enter_namespace(INSIDE);
@@ -148,12 +148,11 @@ fn run(options: &Options, plan: &Plan) -> anyhow::Result<(Report, Vec<String>)> 
     let mut report = Report::default();
     let mut failed = Vec::new();
     let mut progress = Progress::new(plan.time());
-    let mut measured: Vec<anyhow::Result<Samples>> =
-        plan.tables.iter().map(|_| Ok(Vec::new())).collect();
+    let mut measured: Vec<Samples> = plan.tables.iter().map(|_| Vec::new()).collect();
     for pass in 0..PASSES {
         for (table, samples) in plan.tables.iter().zip(&mut measured) {
             let rounds = table.rounds(plan.rounds, pass);
-            if rounds == 0 || samples.is_err() {
+            if rounds == 0 || failed.contains(&table.name()) {
                 continue;
             }
             let more = if table.case.is_start() {
@@ -161,30 +160,30 @@ fn run(options: &Options, plan: &Plan) -> anyhow::Result<(Report, Vec<String>)> 
             } else {
                 loads(&stage, plan, table, rounds, &mut progress)
             };
-            if let Err(error) = &more {
-                eprintln!("{}: {error:#}", table.name());
+            match more {
+                Ok(more) => add(samples, more),
+                Err(error) => {
+                    eprintln!("{}: {error:#}", table.name());
+                    failed.push(table.name());
+                    continue;
+                }
             }
-            add(samples, more);
-        }
-    }
-    for (table, samples) in plan.tables.iter().zip(&measured) {
-        match samples {
-            Ok(samples) => print!("{}", report.add(table.case, &table.variant, samples)),
-            Err(_) => failed.push(table.name()),
+            if (pass + 1..PASSES).all(|later| table.rounds(plan.rounds, later) == 0) {
+                print!("{}", report.add(table.case, &table.variant, samples));
+            }
         }
     }
     Ok((report, failed))
 }
 
 /// Adds the rounds of one pass to those before it.
-fn add(samples: &mut anyhow::Result<Samples>, more: anyhow::Result<Samples>) {
-    match (&mut *samples, more) {
-        (Ok(before), Ok(more)) if !before.is_empty() => {
-            for ((_, before), (_, more)) in before.iter_mut().zip(more) {
-                before.extend(more);
-            }
-        }
-        (_, more) => *samples = more,
+fn add(samples: &mut Samples, more: Samples) {
+    if samples.is_empty() {
+        *samples = more;
+        return;
+    }
+    for ((_, before), (_, more)) in samples.iter_mut().zip(more) {
+        before.extend(more);
     }
 }
 
