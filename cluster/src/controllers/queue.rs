@@ -2,8 +2,10 @@
 //!
 //! Rules: a key that waits is queued once however often it is added; a key that is being worked on
 //! is never handed out a second time, an addition meanwhile makes it due again afterwards; a failed
-//! key comes back after a delay that doubles, with jitter, up to 30 s. The queue holds each key at
-//! most once, so it is bounded by the number of objects.
+//! key comes back after a delay that doubles, with jitter, up to 30 s. Conflicts are counted apart
+//! from failures: they come in series while the cache is behind, and the first failure after them
+//! would otherwise hold a key back as if it were the tenth. The queue holds each key at most once, so
+//! it is bounded by the number of objects.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -28,6 +30,44 @@ const FIRST_CONFLICT_BACKOFF: Duration = Duration::from_millis(1);
 /// How many keys one controller works on at a time.
 const CONCURRENCY: usize = 16;
 
+/// Why a key has to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Something failed.
+    Failure,
+    /// Another write was faster.
+    Conflict,
+}
+
+impl Retry {
+    /// The delay after the first time.
+    fn first(self) -> Duration {
+        match self {
+            Self::Failure => FIRST_BACKOFF,
+            Self::Conflict => FIRST_CONFLICT_BACKOFF,
+        }
+    }
+}
+
+/// How often a key had to come back since it last succeeded.
+#[derive(Clone, Copy, Default)]
+struct Attempts {
+    failures: u32,
+    conflicts: u32,
+}
+
+impl Attempts {
+    /// Counts one more, and tells how many of its sort there are now.
+    fn count(&mut self, retry: Retry) -> u32 {
+        let counter = match retry {
+            Retry::Failure => &mut self.failures,
+            Retry::Conflict => &mut self.conflicts,
+        };
+        *counter = counter.saturating_add(1);
+        *counter
+    }
+}
+
 /// The queue; see the module's rules.
 pub(crate) struct Queue<K> {
     state: Mutex<State<K>>,
@@ -41,7 +81,7 @@ struct State<K> {
     again: HashSet<K>,
     timers: BTreeSet<(Instant, K)>,
     due: HashMap<K, Instant>,
-    failures: HashMap<K, u32>,
+    attempts: HashMap<K, Attempts>,
 }
 
 impl<K: Clone + Eq + Hash + Ord> Queue<K> {
@@ -55,7 +95,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
                 again: HashSet::new(),
                 timers: BTreeSet::new(),
                 due: HashMap::new(),
-                failures: HashMap::new(),
+                attempts: HashMap::new(),
             }),
             wake: Notify::new(),
         })
@@ -123,19 +163,18 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
 
     /// The key succeeded: its next failure starts with the shortest delay again.
     pub(crate) fn forget(&self, key: &K) {
-        self.lock().failures.remove(key);
+        self.lock().attempts.remove(key);
     }
 
-    /// Counts a failure of the key and makes it due after the back-off, which is returned.
-    pub(crate) fn retry(&self, key: K, first: Duration) -> Duration {
-        let failures = {
+    /// Counts what happened to the key and makes it due after the back-off, which is returned.
+    pub(crate) fn retry(&self, key: K, retry: Retry) -> Duration {
+        let attempts = {
             let mut state = self.lock();
-            let failures = state.failures.entry(key.clone()).or_insert(0);
-            *failures = failures.saturating_add(1);
-            *failures
+            state.attempts.entry(key.clone()).or_default().count(retry)
         };
-        let longest = first
-            .saturating_mul(1 << (failures - 1).min(20))
+        let longest = retry
+            .first()
+            .saturating_mul(1 << (attempts - 1).min(20))
             .min(LONGEST_BACKOFF);
         let delay = longest.mul_f64(rand::rng().random_range(0.5..=1.0));
         self.add_after(key, delay);
@@ -210,14 +249,14 @@ fn settle<K: Clone + Eq + Hash + Ord + std::fmt::Display>(
         }
         Err(error) if error.is_conflict() => {
             tracing::debug!(controller, %key, error = %chain(&error), "changed by someone else, trying again");
-            queue.retry(key.clone(), FIRST_CONFLICT_BACKOFF);
+            queue.retry(key.clone(), Retry::Conflict);
         }
         Err(error @ Error::Waiting { .. }) => {
-            let delay = queue.retry(key.clone(), FIRST_BACKOFF);
+            let delay = queue.retry(key.clone(), Retry::Failure);
             tracing::debug!(controller, %key, ?delay, "{error}");
         }
         Err(error) => {
-            let delay = queue.retry(key.clone(), FIRST_BACKOFF);
+            let delay = queue.retry(key.clone(), Retry::Failure);
             tracing::warn!(controller, %key, ?delay, error = %error.message(), "{error}; trying again");
         }
     }

@@ -34,7 +34,7 @@ async fn failures_back_off_up_to_thirty_seconds_until_forgotten() {
     let queue = Queue::new();
     let mut delays = Vec::new();
     for _ in 0..20 {
-        delays.push(queue.retry("a", FIRST_BACKOFF));
+        delays.push(queue.retry("a", Retry::Failure));
         queue.next().await;
         queue.done(&"a");
     }
@@ -46,7 +46,25 @@ async fn failures_back_off_up_to_thirty_seconds_until_forgotten() {
     assert!(delays.iter().all(|delay| *delay <= LONGEST_BACKOFF));
     assert!(delays[19] >= LONGEST_BACKOFF / 2);
     queue.forget(&"a");
-    assert!(queue.retry("a", FIRST_BACKOFF) <= FIRST_BACKOFF);
+    assert!(queue.retry("a", Retry::Failure) <= FIRST_BACKOFF);
+}
+
+#[tokio::test(start_paused = true)]
+async fn conflicts_do_not_lengthen_the_delay_after_a_failure() {
+    let queue = Queue::new();
+    for _ in 0..10 {
+        queue.retry("a", Retry::Conflict);
+        queue.next().await;
+        queue.done(&"a");
+    }
+    assert!(queue.retry("a", Retry::Failure) <= FIRST_BACKOFF);
+    queue.next().await;
+    queue.done(&"a");
+    let conflict = queue.retry("a", Retry::Conflict);
+    assert!(
+        conflict >= FIRST_CONFLICT_BACKOFF * (1 << 9),
+        "the eleventh conflict: {conflict:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
