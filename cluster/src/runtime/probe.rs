@@ -3,6 +3,11 @@
 //! Rules: the first attempt comes `initialDelaySeconds` after the container's start, the next every
 //! `periodSeconds`; the verdict changes after `successThreshold` or `failureThreshold` equal results
 //! in a row. An attempt that could not be made at all counts as none.
+//!
+//! Until a container is ready for the first time, a readiness probe is also tried out of turn, so that
+//! a pod does not wait a whole period after its program has come up (API reference,
+//! `Container.readinessProbe` and `Probe.periodSeconds`: "may be executed at times other than the
+//! configured periodSeconds interval"). What fails out of turn neither counts nor makes an event.
 
 mod grpc;
 mod http;
@@ -20,10 +25,15 @@ use k8s_openapi::api::core::v1::{Container as ContainerApi, HTTPGetAction, Probe
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::container::{Container, ExecOutcome};
 use super::report::Reporter;
+
+/// How long after a first failed attempt a readiness probe is tried out of turn; doubles each time.
+const FIRST_EARLY: Duration = Duration::from_millis(50);
+/// The longest delay before an attempt out of turn: even an exec probe is cheap once a second.
+const LONGEST_EARLY: Duration = Duration::from_secs(1);
 
 /// What a probe decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,36 +149,61 @@ pub(super) async fn run(
     verdicts: mpsc::Sender<(Kind, bool)>,
 ) {
     let settings = Settings::of(&probe);
-    let attempt = async || {
-        let attempt = Box::pin(attempt(&probe, &target, settings.timeout)).await;
-        report(kind, &attempt, &reporter);
-        attempt
-    };
-    repeat(kind, settings, attempt, verdicts).await;
+    let attempt = || Box::pin(attempt(&probe, &target, settings.timeout));
+    let tell = |attempt: &Attempt| report(kind, attempt, &reporter);
+    repeat(kind, settings, attempt, tell, verdicts).await;
 }
 
 async fn repeat<F: Future<Output = Attempt>>(
     kind: Kind,
     settings: Settings,
     mut attempt: impl FnMut() -> F,
+    tell: impl Fn(&Attempt),
     verdicts: mpsc::Sender<(Kind, bool)>,
 ) {
     let mut ticks = interval_at(Instant::now() + settings.delay, settings.period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut streak = Streak::default();
+    let mut early = None;
+    let mut eager = kind == Kind::Readiness;
     loop {
-        ticks.tick().await;
-        let result = match attempt().await {
-            Attempt::Success | Attempt::Warning(_) => true,
-            Attempt::Failure(_) => false,
-            Attempt::Unknown(_) => continue,
+        let in_turn = due(&mut ticks, early).await;
+        let attempt = attempt().await;
+        let result = match attempt {
+            Attempt::Success | Attempt::Warning(_) => Some(true),
+            Attempt::Failure(_) => Some(false),
+            Attempt::Unknown(_) => None,
         };
+        eager &= result != Some(true);
+        early = eager.then(|| {
+            early.map_or(FIRST_EARLY, |delay: Duration| {
+                (delay * 2).min(LONGEST_EARLY)
+            })
+        });
+        if !in_turn && result != Some(true) {
+            continue;
+        }
+        tell(&attempt);
+        let Some(result) = result else { continue };
         if let Some(result) = streak.count(result, &settings) {
             let over = kind == Kind::Startup || (kind == Kind::Liveness && !result);
             if verdicts.send((kind, result)).await.is_err() || over {
                 return;
             }
         }
+    }
+}
+
+/// Waits for the next attempt's time; false if that is one out of turn.
+async fn due(ticks: &mut Interval, early: Option<Duration>) -> bool {
+    let Some(early) = early else {
+        ticks.tick().await;
+        return true;
+    };
+    tokio::select! {
+        biased;
+        _ = ticks.tick() => true,
+        () = sleep(early) => false,
     }
 }
 

@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
 
 use serde_json::json;
@@ -13,17 +13,29 @@ fn settings(probe: serde_json::Value) -> Settings {
     Settings::of(&serde_json::from_value(probe).unwrap())
 }
 
-/// Runs a probe whose attempts come out as written (`+`, `-`, `?`); gives the verdicts with the
-/// seconds at which they came.
-async fn verdicts(kind: Kind, settings: Settings, script: &str) -> Vec<(u64, bool)> {
+/// What a probe said, each with the time since its start.
+#[derive(Default)]
+struct Said {
+    verdicts: Vec<(Duration, bool)>,
+    told: Vec<Duration>,
+}
+
+/// Runs a probe for 1,000 s whose attempts come out as written (`+`, `-`, `?`); the last repeats if
+/// it is followed by `…`, otherwise it is the last to end.
+async fn probe(kind: Kind, settings: Settings, script: &str) -> Said {
     let start = Instant::now();
     let script: Vec<char> = script.chars().collect();
-    let (next, mut seen) = (Cell::new(0), Vec::new());
+    let (next, told, mut seen) = (Cell::new(0), RefCell::default(), Vec::new());
     let (verdicts, mut heard) = mpsc::channel(1);
     let attempt = || {
         let at = next.get();
-        next.set(at + 1);
-        let step = script.get(at).copied();
+        let step = match script.get(at).copied() {
+            Some('…') => Some(script[at - 1]),
+            step => {
+                next.set(at + 1);
+                step
+            }
+        };
         async move {
             match step {
                 Some('+') => Attempt::Success,
@@ -33,23 +45,27 @@ async fn verdicts(kind: Kind, settings: Settings, script: &str) -> Vec<(u64, boo
             }
         }
     };
+    let tell = |_: &Attempt| RefCell::<Vec<_>>::borrow_mut(&told).push(start.elapsed());
     let listen = async {
         while let Some((_, result)) = heard.recv().await {
-            seen.push((start.elapsed().as_secs(), result));
+            seen.push((start.elapsed(), result));
         }
     };
-    let probing = repeat(kind, settings, attempt, verdicts);
+    let probing = repeat(kind, settings, attempt, tell, verdicts);
     let _ = timeout(Duration::from_secs(1000), async {
         tokio::join!(probing, listen)
     })
     .await;
-    seen
+    Said {
+        verdicts: seen,
+        told: told.into_inner(),
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn cluster_b7_thresholds_delay_and_period() {
     let quick = || json!({ "periodSeconds": 1 });
-    for (name, kind, probe, script, expected) in [
+    for (name, kind, given, script, expected) in [
         (
             "ready at once",
             Kind::Readiness,
@@ -80,7 +96,7 @@ async fn cluster_b7_thresholds_delay_and_period() {
         ),
         (
             "unknown counts as nothing",
-            Kind::Readiness,
+            Kind::Liveness,
             quick(),
             "--?-",
             vec![(3, false)],
@@ -100,9 +116,97 @@ async fn cluster_b7_thresholds_delay_and_period() {
             vec![(1, true)],
         ),
     ] {
-        let seen = verdicts(kind, settings(probe), script).await;
+        let said = probe(kind, settings(given), script).await;
+        let seen: Vec<(u64, bool)> = said
+            .verdicts
+            .iter()
+            .map(|(at, result)| (at.as_secs(), *result))
+            .collect();
         assert_eq!(seen, expected, "{name}");
     }
+}
+
+/// Milliseconds; the timer's are whole ones, so one more is allowed for each wait before.
+fn is_near(at: Duration, millis: u64) -> bool {
+    (millis..millis + 20).contains(&u64::try_from(at.as_millis()).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn cluster_b7_a_container_that_was_never_ready_is_asked_out_of_turn() {
+    let twice = || json!({ "failureThreshold": 2 });
+    let later = || json!({ "initialDelaySeconds": 5 });
+    for (name, kind, given, script, expected) in [
+        (
+            "the fourth attempt",
+            Kind::Readiness,
+            json!({}),
+            "---+",
+            vec![(350, true)],
+        ),
+        (
+            "at least once a second",
+            Kind::Readiness,
+            json!({ "periodSeconds": 60 }),
+            "-------+",
+            vec![(3_550, true)],
+        ),
+        (
+            "not before the delay",
+            Kind::Readiness,
+            later(),
+            "-+",
+            vec![(5_050, true)],
+        ),
+        (
+            "what could not be tried is tried again",
+            Kind::Readiness,
+            json!({}),
+            "?+",
+            vec![(50, true)],
+        ),
+        (
+            "failures out of turn do not count",
+            Kind::Readiness,
+            twice(),
+            "-…",
+            (1..=100).map(|turn| (turn * 10_000, false)).collect(),
+        ),
+        (
+            "not once it was ready",
+            Kind::Readiness,
+            twice(),
+            "+--+",
+            vec![(0, true), (20_000, false), (30_000, true)],
+        ),
+        (
+            "not for startup",
+            Kind::Startup,
+            json!({}),
+            "-+",
+            vec![(10_000, true)],
+        ),
+    ] {
+        let said = probe(kind, settings(given), script).await;
+        let near = said.verdicts.len() == expected.len()
+            && said
+                .verdicts
+                .iter()
+                .zip(&expected)
+                .all(|(seen, wanted)| is_near(seen.0, wanted.0) && seen.1 == wanted.1);
+        assert!(near, "{name}: {:?}", said.verdicts);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cluster_b7_only_attempts_in_turn_make_events() {
+    let said = probe(Kind::Readiness, settings(json!({})), "-…").await;
+    let turns = (0..).step_by(10_000);
+    let near = said
+        .told
+        .iter()
+        .zip(turns)
+        .all(|(at, turn)| is_near(*at, turn));
+    assert!(near && said.told.len() >= 100, "{:?}", said.told);
 }
 
 /// Answers each connection with the next text; gives back what was asked.
