@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) reader: Reader,
     pub(crate) engine: Engine,
     pub(crate) options: GatewayOptions,
+    /// The options' `server` for clients that have agreed on HTTP/2.
+    http2: ServerOptions,
     pub(crate) metrics: Metrics,
     pub(crate) mirrors: Mirrors,
     pub(crate) passthrough: Passthrough,
@@ -80,6 +82,10 @@ impl Gateway {
             inner: Rc::new(Inner {
                 passthrough: Passthrough::new(engine.clone()),
                 alternative: alternative::field(options.http3, options.https_port),
+                http2: ServerOptions {
+                    http2_only: true,
+                    ..options.server.clone()
+                },
                 reader,
                 engine,
                 options,
@@ -129,13 +135,14 @@ impl Gateway {
                 let inner = Rc::clone(&inner);
                 async move {
                     let ends = inner.ends(&mut stream, client, false, &place).await;
-                    let Some((client, dialled)) = ends else {
-                        return;
+                    let peer = match ends {
+                        Some((client, dialled)) => {
+                            let to = dialled.map_or(port, |dialled| dialled.port());
+                            Rc::new(Peer::new(client.ip(), to, false))
+                        }
+                        None => return,
                     };
-                    let to = dialled.map_or(port, |dialled| dialled.port());
-                    let peer = Peer::new(client.ip(), to, false);
-                    let server = inner.options.server.clone();
-                    serve_connection(inner, stream, peer, server, place).await;
+                    serve_connection(inner, stream, peer, false, place).await;
                 }
             },
         )
@@ -167,8 +174,6 @@ impl Gateway {
                     let Some((client, dialled)) = ends else {
                         return;
                     };
-                    let to = dialled.map_or(port, |dialled| dialled.port());
-                    let mut peer = Peer::new(client.ip(), to, true);
                     // The handshake is waited for anyhow.
                     let Ok(stream) = stream.into_registered() else {
                         return;
@@ -179,10 +184,11 @@ impl Gateway {
                     };
                     match accepted {
                         Some(tls::Accepted::Session(stream)) => {
-                            let mut server = inner.options.server.clone();
+                            let to = dialled.map_or(port, |dialled| dialled.port());
+                            let mut peer = Peer::new(client.ip(), to, true);
                             peer.session = Some(Rc::new(tls::Session::of(stream.get_ref().1)));
-                            server.http2_only = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                            serve_connection(inner, stream, peer, server, place).await;
+                            let http2_only = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                            serve_connection(inner, stream, Rc::new(peer), http2_only, place).await;
                         }
                         Some(tls::Accepted::Passthrough(stream, hello, rule)) => {
                             // Fails only on a connection that is gone anyhow.
@@ -285,16 +291,18 @@ async fn announced(
     }
 }
 
-async fn serve_connection<I>(
+/// Serves a connection. Not an `async fn`, which would keep its arguments twice for as long as the
+/// connection lives.
+fn serve_connection<I>(
     inner: Rc<Inner>,
     stream: I,
-    peer: Peer,
-    server: ServerOptions,
+    peer: Rc<Peer>,
+    http2_only: bool,
     place: Rc<Place>,
-) where
+) -> impl Future<Output = ()>
+where
     I: ClientStream + Send + 'static,
 {
-    let peer = Rc::new(peer);
     let gateway = Rc::clone(&inner);
     let plain = Plain {
         gateway: Rc::clone(&inner),
@@ -306,6 +314,12 @@ async fn serve_connection<I>(
         place.used();
         handle::handle(Rc::clone(&gateway), Rc::clone(&peer), request)
     };
-    let relayed = (&inner.engine, &plain);
-    serve_relayed(stream, &server, relayed, handler, end).await;
+    async move {
+        let server = match http2_only {
+            true => &inner.http2,
+            false => &inner.options.server,
+        };
+        let relayed = (&inner.engine, &plain);
+        serve_relayed(stream, server, relayed, handler, end).await;
+    }
 }

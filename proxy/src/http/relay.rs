@@ -99,14 +99,15 @@ pub fn is_default(target: &Target) -> bool {
 /// A connection that is left to hyper: its stream, and what was read from it already.
 pub(super) type Left<I> = (I, BytesMut);
 
-/// Relays requests until the client is done, or there is one that is not for the relay.
-pub(super) async fn relay<I, F>(
+/// Relays requests until the client is done, or there is one that is not for the relay. Not an
+/// `async fn`, which would keep the stream twice.
+pub(super) fn relay<I, F>(
     stream: I,
     engine: &Engine,
     front: &F,
     options: &ServerOptions,
     shutdown: &Ending,
-) -> Option<Left<I>>
+) -> impl Future<Output = Option<Left<I>>>
 where
     I: ClientStream,
     F: Front,
@@ -117,49 +118,51 @@ where
         output: Vec::new(),
         timer: Timer::default(),
     };
-    let mut wait = options.head_timeout;
-    loop {
-        let mut sent = Vec::new();
-        let limits = (clock::nanos(wait), clock::nanos(options.head_timeout));
-        let plain = match next(&mut client, front, &mut sent, limits, shutdown).await {
-            Next::Plain(plain) => plain,
-            Next::Other => return Some((client.stream, client.input)),
-            Next::End => break,
-        };
-        client.output = scratch::take();
-        let exchange = exchange::Exchange {
-            engine: engine.inner(),
-            state: engine
-                .inner()
-                .services
-                .get(&plain.route.target().port.service),
-            route: &plain.route,
-            hop: options.hop,
-            is_head: plain.is_head,
-            idempotent: plain.idempotent,
-            has_body: plain.has_body,
-            is_last: plain.close,
-            close: Cell::new(plain.close),
-            shutdown,
-            stall: clock::nanos(options.stall_timeout),
-        };
-        let relayed = exchange.run(&mut client, &sent).await;
-        scratch::give_back(sent);
-        scratch::give_back(std::mem::take(&mut client.output));
-        match relayed {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(Gone) => return None,
+    async move {
+        let mut wait = options.head_timeout;
+        loop {
+            let mut sent = Vec::new();
+            let limits = (clock::nanos(wait), clock::nanos(options.head_timeout));
+            let plain = match next(&mut client, front, &mut sent, limits, shutdown).await {
+                Next::Plain(plain) => plain,
+                Next::Other => return Some((client.stream, client.input)),
+                Next::End => break,
+            };
+            client.output = scratch::take();
+            let exchange = exchange::Exchange {
+                engine: engine.inner(),
+                state: engine
+                    .inner()
+                    .services
+                    .get(&plain.route.target().port.service),
+                route: &plain.route,
+                hop: options.hop,
+                is_head: plain.is_head,
+                idempotent: plain.idempotent,
+                has_body: plain.has_body,
+                is_last: plain.close,
+                close: Cell::new(plain.close),
+                shutdown,
+                stall: clock::nanos(options.stall_timeout),
+            };
+            let relayed = exchange.run(&mut client, &sent).await;
+            scratch::give_back(sent);
+            scratch::give_back(std::mem::take(&mut client.output));
+            match relayed {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(Gone) => return None,
+            }
+            wait = options.idle_timeout;
         }
-        wait = options.idle_timeout;
+        // Closing a socket says all that there is to say; a session has an end of its own.
+        if !client.stream.is_bare() {
+            let shut = std::future::poll_fn(|cx| Pin::new(&mut client.stream).poll_shutdown(cx));
+            // The client may be gone already.
+            let _ = shut.await;
+        }
+        None
     }
-    // Closing a socket says all that there is to say; a session has an end of its own.
-    if !client.stream.is_bare() {
-        let shut = std::future::poll_fn(|cx| Pin::new(&mut client.stream).poll_shutdown(cx));
-        // The client may be gone already.
-        let _ = shut.await;
-    }
-    None
 }
 
 /// What comes next on a connection.

@@ -150,33 +150,38 @@ pub async fn serve<I, H, F>(
 }
 
 /// As [`serve()`], but plain requests are relayed to where `front` says, and `handler` gets only what
-/// is left. Once it has got one it gets all that follow on the connection.
-pub async fn serve_relayed<I, R, H, F>(
+/// is left. Once it has got one it gets all that follow on the connection. Not an
+/// `async fn`, which would keep its arguments twice.
+pub fn serve_relayed<I, R, H, F>(
     stream: I,
     options: &ServerOptions,
     (engine, front): (&Engine, &R),
     handler: H,
     shutdown: Ending,
-) where
+) -> impl Future<Output = ()>
+where
     I: ClientStream + Send + 'static,
     R: Front + Clone + 'static,
     H: Fn(Request<Body>) -> F + 'static,
     F: Future<Output = Response<Body>> + 'static,
 {
-    let left = if options.http2_only {
-        Some((stream, BytesMut::new()))
-    } else {
-        relay(stream, engine, front, options, &shutdown).await
-    };
-    if let Some((stream, read)) = left {
-        let (engine, front, head) = (engine.clone(), front.clone(), options.head);
-        let plain = move |request: &Request<Incoming>| {
-            let plain = R::STREAMS.then(|| stream::read(request, head, &front))??;
-            Some(plain.answer(engine.clone()))
+    let http2_only = options.http2_only;
+    async move {
+        let left = if http2_only {
+            Some((stream, BytesMut::new()))
+        } else {
+            relay(stream, engine, front, options, &shutdown).await
         };
-        // Boxed, because it is large, and most connections never need it.
-        let shutdown = shutdown.token().clone();
-        Box::pin(serve_from(stream, read, options, plain, handler, shutdown)).await;
+        if let Some((stream, read)) = left {
+            let (engine, front, head) = (engine.clone(), front.clone(), options.head);
+            let plain = move |request: &Request<Incoming>| {
+                let plain = R::STREAMS.then(|| stream::read(request, head, &front))??;
+                Some(plain.answer(engine.clone()))
+            };
+            // Boxed, because it is large, and most connections never need it.
+            let shutdown = shutdown.token().clone();
+            Box::pin(serve_from(stream, read, options, plain, handler, shutdown)).await;
+        }
     }
 }
 

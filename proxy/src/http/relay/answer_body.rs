@@ -18,13 +18,14 @@ use crate::{clock, scratch};
 
 impl<R: Route> Exchange<'_, R> {
     /// Relays the rest of an answer, and keeps the endpoint's connection if it can be used again.
-    pub(super) async fn finish<I>(
+    /// Not an `async fn`, which would keep its arguments twice.
+    pub(super) fn finish<I>(
         &self,
         client: &mut Client<I>,
         mut upstream: Upstream,
         begun: Begun,
         attempt: Attempt<'_>,
-    ) -> Result<bool, Gone>
+    ) -> impl Future<Output = Result<bool, Gone>>
     where
         I: ClientStream,
     {
@@ -36,8 +37,8 @@ impl<R: Route> Exchange<'_, R> {
         } = attempt;
         let Begun {
             answer,
-            extra,
-            malformed,
+            mut extra,
+            malformed: mut broken,
         } = begun;
         let mut framing = answer.framing;
         // How long the endpoint may be silent.
@@ -45,54 +46,54 @@ impl<R: Route> Exchange<'_, R> {
             0 => u64::MAX,
             limit => limit,
         };
-        if framing.is_done() {
-            // The endpoint's connection is free before the client has read the rest.
-            drop(flight);
+        async move {
+            if framing.is_done() {
+                // The endpoint's connection is free before the client has read the rest.
+                drop(flight);
+                if !extra {
+                    self.give_back(upstream, endpoint, answer.keep);
+                }
+                if self.is_last {
+                    client.send_last(self.stall).await?;
+                } else {
+                    client.send(self.stall).await?;
+                }
+                return Ok(!self.close.get());
+            }
+            while !framing.is_done() && !broken {
+                client.send(self.stall).await?;
+                let has_socket = client.stream.socket().is_some();
+                let pipe = match &framing {
+                    Framing::Length(left) if has_socket && *left >= splice::MIN as u64 => {
+                        // Without descriptors for a pipe it is copied.
+                        Pipe::take().ok()
+                    }
+                    _ => None,
+                };
+                let read = match (&mut framing, pipe) {
+                    (Framing::Length(left), Some(pipe)) => {
+                        self.splice(client, &upstream.stream, (pipe, silence), left)
+                            .await?
+                    }
+                    (framing, _) => self.more(client, &mut upstream, framing, silence).await?,
+                };
+                match read {
+                    Ok(more) => extra = more,
+                    Err(Malformed) => broken = true,
+                }
+            }
+            client.send(self.stall).await?;
+            if broken {
+                flight.failed(target.everywhere(), &target.policy().balancing);
+                self.state.metrics.failed("UC");
+                // What the client got is not all, and the end of the connection says so.
+                return Err(Gone);
+            }
             if !extra {
                 self.give_back(upstream, endpoint, answer.keep);
             }
-            if self.is_last {
-                client.send_last(self.stall).await?;
-            } else {
-                client.send(self.stall).await?;
-            }
-            return Ok(!self.close.get());
+            Ok(!self.close.get())
         }
-        let mut broken = malformed;
-        let mut extra = extra;
-        while !framing.is_done() && !broken {
-            client.send(self.stall).await?;
-            let has_socket = client.stream.socket().is_some();
-            let pipe = match &framing {
-                Framing::Length(left) if has_socket && *left >= splice::MIN as u64 => {
-                    // Without descriptors for a pipe it is copied.
-                    Pipe::take().ok()
-                }
-                _ => None,
-            };
-            let read = match (&mut framing, pipe) {
-                (Framing::Length(left), Some(pipe)) => {
-                    self.splice(client, &upstream.stream, (pipe, silence), left)
-                        .await?
-                }
-                (framing, _) => self.more(client, &mut upstream, framing, silence).await?,
-            };
-            match read {
-                Ok(more) => extra = more,
-                Err(Malformed) => broken = true,
-            }
-        }
-        client.send(self.stall).await?;
-        if broken {
-            flight.failed(target.everywhere(), &target.policy().balancing);
-            self.state.metrics.failed("UC");
-            // What the client got is not all, and the end of the connection says so.
-            return Err(Gone);
-        }
-        if !extra {
-            self.give_back(upstream, endpoint, answer.keep);
-        }
-        Ok(!self.close.get())
     }
 
     fn give_back(&self, upstream: Upstream, endpoint: &Endpoint, keep: Keep) {

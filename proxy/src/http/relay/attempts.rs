@@ -42,12 +42,13 @@ impl Sending<'_> {
     /// [`Attempt::blame`].
     pub(super) async fn run<T>(
         &self,
-        mut attempt: impl AsyncFnMut(Attempt<'_>) -> Result<T, Failure>,
+        attempt: &mut impl AsyncFnMut(Attempt<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut attempts = Attempts::new(self.idempotent);
-        let mut latest = None;
+        // Boxed, because it is rare, and every connection has room for it.
+        let mut latest: Option<Box<Target>> = None;
         loop {
-            let target = latest.as_ref().unwrap_or(self.target);
+            let target = latest.as_deref().unwrap_or(self.target);
             let endpoint = self.engine.pick(target, attempts.tried());
             let endpoint = endpoint.map_err(Failure::last)?;
             let made = attempt(Attempt {
@@ -78,7 +79,7 @@ impl Sending<'_> {
                     return Err(Failure::last(failure::over_budget(failure.error)));
                 }
             }
-            latest = newer.or(latest);
+            latest = newer.map(Box::new).or(latest);
             self.state.metrics.retries.increment(1);
         }
     }

@@ -84,7 +84,7 @@ pub(super) struct Begun {
 
 impl<R: Route> Exchange<'_, R> {
     /// Sends the request and relays the answer. Says whether the client's connection goes on.
-    pub(super) async fn run<I>(self, client: &mut Client<I>, sent: &[u8]) -> Result<bool, Gone>
+    pub(super) async fn run<I>(&self, client: &mut Client<I>, sent: &[u8]) -> Result<bool, Gone>
     where
         I: ClientStream,
     {
@@ -123,7 +123,7 @@ impl<R: Route> Exchange<'_, R> {
             idempotent: self.idempotent,
             has_body: self.has_body,
         };
-        let answered = sending.run(async |attempt| {
+        let mut attempt = async |attempt: Attempt<'_>| {
             let (upstream, begun) = match self.attempt(client, sent, &attempt).await {
                 Ok(begun) => begun,
                 Err(Broken::Endpoint(failure)) => {
@@ -134,8 +134,8 @@ impl<R: Route> Exchange<'_, R> {
             };
             self.answered(begun.answer.status, started);
             Ok(self.finish(client, upstream, begun, attempt).await)
-        });
-        answered.await
+        };
+        sending.run(&mut attempt).await
     }
 
     /// One attempt on one endpoint, up to the head of its answer.

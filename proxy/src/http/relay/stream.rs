@@ -160,15 +160,15 @@ impl<R: Route> Stream<R> {
             idempotent: self.idempotent,
             has_body: false,
         };
-        let answered = sending.run(async |attempt| {
+        let mut attempt = async |attempt: Attempt<'_>| {
             let answer = self.attempt(engine, &attempt).await;
             let answer = answer.inspect_err(|failure| attempt.blame(engine, failure))?;
             Ok(match answer.body() {
                 AnswerBody::Whole(_) => (answer, None),
                 _ => (answer, Some((attempt.flight, attempt.target.clone()))),
             })
-        });
-        let (answer, more) = answered.await?;
+        };
+        let (answer, more) = sending.run(&mut attempt).await?;
         Ok(answer.map(|body| match (body, more) {
             (body, Some((flight, target))) => {
                 let exchange = Exchange::new(flight, None, target, admission, None);
