@@ -37,44 +37,70 @@ const CLAIMS: [(HeaderName, HeaderName); 2] = [
     (FORWARDED_HOST, ORIGINAL_HOST),
 ];
 
+/// The fields of the schemes, as they are sent over HTTP/1.1.
+const HTTP_LINES: &[u8] =
+    b"x-forwarded-proto: http\r\nx-forwarded-scheme: http\r\nx-scheme: http\r\n";
+const HTTPS_LINES: &[u8] =
+    b"x-forwarded-proto: https\r\nx-forwarded-scheme: https\r\nx-scheme: https\r\n";
+
+/// What an IPv4 client's other fields take at most, bytes.
+const LINES: usize = 96;
+
 /// The longest IPv6 address in text, bytes.
 const LONGEST_ADDRESS: usize = 39;
 
 /// The longest request id that is taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
 
+/// The schemes' values.
+static HTTP: HeaderValue = HeaderValue::from_static("http");
+static HTTPS: HeaderValue = HeaderValue::from_static("https");
+
 /// The client of a connection, whose values are made once, when the first request asks for them, and
-/// shared by all; or that of a request which a trusted proxy has passed on.
+/// shared by all; or that of a request which a trusted proxy has passed on. Every connection has one, so
+/// what few of them need is boxed.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Its address: the only one that is ever asked for.
     pub(crate) ip: IpAddr,
-    address: OnceCell<HeaderValue>,
-    /// The list that backends get, if it is not the address alone.
-    list: Option<HeaderValue>,
-    /// The host that the client asked for, if a trusted proxy has said it.
-    host: Option<HeaderValue>,
-    /// A trusted proxy has said this: its address, and how it came to us.
-    by: Option<(IpAddr, HeaderValue)>,
-    /// `Forwarded` is written, too.
-    standard: bool,
     port: u16,
-    port_value: OnceCell<HeaderValue>,
-    scheme: HeaderValue,
-    /// The fields that are the same for all requests, as they are sent over HTTP/1.1.
-    lines: Vec<u8>,
     /// The client came over TLS.
     pub(crate) secure: bool,
+    /// `Forwarded` is written, too.
+    standard: bool,
+    values: OnceCell<Box<Values>>,
+    /// A trusted proxy has said who this is.
+    told: Option<Box<Told>>,
+    /// The fields that are the same for all requests, but for the scheme's, as they are sent over
+    /// HTTP/1.1.
+    lines: Vec<u8>,
     /// What the client has shown in a TLS handshake with us.
     pub(crate) session: Option<Rc<Session>>,
+}
+
+/// Address and port.
+#[derive(Clone, Debug)]
+struct Values {
+    address: HeaderValue,
+    port: HeaderValue,
+}
+
+/// What a trusted proxy has said.
+#[derive(Clone, Debug)]
+struct Told {
+    /// The proxy's address, and whether it came to us over TLS.
+    by: (IpAddr, bool),
+    /// The list that backends get, if it is not the address alone.
+    list: Option<HeaderValue>,
+    /// The host that the client asked for.
+    host: Option<HeaderValue>,
 }
 
 impl Peer {
     /// A client at `address` that came to our `port`.
     pub fn new(address: IpAddr, port: u16, secure: bool) -> Self {
         let ip = address.to_canonical();
-        let scheme = if secure { "https" } else { "http" };
-        let mut lines = Vec::with_capacity(192);
+        let mut lines = Vec::with_capacity(LINES);
         let mut number = Vec::with_capacity(LONGEST_ADDRESS);
         write_address(ip, &mut number);
         for name in [FORWARDED_FOR, REAL_IP] {
@@ -83,21 +109,14 @@ impl Peer {
         number.clear();
         write_decimal(port, &mut number);
         write_field(FORWARDED_PORT.as_str(), &number, &mut lines);
-        for name in [FORWARDED_PROTO, FORWARDED_SCHEME, SCHEME] {
-            write_field(name.as_str(), scheme.as_bytes(), &mut lines);
-        }
         Self {
             ip,
-            address: OnceCell::new(),
-            list: None,
-            host: None,
-            by: None,
-            standard: false,
             port,
-            port_value: OnceCell::new(),
-            scheme: HeaderValue::from_static(scheme),
-            lines,
             secure,
+            standard: false,
+            values: OnceCell::new(),
+            told: None,
+            lines,
             session: None,
         }
     }
@@ -123,28 +142,37 @@ impl Peer {
         let list = || self.appended(headers.get_all(&proxies.forwarded_for).iter());
         Some(Self {
             ip,
-            address: OnceCell::new(),
-            list: proxies.appends.then(list).flatten(),
-            host: host.and_then(|host| HeaderValue::from_str(host).ok()),
-            by: Some((self.ip, self.scheme.clone())),
-            standard: proxies.standard,
             port: port.unwrap_or(self.port),
-            port_value: OnceCell::new(),
-            scheme: HeaderValue::from_static(if secure { "https" } else { "http" }),
+            secure,
+            standard: proxies.standard,
+            values: OnceCell::new(),
+            told: Some(Box::new(Told {
+                by: (self.ip, self.secure),
+                list: proxies.appends.then(list).flatten(),
+                host: host.and_then(|host| HeaderValue::from_str(host).ok()),
+            })),
             // Such a request is never relayed.
             lines: Vec::new(),
-            secure,
             session: self.session.clone(),
         })
     }
 
     /// The client itself has a TLS session with us.
     pub(crate) fn is_over_tls(&self) -> bool {
-        self.session.is_some() && self.by.is_none()
+        self.session.is_some() && self.told.is_none()
     }
 
-    fn address(&self) -> &HeaderValue {
-        self.address.get_or_init(|| written(self.ip))
+    fn values(&self) -> &Values {
+        self.values.get_or_init(|| {
+            Box::new(Values {
+                address: written(self.ip),
+                port: self.port.into(),
+            })
+        })
+    }
+
+    fn host(&self) -> Option<&HeaderValue> {
+        self.told.as_ref()?.host.as_ref()
     }
 
     /// A list with our own peer's address behind it.
@@ -154,7 +182,7 @@ impl Peer {
             bytes.extend_from_slice(value.as_bytes());
             bytes.extend_from_slice(b", ");
         }
-        bytes.extend_from_slice(self.address().as_bytes());
+        bytes.extend_from_slice(self.values().address.as_bytes());
         HeaderValue::from_bytes(&bytes).ok()
     }
 
@@ -164,19 +192,20 @@ impl Peer {
         let host = headers.get(HOST);
         let client = Hop {
             from: self.ip,
-            host: self.host.as_ref().or(host),
-            scheme: &self.scheme,
+            host: self.host().or(host),
+            scheme: scheme(self.secure),
         };
-        let Some((address, scheme)) = &self.by else {
+        let Some(told) = &self.told else {
             return standard::list(std::iter::empty(), &[client]);
         };
+        let (address, secure) = told.by;
         let proxy = Hop {
-            from: *address,
+            from: address,
             host,
-            scheme,
+            scheme: scheme(secure),
         };
         let told = headers.get_all(FORWARDED).iter();
-        if headers.contains_key(FORWARDED) || self.ip == *address {
+        if headers.contains_key(FORWARDED) || self.ip == address {
             standard::list(told, &[proxy])
         } else {
             standard::list(told, &[client, proxy])
@@ -211,6 +240,10 @@ impl Peer {
         out: &mut Vec<u8>,
     ) {
         out.extend_from_slice(&self.lines);
+        out.extend_from_slice(match self.secure {
+            true => HTTPS_LINES,
+            false => HTTP_LINES,
+        });
         write_field(FORWARDED_HOST.as_str(), head.host.as_bytes(), out);
         for (claimed, kept) in CLAIMS {
             for value in head.fields(claimed.as_str()) {
@@ -233,7 +266,7 @@ impl Peer {
             headers.remove(claimed);
             (kept, values)
         });
-        remove_claims(headers, self.by.is_some());
+        remove_claims(headers, self.told.is_some());
         if let Some(standard) = standard {
             headers.insert(FORWARDED, standard);
         }
@@ -242,15 +275,15 @@ impl Peer {
                 headers.append(&kept, value);
             }
         }
-        let list = self.list.as_ref().unwrap_or_else(|| self.address());
-        headers.insert(FORWARDED_FOR, list.clone());
-        headers.insert(REAL_IP, self.address().clone());
-        let port = self.port_value.get_or_init(|| self.port.into());
+        let Values { address, port } = self.values();
+        let list = self.told.as_ref().and_then(|told| told.list.as_ref());
+        headers.insert(FORWARDED_FOR, list.unwrap_or(address).clone());
+        headers.insert(REAL_IP, address.clone());
         headers.insert(FORWARDED_PORT, port.clone());
         for name in [FORWARDED_PROTO, FORWARDED_SCHEME, SCHEME] {
-            headers.insert(name, self.scheme.clone());
+            headers.insert(name, scheme(self.secure).clone());
         }
-        let host = self.host.as_ref().or_else(|| headers.get(HOST));
+        let host = self.host().or_else(|| headers.get(HOST));
         if let Some(host) = host.cloned() {
             headers.insert(FORWARDED_HOST, host);
         }
@@ -262,6 +295,10 @@ impl Peer {
             headers.insert(REQUEST_ID, id);
         }
     }
+}
+
+fn scheme(secure: bool) -> &'static HeaderValue {
+    if secure { &HTTPS } else { &HTTP }
 }
 
 /// The last entry of a list in a field: each proxy adds its own behind those of others.
