@@ -180,8 +180,9 @@ impl Case {
     pub(crate) fn rounds(self, rounds: usize) -> usize {
         match self {
             Self::IdleMemory => 1,
-            Self::Body => 3 * rounds,
-            Self::ColdStart | Self::DnsColdStart => 2 * rounds,
+            // kube-proxy gets through two changes in a round.
+            Self::Body | Self::EndpointsChange => 3 * rounds,
+            Self::TcpBulk | Self::Http2 | Self::ColdStart | Self::DnsColdStart => 2 * rounds,
             _ => rounds,
         }
     }

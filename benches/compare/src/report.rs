@@ -85,6 +85,22 @@ impl Sample {
         }
     }
 
+    /// The starts of a round as one, which has what the median one took.
+    pub(crate) fn of_starts(starts: &[Self]) -> Self {
+        let of = |value: fn(&Self) -> f64| median(starts.iter().map(value));
+        Self {
+            user: of(|s| s.user),
+            system: of(|s| s.system),
+            count: starts.iter().map(|s| s.count).sum(),
+            per_second: of(|s| s.per_second),
+            p50: of(|s| s.p50),
+            p99: of(|s| s.p99),
+            peak: starts.iter().map(|s| s.peak).max().unwrap_or(0),
+            each: starts.iter().flat_map(|s| s.each.clone()).collect(),
+            ..Self::default()
+        }
+    }
+
     /// What peers are compared by.
     fn cost(&self, measure: Measure) -> f64 {
         match measure {
@@ -301,6 +317,18 @@ mod tests {
             user: cost,
             ..Sample::default()
         }
+    }
+
+    #[test]
+    fn the_median_start_of_a_round_counts() {
+        let starts = [3.0, 9.0, 1.0].map(|user| Sample {
+            count: 1,
+            each: vec![user],
+            ..sample(user)
+        });
+        let round = Sample::of_starts(&starts);
+        assert_eq!((round.cost(Measure::Cpu), round.count), (3.0, 3));
+        assert_eq!(round.each, [3.0, 9.0, 1.0], "percentiles are of all");
     }
 
     fn report() -> (Report, String) {

@@ -14,11 +14,12 @@ use super::{Served, block_on, client};
 use crate::cluster::{CHANGED, who};
 use crate::stage::BACKENDS;
 
-/// Between looks for the effect of a change; also how exactly its time is known.
-const LOOK: Duration = Duration::from_millis(1);
+/// Between looks for the effect of a change, at least, and at most: a tenth of the time that it has taken,
+/// so that this is how exactly it is known. The runtime's timers are of whole milliseconds.
+const LOOKS: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(1));
 
 /// Between one change's effect and the next change.
-const REST: Duration = Duration::from_millis(50);
+const REST: Duration = Duration::from_millis(10);
 
 /// A change that has no effect in this time never will.
 const EFFECT: Duration = Duration::from_secs(120);
@@ -31,7 +32,7 @@ async fn served() -> std::io::Result<u8> {
     let begun = Instant::now();
     loop {
         match who(CONNECT) {
-            Err(_) if begun.elapsed() < EFFECT => sleep(LOOK).await,
+            Err(_) if begun.elapsed() < EFFECT => sleep(LOOKS.1).await,
             answer => return answer,
         }
     }
@@ -63,8 +64,9 @@ pub(crate) fn changes(kubeconfig: &Path, time: Duration) -> anyhow::Result<Serve
             now = other.octets()[3];
             // A connection in mid-change may fail; it has not followed, then.
             while who(CONNECT).ok() != Some(now) {
-                ensure!(changed.elapsed() < EFFECT, "a change had no effect");
-                sleep(LOOK).await;
+                let waited = changed.elapsed();
+                ensure!(waited < EFFECT, "a change had no effect");
+                std::thread::sleep((waited / 10).clamp(LOOKS.0, LOOKS.1));
             }
             taken.push(changed.elapsed());
             sleep(REST).await;
