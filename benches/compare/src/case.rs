@@ -180,9 +180,12 @@ impl Case {
     pub(crate) fn rounds(self, rounds: usize) -> usize {
         match self {
             Self::IdleMemory => 1,
-            // kube-proxy gets through two changes in a round.
-            Self::Body | Self::EndpointsChange => 3 * rounds,
-            Self::TcpBulk | Self::Http2 | Self::ColdStart | Self::DnsColdStart => 2 * rounds,
+            Self::Body => 3 * rounds,
+            Self::TcpBulk
+            | Self::Http2
+            | Self::EndpointsChange
+            | Self::ColdStart
+            | Self::DnsColdStart => 2 * rounds,
             _ => rounds,
         }
     }

@@ -215,8 +215,15 @@ fn loads(
     let is_alternated = case.measure() == Measure::Cpu;
     for round in 1..=rounds {
         progress.begin(&format!("{}: round {round}", table.name()));
-        for (peer, proxy, samples) in &mut running {
+        for turn in 0..running.len() {
             let time = if is_alternated { plan.alone } else { plan.load };
+            if case.needs_cluster() {
+                // A change concerns all that watch, and kube-proxy is at work for most of a second.
+                for (at, (_, proxy, _)) in running.iter().enumerate() {
+                    proxy.program.pause(at != turn);
+                }
+            }
+            let (peer, proxy, samples) = &mut running[turn];
             let sample = case
                 .sample(stage, variant, proxy, time)
                 .with_context(|| format!("{} under load", peer.name()))?;

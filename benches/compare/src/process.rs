@@ -56,6 +56,16 @@ impl Program {
         Ok(Self { child, log })
     }
 
+    /// Stops it, or lets it go on. One that ended meanwhile is noticed where it is measured.
+    pub(crate) fn pause(&self, is_paused: bool) {
+        let signal = if is_paused {
+            Signal::STOP
+        } else {
+            Signal::CONT
+        };
+        let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
     /// Waits until it listens.
     pub(crate) fn listens(&mut self, addr: SocketAddr) -> anyhow::Result<()> {
         self.until(|| TcpStream::connect_timeout(&addr, END).is_ok())
@@ -126,6 +136,8 @@ impl Drop for Program {
             }
         };
         signal(Signal::TERM);
+        // It may be paused.
+        signal(Signal::CONT);
         let begun = Instant::now();
         while begun.elapsed() < END && matches!(self.child.try_wait(), Ok(None)) {
             sleep(Duration::from_millis(20));

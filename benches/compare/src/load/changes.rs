@@ -21,6 +21,9 @@ const LOOKS: (Duration, Duration) = (Duration::from_micros(50), Duration::from_m
 /// Between one change's effect and the next change.
 const REST: Duration = Duration::from_millis(10);
 
+/// Changes in a round at least, however long they take.
+const LEAST: usize = 5;
+
 /// A change that has no effect in this time never will.
 const EFFECT: Duration = Duration::from_secs(120);
 
@@ -38,8 +41,9 @@ async fn served() -> std::io::Result<u8> {
     }
 }
 
-/// Gives the Service the one endpoint and the other in turn. The time of a change is from the API
-/// server's word that it has it to the first connection that gets to the new endpoint.
+/// Gives the Service the one endpoint and the other in turn, for `time` or longer. The time of a change is
+/// from the API server's word that it has it to the first connection that gets to the new endpoint. The
+/// first does not count: the proxy may have to catch up with changes that others were measured by.
 ///
 /// # Errors
 /// A change failed or had no effect.
@@ -48,10 +52,10 @@ pub(crate) fn changes(kubeconfig: &Path, time: Duration) -> anyhow::Result<Serve
         let slices: kube::Api<EndpointSlice> =
             kube::Api::namespaced(client(kubeconfig).await?, "default");
         let mut taken = Vec::new();
-        let begun = Instant::now();
+        let mut begun: Option<Instant> = None;
         // The endpoint that an earlier round left is not known, and a proxy may still be at it.
         let mut now = served().await.context("the Service is not served")?;
-        while begun.elapsed() < time {
+        while begun.is_none_or(|begun| begun.elapsed() < time) || taken.len() < LEAST {
             let other = BACKENDS.iter().find(|it| it.octets()[3] != now);
             let other = other.context("two endpoints")?;
             let change =
@@ -68,9 +72,15 @@ pub(crate) fn changes(kubeconfig: &Path, time: Duration) -> anyhow::Result<Serve
                 ensure!(waited < EFFECT, "a change had no effect");
                 std::thread::sleep((waited / 10).clamp(LOOKS.0, LOOKS.1));
             }
-            taken.push(changed.elapsed());
+            match begun {
+                Some(_) => taken.push(changed.elapsed()),
+                None => begun = Some(Instant::now()),
+            }
             sleep(REST).await;
         }
-        Ok(Served::of(taken, begun.elapsed()))
+        Ok(Served::of(
+            taken,
+            begun.map_or(time, |begun| begun.elapsed()),
+        ))
     })
 }
