@@ -14,7 +14,7 @@ pub(super) fn of_case(title: &str, rows: &[Row], measure: Measure) -> String {
         }
         Measure::Memory => "peer        idle MB  held MB  KiB a connection  ratio\n",
         Measure::Time => {
-            "peer           p50 ms     min     max   p99 ms  CPU ms  count  peak MB  closed  ratio\n"
+            "peer               ms     min     max   p99 ms  CPU ms  count  peak MB  closed  ratio\n"
         }
     });
     for row in rows {
