@@ -244,10 +244,10 @@ fn row(
     results: &[(Peer, Vec<Sample>)],
 ) -> Row {
     let measure = case.measure();
-    let fast = counting(case, results);
+    let counting = counting(case, results);
     let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
-    let of_fast =
-        |value: &dyn Fn(&Sample) -> f64| median(fast.iter().map(|it| value(&samples[*it])));
+    let of_counting =
+        |value: &dyn Fn(&Sample) -> f64| median(counting.iter().map(|it| value(&samples[*it])));
     let all = || samples.iter().map(|s| s.cost(measure));
     let known = |value: f64| value.is_finite().then_some(value);
     let p99 = match measure {
@@ -259,12 +259,12 @@ fn row(
         case: case.name().to_owned(),
         variant: variant.name.clone(),
         peer: peer.name().to_owned(),
-        cost: of_fast(&|s| s.cost(measure)),
+        cost: of_counting(&|s| s.cost(measure)),
         unit: measure.unit().to_owned(),
         cost_min: all().fold(f64::INFINITY, f64::min),
         cost_max: all().fold(0.0, f64::max),
-        user: of_fast(&|s| s.user),
-        system: of_fast(&|s| s.system),
+        user: of_counting(&|s| s.user),
+        system: of_counting(&|s| s.system),
         count: samples.iter().map(|s| s.count).sum(),
         per_second: of(|s| s.per_second),
         p50_micros: known(of(|s| s.p50)),
@@ -276,7 +276,7 @@ fn row(
             .iter()
             .filter(|(other, _)| *other != peer)
             .map(|(other, theirs)| {
-                let rounds = fast.iter().map(|it| (&samples[*it], &theirs[*it]));
+                let rounds = counting.iter().map(|it| (&samples[*it], &theirs[*it]));
                 Ratio::of(measure, &rounds.collect::<Vec<_>>(), *other)
             })
             .collect(),

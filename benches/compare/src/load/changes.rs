@@ -14,8 +14,9 @@ use super::{Served, block_on, client};
 use crate::cluster::{CHANGED, who};
 use crate::stage::BACKENDS;
 
-/// Between looks for the effect of a change, at least, and at most: a tenth of the time that it has taken,
-/// so that this is how exactly it is known. The runtime's timers are of whole milliseconds.
+/// The least and the most between looks for the effect of a change. In between it is a tenth of the time
+/// that has passed, so that the change's is known to a tenth. The runtime's timers, of whole milliseconds,
+/// are too coarse for that.
 const LOOKS: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(1));
 
 /// Between one change's effect and the next change.

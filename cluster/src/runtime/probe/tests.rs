@@ -20,8 +20,8 @@ struct Said {
     told: Vec<Duration>,
 }
 
-/// Runs a probe for 1,000 s whose attempts come out as written (`+`, `-`, `?`); the last repeats if
-/// it is followed by `…`, otherwise it is the last to end.
+/// Runs a probe for 1,000 s whose attempts come out as written (`+`, `-`, `?`). An attempt after the
+/// last one never ends, or, where `…` follows, all come out as the last one did.
 async fn probe(kind: Kind, settings: Settings, script: &str) -> Said {
     let start = Instant::now();
     let script: Vec<char> = script.chars().collect();
@@ -126,7 +126,7 @@ async fn cluster_b7_thresholds_delay_and_period() {
     }
 }
 
-/// Milliseconds; the timer's are whole ones, so one more is allowed for each wait before.
+/// The timer rounds up to whole milliseconds, so a little more is allowed for the waits before.
 fn is_near(at: Duration, millis: u64) -> bool {
     (millis..millis + 20).contains(&u64::try_from(at.as_millis()).unwrap())
 }
