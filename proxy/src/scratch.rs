@@ -37,8 +37,21 @@ pub(crate) fn poll_read<S, T>(
 where
     S: AsyncRead + Unpin,
 {
+    poll_read_at_most(SCRATCH, stream, cx, see)
+}
+
+/// The same of at most `most` bytes, [`SCRATCH`] in any case.
+pub(crate) fn poll_read_at_most<S, T>(
+    most: usize,
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    see: impl FnOnce(&mut Context<'_>, &[u8]) -> T,
+) -> Poll<io::Result<T>>
+where
+    S: AsyncRead + Unpin,
+{
     with(|buffer| {
-        let mut read = ReadBuf::new(buffer);
+        let mut read = ReadBuf::new(&mut buffer[..most.min(SCRATCH)]);
         ready!(Pin::new(stream).poll_read(cx, &mut read))?;
         Poll::Ready(Ok(see(cx, read.filled())))
     })

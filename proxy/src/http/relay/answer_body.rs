@@ -1,7 +1,7 @@
 //! The rest of an answer whose head is written: copied, or spliced where much is left.
 
 use std::io;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use sealane_config::model::Endpoint;
 use tokio::net::TcpStream;
@@ -10,11 +10,46 @@ use super::Route;
 use super::attempts::Attempt;
 use super::client::{Client, ClientStream, Gone};
 use super::connections::Keep;
-use super::exchange::{Begun, Exchange, Upstream};
+use super::exchange::{Exchange, Upstream};
 use super::framing::Framing;
-use super::response::Malformed;
+use super::response::{Answer, Malformed};
 use crate::splice::{self, Pipe};
 use crate::{clock, scratch};
+
+/// An answer whose head is in the client's output.
+pub(super) struct Begun {
+    pub(super) answer: Answer,
+    /// Read behind the head, and not used.
+    pub(super) extra: bool,
+    /// The body breaks HTTP's rules already.
+    pub(super) malformed: bool,
+}
+
+impl Begun {
+    /// The body goes on, and is not long enough to be spliced.
+    pub(super) fn is_copied(&self) -> bool {
+        match &self.answer.framing {
+            Framing::Length(left) => (1..splice::MIN as u64).contains(left),
+            framing => !framing.is_done(),
+        }
+    }
+
+    /// Takes what is there of the rest of the body, so that it goes out together with the head.
+    pub(super) fn read_on(
+        &mut self,
+        stream: &mut TcpStream,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let framing = &mut self.answer.framing;
+        let read = scratch::poll_read(stream, cx, |_, bytes| framing.more(bytes, out));
+        match read {
+            Poll::Ready(Ok(Ok(extra))) => self.extra = extra,
+            Poll::Ready(_) => self.malformed = true,
+            Poll::Pending => {}
+        }
+    }
+}
 
 impl<R: Route> Exchange<'_, R> {
     /// Relays the rest of an answer, and keeps the endpoint's connection if it can be used again.
@@ -182,11 +217,7 @@ impl<R: Route> Exchange<'_, R> {
         std::future::poll_fn(|cx| {
             let output = &mut client.output;
             let read = scratch::poll_read(&mut upstream.stream, cx, |_, bytes| {
-                if bytes.is_empty() {
-                    return framing.end(output).map(|()| false);
-                }
-                let taken = framing.take(bytes, output)?;
-                Ok(taken < bytes.len())
+                framing.more(bytes, output)
             });
             match read {
                 Poll::Ready(Ok(read)) => return Poll::Ready(Ok(read)),

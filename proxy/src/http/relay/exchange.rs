@@ -22,11 +22,12 @@ use super::super::respond::{self, Hop};
 use super::super::retry::Reason;
 use super::super::services::ServiceState;
 use super::Route;
+use super::answer_body::Begun;
 use super::attempts::{Attempt, Sending};
 use super::client::{Client, ClientStream, Gone};
 use super::connections::Keep;
 use super::request::{write_field, write_length};
-use super::response::{self, Answer, Malformed};
+use super::response::{self, Malformed};
 use crate::admission::Ending;
 use crate::{Error, clock, scratch};
 
@@ -50,6 +51,10 @@ pub(super) struct Exchange<'a, R> {
     pub(super) stall: u64,
 }
 
+/// Bytes of an answer that are read with its head at most: more of a long body would be copied that can
+/// be spliced.
+const FIRST_READ: usize = 16 * 1024;
+
 /// Why there is no answer to an attempt.
 enum Broken {
     /// The endpoint's connection.
@@ -71,15 +76,6 @@ pub(super) struct Upstream {
     pub(super) source: Option<IpAddr>,
     /// It was idle before, so that its peer may have closed it.
     reused: bool,
-}
-
-/// An answer whose head is in the client's output.
-pub(super) struct Begun {
-    pub(super) answer: Answer,
-    /// Read behind the head, and not used.
-    pub(super) extra: bool,
-    /// The body breaks HTTP's rules already.
-    pub(super) malformed: bool,
 }
 
 impl<R: Route> Exchange<'_, R> {
@@ -225,18 +221,22 @@ impl<R: Route> Exchange<'_, R> {
             let sending = poll_write_all(&mut upstream.stream, cx, &mut left);
             // An endpoint may answer, and close, before it has taken everything.
             loop {
-                let read = scratch::poll_read(&mut upstream.stream, cx, |_, bytes| {
-                    if bytes.is_empty() {
-                        return Err(());
-                    }
-                    Ok(self.look(bytes, &mut head, &mut client.output))
-                });
+                let read =
+                    scratch::poll_read_at_most(FIRST_READ, &mut upstream.stream, cx, |_, bytes| {
+                        if bytes.is_empty() {
+                            return Err(());
+                        }
+                        Ok(self.look(bytes, &mut head, &mut client.output))
+                    });
                 let failure = match read {
                     Poll::Ready(Ok(Ok(Ok(None)))) => continue,
                     Poll::Ready(Ok(Ok(Ok(Some(mut begun))))) => {
                         if !left.is_empty() {
                             // A connection in the middle of a request cannot be used again.
                             begun.answer.keep = Keep::NOT;
+                        }
+                        if begun.is_copied() {
+                            begun.read_on(&mut upstream.stream, cx, &mut client.output);
                         }
                         return Poll::Ready(Ok(begun));
                     }

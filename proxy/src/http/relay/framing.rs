@@ -114,8 +114,19 @@ impl Framing {
         }
     }
 
+    /// Takes what was read of a message's body, nothing at the end of the stream, and writes it to
+    /// `out`. Says whether something came behind the body's end.
+    pub(super) fn more(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, Malformed> {
+        if bytes.is_empty() {
+            self.end(out)?;
+            return Ok(false);
+        }
+        let taken = self.take(bytes, out)?;
+        Ok(taken < bytes.len())
+    }
+
     /// The endpoint's connection ended; that is an end for this kind of body only.
-    pub(super) fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Malformed> {
         if !matches!(self, Self::End) {
             return Err(Malformed);
         }

@@ -10,9 +10,14 @@ use tokio::sync::Notify;
 use super::*;
 use crate::testing::{Origin, eventually, full};
 
-/// Long enough to be spliced, and not all the same.
+/// Bytes that are not all the same.
+fn varied(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i % 251) as u8).collect()
+}
+
+/// Long enough to be spliced.
 fn long() -> Vec<u8> {
-    (0..5_000_000_u32).map(|i| (i % 251) as u8).collect()
+    varied(5_000_000)
 }
 
 #[tokio::test]
@@ -69,6 +74,70 @@ async fn proxy_l3_long_bodies_come_through_whole_and_the_connection_goes_on() {
         assert!(origin.seen().iter().all(|seen| seen.connection == 0));
     })
     .await;
+}
+
+/// What is read with the head, what is copied behind that and what is spliced.
+#[tokio::test]
+async fn proxy_l3_bodies_of_every_length_come_through_whole() {
+    on_worker(async {
+        let origin = Origin::start(|seen| {
+            let length = seen.target[1..].parse().unwrap();
+            Response::new(full(varied(length)))
+        })
+        .await;
+        let front = Front::new(&[origin.addr]).await;
+        let mut client = front.client().await;
+        let limits = [16 << 10, 64 << 10, 80 << 10];
+        let around = |limit: usize| (limit - 400..limit + 50).step_by(23);
+        for length in limits.into_iter().flat_map(around).chain([0, 1, 40_000]) {
+            let response = client.get("a.test", &format!("/{length}")).await;
+            assert!(response.body == varied(length), "{length} bytes");
+        }
+        assert!(origin.seen().iter().all(|seen| seen.connection == 0));
+    })
+    .await;
+}
+
+/// The same of answers that an endpoint writes at once, with each kind of body, and of one cut short.
+#[tokio::test]
+async fn proxy_l3_what_follows_a_head_is_relayed_to_its_end() {
+    let body = varied(40_000);
+    let chunked = [b"9c40\r\n", body.as_slice(), b"\r\n0\r\n\r\n"].concat();
+    let cases = [
+        ("Content-Length: 40000", &body, true),
+        ("Content-Length: 50000", &body, false),
+        ("Transfer-Encoding: chunked", &chunked, true),
+        ("Connection: close", &body, true),
+    ];
+    for (field, sent, is_whole) in cases {
+        let head = format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n");
+        let answer = [head.as_bytes(), sent].concat();
+        on_worker(async {
+            let origin = Origin::raw(move |mut stream, _| {
+                let answer = answer.clone();
+                Box::pin(async move {
+                    if read_head(&mut stream).await {
+                        stream.write_all(&answer).await.unwrap();
+                    }
+                })
+            })
+            .await;
+            let front = Front::new(&[origin.addr]).await;
+            let mut client = front.client().await;
+            client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+            if is_whole {
+                assert!(client.response().await.body == body, "{field}");
+            } else {
+                let received = client.closed().await;
+                assert!(
+                    received.ends_with(&body),
+                    "{field}: {} bytes",
+                    received.len()
+                );
+            }
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
