@@ -26,12 +26,14 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// The body goes on, and is not long enough to be spliced.
+    /// The body goes on and is not spliced, because it is short or its length is not known. What follows
+    /// a mistake is not part of a body.
     pub(super) fn is_copied(&self) -> bool {
-        match &self.answer.framing {
-            Framing::Length(left) => (1..splice::MIN as u64).contains(left),
-            framing => !framing.is_done(),
-        }
+        !self.malformed
+            && match &self.answer.framing {
+                Framing::Length(left) => (1..splice::MIN as u64).contains(left),
+                framing => !framing.is_done(),
+            }
     }
 
     /// Takes what is there of the rest of the body, so that it goes out together with the head.

@@ -140,6 +140,32 @@ async fn proxy_l3_what_follows_a_head_is_relayed_to_its_end() {
     }
 }
 
+/// Nothing behind a malformed chunk ends the body for the client, wherever a read of the answer ends.
+#[tokio::test]
+async fn proxy_l3_a_malformed_chunk_is_the_end_of_what_a_client_gets() {
+    on_worker(async {
+        let origin = Origin::raw(|mut stream, _| {
+            Box::pin(async move {
+                if read_head(&mut stream).await {
+                    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n";
+                    let mut answer = head.to_vec();
+                    answer.resize(16 << 10, b'z');
+                    answer.extend_from_slice(b"0\r\n\r\n");
+                    stream.write_all(&answer).await.unwrap();
+                }
+            })
+        })
+        .await;
+        let front = Front::new(&[origin.addr]).await;
+        let mut client = front.client().await;
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        let received = client.closed().await;
+        let text = String::from_utf8_lossy(&received);
+        assert!(text.ends_with("2\r\nok\r\n"), "{text}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn proxy_l3_a_long_body_that_is_cut_short_ends_the_clients_connection() {
     on_worker(async {
