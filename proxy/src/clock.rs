@@ -27,6 +27,13 @@ pub(crate) fn since_tick(tick: u32, time: u64) -> u64 {
     u64::try_from(ticks).unwrap_or(0) << TICK_BITS
 }
 
+/// The time from a time of [`now`] to the tick after it.
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) fn to_next_tick(time: u64) -> Duration {
+    let tick = 1 << TICK_BITS;
+    Duration::from_nanos(tick - time % tick)
+}
+
 /// Nanoseconds in a tick, as a power of two.
 const TICK_BITS: u32 = 24;
 

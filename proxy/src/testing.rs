@@ -30,6 +30,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::clock;
+
 /// The port of every Service in a [`World`].
 pub const PORT: u16 = 80;
 
@@ -38,6 +40,12 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A body that an [`Origin`] answers with.
 pub type OriginBody = BoxBody<Bytes, std::convert::Infallible>;
+
+/// Advances a paused clock to the next tick of the clock that endpoints' counters are kept by. The choices
+/// of a seeded balancer depend on where between two ticks a run begins.
+pub async fn advance_to_tick() {
+    tokio::time::advance(clock::to_next_tick(clock::now())).await;
+}
 
 /// A published snapshot that a test changes.
 pub struct World {

@@ -35,6 +35,7 @@ impl Outage {
     /// Requests come one a millisecond and are answered one after the other. The runtime's clock
     /// has to be paused.
     pub(crate) async fn simulate(seed: u64) -> Self {
+        sealane_proxy::testing::advance_to_tick().await;
         let balancer = Balancer::seeded(seed);
         let endpoint = |i| Arc::new(Endpoint::at(SocketAddr::from(([10, 244, 0, 1], 8000 + i))));
         let endpoints: Vec<Arc<Endpoint>> = (0..ENDPOINTS).map(endpoint).collect();

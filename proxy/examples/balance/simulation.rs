@@ -124,6 +124,7 @@ pub(crate) async fn simulate(scenario: &Scenario, policy: Policy, seed: u64) -> 
 
 impl Simulation<'_> {
     async fn run(&mut self) {
+        sealane_proxy::testing::advance_to_tick().await;
         let pause = Duration::from_secs_f64(1.0 / self.scenario.rate);
         let mut next = self.random(pause);
         loop {
