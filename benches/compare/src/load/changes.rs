@@ -42,9 +42,8 @@ async fn served() -> std::io::Result<u8> {
     }
 }
 
-/// Gives the Service the one endpoint and the other in turn, for `time` or longer. The time of a change is
-/// from the API server's word that it has it to the first connection that gets to the new endpoint. The
-/// first does not count: the proxy may have to catch up with changes that others were measured by.
+/// Gives the Service the one endpoint and the other in turn, for `time` or longer. The first change does
+/// not count: the proxy may have to catch up with changes that others were measured by.
 ///
 /// # Errors
 /// A change failed or had no effect.
@@ -52,36 +51,36 @@ pub(crate) fn changes(kubeconfig: &Path, time: Duration) -> anyhow::Result<Serve
     block_on(async {
         let slices: kube::Api<EndpointSlice> =
             kube::Api::namespaced(client(kubeconfig).await?, "default");
-        let mut taken = Vec::new();
-        let mut begun: Option<Instant> = None;
         // The endpoint that an earlier round left is not known, and a proxy may still be at it.
         let mut now = served().await.context("the Service is not served")?;
-        while begun.is_none_or(|begun| begun.elapsed() < time) || taken.len() < LEAST {
-            let other = BACKENDS.iter().find(|it| it.octets()[3] != now);
-            let other = other.context("two endpoints")?;
-            let change =
-                json!([{"op": "replace", "path": "/endpoints/0/addresses/0", "value": other}]);
-            let change: Patch<()> = Patch::Json(serde_json::from_value(change)?);
-            slices
-                .patch(CHANGED, &PatchParams::default(), &change)
-                .await?;
-            let changed = Instant::now();
-            now = other.octets()[3];
-            // A connection in mid-change may fail; it has not followed, then.
-            while who(CONNECT).ok() != Some(now) {
-                let waited = changed.elapsed();
-                ensure!(waited < EFFECT, "a change had no effect");
-                std::thread::sleep((waited / 10).clamp(LOOKS.0, LOOKS.1));
-            }
-            match begun {
-                Some(_) => taken.push(changed.elapsed()),
-                None => begun = Some(Instant::now()),
-            }
+        change(&slices, &mut now).await?;
+        let mut taken = Vec::new();
+        let begun = Instant::now();
+        while begun.elapsed() < time || taken.len() < LEAST {
             sleep(REST).await;
+            taken.push(change(&slices, &mut now).await?);
         }
-        Ok(Served::of(
-            taken,
-            begun.map_or(time, |begun| begun.elapsed()),
-        ))
+        Ok(Served::of(taken, begun.elapsed()))
     })
+}
+
+/// Gives the Service the endpoint that is not the one of `now`. Returns the time from the API server's word
+/// that it has it to the first connection that gets there.
+async fn change(slices: &kube::Api<EndpointSlice>, now: &mut u8) -> anyhow::Result<Duration> {
+    let other = BACKENDS.iter().find(|it| it.octets()[3] != *now);
+    let other = other.context("two endpoints")?;
+    let change = json!([{"op": "replace", "path": "/endpoints/0/addresses/0", "value": other}]);
+    let change: Patch<()> = Patch::Json(serde_json::from_value(change)?);
+    slices
+        .patch(CHANGED, &PatchParams::default(), &change)
+        .await?;
+    let changed = Instant::now();
+    *now = other.octets()[3];
+    // A connection in mid-change may fail; it has not followed, then.
+    while who(CONNECT).ok() != Some(*now) {
+        let waited = changed.elapsed();
+        ensure!(waited < EFFECT, "a change had no effect");
+        std::thread::sleep((waited / 10).clamp(LOOKS.0, LOOKS.1));
+    }
+    Ok(changed.elapsed())
 }
