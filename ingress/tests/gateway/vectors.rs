@@ -10,6 +10,8 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use sealane_proxy::testing::Origin;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -247,15 +249,16 @@ async fn check(class: &str) {
             .flat_map(|vector| WAYS.map(|way| Box::pin(insane_outcome(vector, way))))
             .collect();
         assert!(!checks.is_empty(), "no vectors of class {class}");
-        let outcomes = futures_util::future::join_all(checks).await;
+        // A gateway may have a request left for its backend, whose port no other check may get meanwhile.
+        let (outcomes, _backends): (Vec<_>, Vec<_>) = join_all(checks).await.into_iter().unzip();
         let insane: Vec<String> = outcomes.into_iter().flatten().collect();
         assert!(insane.is_empty(), "{insane:#?}");
     })
     .await;
 }
 
-/// What happened, if it is none of the outcomes that the vector accepts.
-async fn insane_outcome(vector: &Vector, way: Way) -> Option<String> {
+/// What happened, if it is none of the outcomes that the vector accepts, and the backend.
+async fn insane_outcome(vector: &Vector, way: Way) -> (Option<String>, Origin) {
     let first = (vector.proto == Proto::Resp).then(|| vector.raw.parts());
     let (origin, log) = backend(first).await;
     let mut edge = Edge::new().await;
@@ -271,7 +274,8 @@ async fn insane_outcome(vector: &Vector, way: Way) -> Option<String> {
     // The backend may learn of an abort later than the client.
     happened.upstream = log.lock().unwrap().clone();
     let sane = vector.acceptable.iter().any(|o| o.matches(&happened));
-    (!sane).then(|| format!("{}, {way:?}: {happened:?}", vector.id))
+    let insane = (!sane).then(|| format!("{}, {way:?}: {happened:?}", vector.id));
+    (insane, origin)
 }
 
 #[tokio::test]
