@@ -15,6 +15,10 @@ use crate::defaults::{DENIED_PAUSE, RETRY_PAUSE, UNREACHABLE_PAUSE};
 /// Status code for a resource version that is too old.
 const GONE: u16 = 410;
 
+/// What kube-apiserver says with a 429 of a kind that it has just begun to serve (its storage/cacher). If
+/// there is more behind it, such as an error of etcd, it is not that.
+const INITIALIZING: &str = "storage is (re)initializing";
+
 /// Why following has to pause.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FollowError {
@@ -123,6 +127,7 @@ impl FollowError {
                 401 => "unauthorized",
                 403 => "forbidden",
                 404 => "not served",
+                429 if status.message == INITIALIZING => "not ready",
                 429 => "throttled",
                 _ => "refused",
             },
@@ -134,6 +139,12 @@ impl FollowError {
             Self::Gone => "gone",
             Self::Closed => "closed",
         }
+    }
+
+    /// Whether it belongs to a healthy cluster: kinds of CustomResourceDefinitions come and go, and a
+    /// server that has just started does not know them yet.
+    pub(super) fn is_ordinary(&self) -> bool {
+        matches!(self.label(), "not served" | "not ready")
     }
 
     /// What to do about it; empty if waiting is all.
@@ -151,6 +162,7 @@ impl FollowError {
                     .to_owned()
             }
             "not served" => format!("the API server does not serve `{resource}`"),
+            "not ready" => format!("the API server does not serve `{resource}` yet"),
             _ => String::new(),
         }
     }
@@ -166,9 +178,7 @@ pub(super) fn log(source: &Source, error: &FollowError, is_repeated: bool) {
     let cause = cause.unwrap_or_default();
     if is_repeated {
         tracing::debug!(kind, "watch still interrupted: {error}{cause}");
-    } else if error.label() == "not served" {
-        // Kinds of CustomResourceDefinitions come and go, and a server that has just started does
-        // not know them yet.
+    } else if error.is_ordinary() {
         tracing::info!(kind, "watch interrupted, trying again: {advice}");
     } else if advice.is_empty() {
         tracing::warn!(kind, "watch interrupted, trying again: {error}{cause}");

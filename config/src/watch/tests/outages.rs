@@ -284,23 +284,39 @@ async fn a_watch_that_panics_starts_over() {
 #[test]
 fn refusals_say_what_to_do() {
     let source = Source::all::<EndpointSlice>("EndpointSlice");
-    for (code, advice) in [
+    let initializing = "storage is (re)initializing";
+    for (code, message, advice, is_ordinary) in [
         (
             403,
+            "no",
             "the account needs the verbs `list` and `watch` on `endpointslices.discovery.k8s.io`: add them to its ClusterRole or Role",
+            false,
         ),
         (
             401,
+            "no",
             "the credentials are not accepted: they may have expired or been revoked",
+            false,
         ),
         (
             404,
+            "no",
             "the API server does not serve `endpointslices.discovery.k8s.io`",
+            true,
         ),
-        (500, ""),
+        (
+            429,
+            initializing,
+            "the API server does not serve `endpointslices.discovery.k8s.io` yet",
+            true,
+        ),
+        (429, &format!("{initializing}: etcd is down"), "", false),
+        (429, "too many requests", "", false),
+        (500, "no", "", false),
     ] {
-        let status = Status::failure("no", "Test").with_code(code);
+        let status = Status::failure(message, "Test").with_code(code);
         let error = FollowError::refused(status, None);
-        assert_eq!(error.advice(&source), advice, "{code}");
+        assert_eq!(error.advice(&source), advice, "{code} {message}");
+        assert_eq!(error.is_ordinary(), is_ordinary, "{code} {message}");
     }
 }
