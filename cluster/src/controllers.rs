@@ -34,7 +34,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use endpointslice::preview_slices;
+pub use endpointslice::{preview_slices, withdraw_endpoints};
 use informer::{Store, follow};
 
 /// What the controllers need to know besides the API.

@@ -24,6 +24,7 @@ mod status;
 mod streams;
 mod tokens;
 mod volumes;
+mod withdraw;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
@@ -49,6 +50,7 @@ pub use self::images::ImageMap;
 use self::pod::{Handle, Worker};
 use self::streams::Request;
 use self::tokens::Tokens;
+pub use self::withdraw::withdraw_readiness;
 use crate::controllers::events;
 use crate::network::PodNetwork;
 

@@ -136,6 +136,10 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Failure> {
     system::install(&client, &cluster, &settings.control_plane)
         .await
         .context("cannot write the cluster's own objects")?;
+    plane
+        .begin_anew()
+        .await
+        .context("cannot write that no pod runs yet")?;
     console.step("Kubernetes API", &url);
 
     let watch = WatchOptions {

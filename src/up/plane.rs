@@ -12,7 +12,7 @@ use sealane_cluster::api::kubelet::{self, Kubelet};
 use sealane_cluster::api::{self, ApiOptions, ApiServer, Store};
 use sealane_cluster::controllers;
 use sealane_cluster::network::PodNetwork;
-use sealane_cluster::runtime::NodeAgent;
+use sealane_cluster::runtime::{self, NodeAgent};
 use sealane_cluster::streams::PodStreams;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -158,6 +158,20 @@ impl Plane {
                 tls,
             },
         })
+    }
+
+    /// Takes back what the API still says of pods that ran before: nothing of them runs yet. Without that,
+    /// they would be taken for ready, and get requests.
+    ///
+    /// # Errors
+    /// The API does not answer, or refuses a change.
+    pub(crate) async fn begin_anew(&self) -> kube::Result<()> {
+        runtime::withdraw_readiness(&self.client, NODE).await?;
+        match self.kind {
+            Kind::Embedded { .. } => controllers::withdraw_endpoints(&self.client, NODE).await,
+            // The control plane's own controllers follow its pods.
+            Kind::Joined { .. } => Ok(()),
+        }
     }
 
     /// Lets the API server reach the node agent, and starts the controllers if they are ours. The

@@ -5,6 +5,7 @@ mod legacy;
 pub(super) mod mirror;
 mod plan;
 mod spread;
+mod withdraw;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +22,8 @@ use super::error::Error;
 use super::informer::{Change, Key, Store};
 use super::ownership;
 use super::queue::{Queue, work};
+
+pub use withdraw::withdraw_endpoints;
 
 use plan::{CONTROLLER, MANAGED_BY, SERVICE_NAME, View};
 use write::{Writer, Written};

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use http::{Method, Uri};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service, ServiceAccount};
-use kube::Api;
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Pod, Service, ServiceAccount};
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::faults::{Fate, Faulty};
 use super::support::{Cluster, eventually};
 use super::workloads::{deployment, is_rolled_out, service, status};
-use crate::controllers::{Options, run};
+use crate::controllers::{Options, run, withdraw_endpoints};
+use crate::runtime::withdraw_readiness;
 
 #[tokio::test]
 async fn a_second_start_over_finished_work_writes_nothing() {
@@ -132,6 +133,77 @@ async fn a_second_start_over_finished_work_writes_nothing() {
         ended.is_ok_and(|ended| ended.is_ok()),
         "the controllers end when they are told"
     );
+}
+
+/// What an earlier run of the cluster left says that its pods are ready, of which none runs any more.
+#[tokio::test]
+async fn after_a_restart_nothing_is_ready_until_it_runs() {
+    let cluster = Cluster::start().await;
+    cluster.create::<Service>(service()).await;
+    cluster.create::<Deployment>(deployment(3)).await;
+    eventually(
+        "ready",
+        |all: &Vec<String>| all.len() == 3,
+        || cluster.ready_addresses("web"),
+    )
+    .await;
+    let pods = cluster.pods().await;
+    let names = |pods: &[Pod]| pods.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+    let ready = async || {
+        let condition = |pod: &&Pod| {
+            let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+            let ready = conditions.iter().find(|it| it.type_ == "Ready")?;
+            Some(ready.status == "True")
+        };
+        let pods = cluster.pods().await;
+        pods.iter()
+            .filter(|pod| condition(pod) == Some(true))
+            .count()
+    };
+    cluster.stop().await;
+    withdraw_readiness(&cluster.client, "another")
+        .await
+        .unwrap();
+    withdraw_endpoints(&cluster.client, "another")
+        .await
+        .unwrap();
+    assert_eq!(
+        (ready().await, cluster.ready_addresses("web").await.len()),
+        (3, 3)
+    );
+    withdraw_readiness(&cluster.client, "node").await.unwrap();
+    withdraw_endpoints(&cluster.client, "node").await.unwrap();
+    assert_eq!(
+        (ready().await, cluster.ready_addresses("web").await.len()),
+        (0, 0)
+    );
+
+    // One that runs again is the only one.
+    let shutdown = CancellationToken::new();
+    let options = Options {
+        root_ca_pem: "PEM".to_owned(),
+    };
+    let running = tokio::spawn(run(cluster.client.clone(), options, shutdown.clone()));
+    let name = &names(&pods)[1];
+    let status = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+    let (params, patch) = (PatchParams::default(), Patch::Merge(status));
+    let api = cluster.api::<Pod>();
+    api.patch_status(name, &params, &patch).await.unwrap();
+    let addresses = eventually(
+        "one is ready",
+        |all: &Vec<String>| !all.is_empty(),
+        || cluster.ready_addresses("web"),
+    )
+    .await;
+    let status = pods[1].status.as_ref().unwrap();
+    assert_eq!(addresses, [status.pod_ip.clone().unwrap()]);
+    assert_eq!(
+        names(&cluster.pods().await),
+        names(&pods),
+        "they are the same"
+    );
+    shutdown.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test]
