@@ -5,6 +5,9 @@
 )]
 
 pub mod faults;
+mod refusing;
+
+pub use refusing::Refusing;
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -5,6 +5,7 @@ use sealane_config::model::{
     AppProtocol, Endpoint, Protocol, Service, ServiceKey, ServiceKind, ServicePort, TrafficPolicy,
 };
 use sealane_config::{Publisher, snapshot};
+use sealane_test_kubernetes::free_port;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
@@ -177,12 +178,6 @@ async fn until(port: u16, want: Option<u16>) {
     }
 }
 
-/// A port that is free now.
-async fn free() -> u16 {
-    let listener = TcpListener::bind("[::]:0").await.unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 #[tokio::test]
 async fn proxy_s15_listeners_follow_services_and_a_taken_port_is_an_event() {
     let (mut publisher, reader) = snapshot::channel();
@@ -201,7 +196,7 @@ async fn proxy_s15_listeners_follow_services_and_a_taken_port_is_an_event() {
     });
     let client = Client::new(api, "default");
     tokio::spawn(service::follow(health, client));
-    let (first, second) = (free().await, free().await);
+    let (first, second) = (free_port(), free_port());
     publish(&mut publisher, &[service("api", first, 1, 0)], false);
     until(first, Some(200)).await;
     publish(&mut publisher, &[service("api", first, 0, 0)], false);

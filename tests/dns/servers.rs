@@ -4,10 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 
-use sealane_test_kubernetes::Process;
+use sealane_test_kubernetes::{Process, free_port};
 
 use crate::client::{Client, Transport};
-use crate::support::{free_port, until};
+use crate::support::until;
 use crate::wire::{Query, kind, rcode};
 
 /// What a server is told.

@@ -1,8 +1,7 @@
 //! Whether a test can run here, and waiting for a state with a deadline.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use sealane_test_kubernetes::{ControlPlane, Options, Program, Unavailable, coredns, path};
@@ -60,21 +59,6 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -
             Ok(answer) => return answer,
             Err(last) if Instant::now() >= end => panic!("{what}: {last}"),
             Err(_) => std::thread::park_timeout(Duration::from_millis(20)),
-        }
-    }
-}
-
-/// A port that is free on UDP and TCP of every address. It is below the range of outgoing
-/// connections, so that none of them takes it before it is used, and another one every time.
-pub(crate) fn free_port() -> u16 {
-    static ASKED: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let number = ASKED.fetch_add(1, Ordering::Relaxed);
-        let number = std::process::id().wrapping_mul(64).wrapping_add(number);
-        let port = 10_000 + (number % 20_000) as u16;
-        let addr = (Ipv4Addr::UNSPECIFIED, port);
-        if TcpListener::bind(addr).is_ok() && UdpSocket::bind(addr).is_ok() {
-            return port;
         }
     }
 }

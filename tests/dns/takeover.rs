@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
+use sealane_test_kubernetes::free_port;
 use serde_json::json;
 
 use crate::client::{Client, Transport};
 use crate::embedded::Embedded;
 use crate::objects::{NAMESPACE, service};
 use crate::servers::{Server, Settings};
-use crate::support::{DEADLINE, free_port, until};
+use crate::support::{DEADLINE, until};
 use crate::wire::{Query, kind, rcode};
 
 /// Queries that are asked at least.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use sealane_test_kubernetes::free_port;
 use serde_json::{Value, json};
 
 use crate::support::cluster::Options;
@@ -548,13 +549,11 @@ fn ecosystem_c7_exit_codes() {
     .unwrap();
     let path = dir.path().to_str().unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
-    // Nobody listens on the port of an address that was just given back.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = free.local_addr().unwrap();
-    drop(free);
+    // Nobody listens there.
+    let port = free_port();
     std::fs::write(
         &kubeconfig,
-        format!("apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{{name: a, cluster: {{server: 'http://{addr}'}}}}]\nusers: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n"),
+        format!("apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{{name: a, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\nusers: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n"),
     )
     .unwrap();
     let kubeconfig = kubeconfig.to_str().unwrap();

@@ -1,11 +1,13 @@
 //! `sealane dns -conf`: a Corefile served, changed and drained, by the real binary.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use sealane_test_kubernetes::free_port;
 
 use crate::support::{DEADLINE, eventually};
 
@@ -17,11 +19,9 @@ struct Server {
     _directory: tempfile::TempDir,
 }
 
-/// Free ports of this machine. Others may take them before we do, which the server would say.
+/// Free ports of this machine.
 fn ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
+    std::array::from_fn(|_| free_port())
 }
 
 fn command(args: &[&str]) -> Command {
@@ -197,9 +197,15 @@ async fn dns_corefile_is_served_and_reloaded_without_losing_a_listener() {
     std::fs::write(&server.file, corefile(&more)).unwrap();
     answers(&server, other, "a.example").await;
     assert!(is_served(rcode(dns, "a.test")));
-    let (_, after) = get(metrics, "/metrics").unwrap();
-    assert_ne!(version(&after), version(&before));
-    assert!(!after.contains("coredns_reload_failed_total 1"));
+    // The version is told of when all of the change is in force.
+    eventually("another version", async || {
+        let after = get(metrics, "/metrics")?.1;
+        assert!(!after.contains("coredns_reload_failed_total 1"));
+        (version(&after) != version(&before))
+            .then_some(())
+            .ok_or(after)
+    })
+    .await;
 
     // A listener that is served in another way has new sockets, and the old ones are closed.
     let sockets = || {
@@ -209,8 +215,8 @@ async fn dns_corefile_is_served_and_reloaded_without_losing_a_listener() {
     };
     let before = sockets();
     let more = more.replace("whoami", "whoami\n  timeouts {\n    idle 7s\n  }");
-    std::fs::write(&server.file, corefile(&more)).unwrap();
     let old = version(&get(metrics, "/metrics").unwrap().1);
+    std::fs::write(&server.file, corefile(&more)).unwrap();
     server.signal("USR1");
     eventually("the change is in force", async || {
         let text = get(metrics, "/metrics")?.1;

@@ -1,6 +1,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
+use crate::testing::Refusing;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -28,11 +29,8 @@ async fn endpoints_outside_the_cluster_are_reached_through_the_hosts_sockets() {
 
 #[tokio::test]
 async fn reliability_f7_a_refused_connection_fails_at_once() {
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .unwrap();
-    let addr = EndpointAddr::from(listener.local_addr().unwrap());
-    drop(listener);
+    let refusing = Refusing::bind();
+    let addr = EndpointAddr::from(refusing.addr);
     let error = Connector::Direct.connect(addr, SECOND).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }

@@ -1,7 +1,7 @@
 //! The control plane as a whole.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::kubeconfig;
 use crate::pki::Pki;
+use crate::port::free_port;
 use crate::process::Process;
 use crate::programs::{Program, Unavailable, path};
 
@@ -87,7 +88,8 @@ impl ControlPlane {
             &service,
             &advertise,
         ])?;
-        let [etcd_addr, peer, api_addr] = free_addresses()?;
+        let free = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let [etcd_addr, peer, api_addr] = std::array::from_fn(|_| free());
         let server = format!("https://{api_addr}");
         let kubeconfig = directory.path().join("admin.kubeconfig");
         let admin = pki.client("admin", Some("system:masters"))?;
@@ -399,19 +401,4 @@ fn first_service_ip(cidr: &str) -> anyhow::Result<String> {
         .parse()
         .context("the Service network begins with IPv4")?;
     Ok(Ipv4Addr::from(u32::from(network) + 1).to_string())
-}
-
-/// Loopback addresses that nothing listens on.
-fn free_addresses<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
-    let mut held = Vec::with_capacity(N);
-    for _ in 0..N {
-        held.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?);
-    }
-    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    for (address, listener) in addresses.iter_mut().zip(&held) {
-        *address = listener
-            .local_addr()
-            .context("a bound socket has an address")?;
-    }
-    Ok(addresses)
 }

@@ -7,13 +7,7 @@ use http::Response;
 use tokio::io::AsyncWriteExt;
 
 use super::*;
-use crate::testing::{Origin, eventually, full, status};
-
-/// An address that refuses connections.
-async fn refused() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    listener.local_addr().unwrap()
-}
+use crate::testing::{Origin, Refusing, eventually, full, status};
 
 fn post(body: &str) -> String {
     format!(
@@ -46,7 +40,8 @@ async fn proxy_l7_keep_alive_requests_are_spread_evenly() {
 async fn proxy_l13_a_refused_connection_is_retried_elsewhere() {
     on_worker(async {
         let origin = Origin::named("alive").await;
-        let front = Front::new(&[refused().await, origin.addr, refused().await]).await;
+        let refusing = [Refusing::bind(), Refusing::bind()];
+        let front = Front::new(&[refusing[0].addr, origin.addr, refusing[1].addr]).await;
         let mut client = front.client().await;
         for _ in 0..30 {
             client.send(post("hello")).await;
@@ -65,7 +60,8 @@ async fn proxy_l13_a_refused_connection_is_retried_elsewhere() {
 #[tokio::test]
 async fn proxy_l20_nobody_accepts_a_connection() {
     on_worker(async {
-        let front = Front::new(&[refused().await, refused().await]).await;
+        let refusing = [Refusing::bind(), Refusing::bind()];
+        let front = Front::new(&refusing.each_ref().map(|nobody| nobody.addr)).await;
         let response = front.client().await.get("a.test", "/").await;
         assert_eq!(
             (response.status, response.header("sealane-error")),

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::*;
 use crate::http::relay::{OwnField, PlainHead, Route};
-use crate::testing::{Origin, eventually};
+use crate::testing::{Origin, Refusing, eventually};
 
 type Client = http2::SendRequest<Full<Bytes>>;
 
@@ -272,9 +272,8 @@ async fn proxy_l10_plain_streams_are_sent_again_under_the_same_rules() {
             assert_eq!(ask(&mut client, request("GET", ROOT, &[])).await.0, 200);
         }
         // Nobody listens at one of two.
-        let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let nobody = gone.local_addr().unwrap();
-        drop(gone);
+        let refusing = Refusing::bind();
+        let nobody = refusing.addr;
         let origin = Origin::named("origin").await;
         let (mut client, ..) = connected(&[nobody, origin.addr]).await;
         for _ in 0..20 {

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::http::Upstream;
+use crate::testing::Refusing;
 
 fn port(addrs: &[SocketAddr]) -> Target {
     let endpoint = |&addr: &SocketAddr| Arc::new(Endpoint::at(addr));
@@ -40,17 +41,12 @@ fn ends() -> Ends {
     }
 }
 
-/// An address that refuses: it was bound a moment ago and is not listened on.
-async fn refusing() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    listener.local_addr().unwrap()
-}
-
 #[tokio::test]
 async fn proxy_l13_a_flow_that_cannot_connect_tries_another_endpoint() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let good = listener.local_addr().unwrap();
-    let port = port(&[refusing().await, good, refusing().await]);
+    let refusing = [Refusing::bind(), Refusing::bind()];
+    let port = port(&[refusing[0].addr, good, refusing[1].addr]);
     for seed in 0..20 {
         let balancer = Balancer::seeded(seed);
         let flow = flows().connect(ends(), &port, &balancer).await;
@@ -71,7 +67,8 @@ async fn a_flow_without_any_endpoint_says_why() {
     let balancer = Balancer::seeded(1);
     let none = flows().connect(ends(), &port(&[]), &balancer).await;
     assert!(matches!(none, Err(FlowError::NoEndpoints)));
-    let all_refuse = port(&[refusing().await, refusing().await]);
+    let refusing = [Refusing::bind(), Refusing::bind()];
+    let all_refuse = port(&[refusing[0].addr, refusing[1].addr]);
     let refused = flows().connect(ends(), &all_refuse, &balancer).await;
     let Err(FlowError::Connect { tried, source, .. }) = refused else {
         panic!("nobody listens");

@@ -1,7 +1,8 @@
 //! One of two endpoints is bad, and the other is there.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 
+use sealane_proxy::testing::Refusing;
 use sealane_proxy::testing::faults::{Cut, Fault, FaultProxy, Faults};
 use socket2::{Domain, Socket, Type};
 
@@ -69,11 +70,9 @@ async fn proxy_l13_t9_a_post_that_may_have_arrived_is_not_repeated() {
 #[tokio::test]
 async fn reliability_f7_an_endpoint_that_refuses_costs_nobody_anything() {
     for spoken in ALL {
-        let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let refuses = closed.local_addr().unwrap();
-        drop(closed);
+        let refusing = Refusing::bind();
         let good = origin(spoken).await;
-        let front = front(spoken, &[refuses, good.addr]).await;
+        let front = front(spoken, &[refusing.addr, good.addr]).await;
         for number in 0..REQUESTS {
             let seen = get(spoken, front.vip, 100, PATIENCE).await;
             let what = format!("{spoken:?}, request {number}: {seen:?}");

@@ -1,12 +1,10 @@
 //! The same with Google's own client, which shares nothing with ours but the standard.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use sealane_proxy::testing::eventually;
+use sealane_proxy::testing::{Refusing, eventually};
 use sealane_test_peers::go;
-use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use super::*;
@@ -85,10 +83,8 @@ async fn ingress_t3_a_client_of_grpc_go_is_told_in_its_own_terms_what_fails() {
         let mut world = World::new(way, 1).await;
         let calls = ["unary hello", "up", "down 1 1", "both"];
         // Nobody there, and nobody who listens.
-        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let nowhere = nobody.local_addr().unwrap();
-        drop(nobody);
-        for endpoints in [&[][..], &[nowhere]] {
+        let nobody = Refusing::bind();
+        for endpoints in [&[][..], &[nobody.addr]] {
             world.front.service(way.protocol(), endpoints);
             let told = call(&program, &world, &calls).await;
             for (call, told) in calls.iter().zip(&told) {
