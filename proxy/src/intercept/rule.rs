@@ -180,12 +180,20 @@ impl Rule {
     /// connections made from a client's address, and later packets of intercepted ones. An ICMP
     /// error is for the socket that it is about.
     pub(super) fn for_transparent_socket(self) -> Self {
+        self.transparent_socket().bound_to_one_address(true)
+    }
+
+    /// Only packets for a transparent socket, a listening one and one that is half open among them.
+    pub(super) fn transparent_socket(self) -> Self {
         const TRANSPARENT: u32 = 0;
+        self.load_socket(TRANSPARENT).equals(&[1])
+    }
+
+    /// Only packets for a socket that is bound to one address, or for one that is not. Sockets that are
+    /// half open, or closed and waiting, are neither.
+    pub(super) fn bound_to_one_address(self, is_bound: bool) -> Self {
         const WILDCARD: u32 = 2;
-        self.load_socket(TRANSPARENT)
-            .equals(&[1])
-            .load_socket(WILDCARD)
-            .equals(&[0])
+        self.load_socket(WILDCARD).equals(&[u8::from(!is_bound)])
     }
 
     /// Only packets that some socket here would get as they are, a listening one among them.
@@ -269,6 +277,16 @@ impl Rule {
     /// Goes on in another chain and does not return.
     pub(super) fn goto(self, chain: &str) -> Self {
         self.verdict(libc::NFT_GOTO, Some(chain))
+    }
+
+    /// Goes on in another chain, and then behind this rule.
+    pub(super) fn jump(self, chain: &str) -> Self {
+        self.verdict(libc::NFT_JUMP, Some(chain))
+    }
+
+    /// Goes on where this chain was entered.
+    pub(super) fn back(self) -> Self {
+        self.verdict(libc::NFT_RETURN, None)
     }
 
     /// Answers with a TCP reset; the packet has to be TCP.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sealane_config::model::{AppProtocol, TrafficPolicy};
+use socket2::{Domain, Socket, Type};
 
 use crate::world::{
     DNS, PORT, Pod, Proxy, TIMEOUT, World, ask, eventually, read_line, service_port, snapshot_of,
@@ -90,6 +91,37 @@ fn proxy_s19_s24_changes_are_for_new_connections_only() {
         assert!(lost || begun.elapsed() < Duration::from_secs(1));
         let answer = ask(&mut kept, "still").unwrap();
         assert!(answer.starts_with("old"), "{answer}");
+    }
+}
+
+/// The end of a handshake comes when there is nothing behind the address any more.
+#[test]
+fn proxy_s19_a_half_open_connection_is_reset_when_its_service_goes() {
+    let Some(world) = World::new() else { return };
+    let (client, server) = (world.pod("client"), world.pod("server"));
+    server.serve_lines("server", 8000);
+    let there = || opaque(&[(server.ip, 8000).into()]);
+    let mut proxy = Proxy::start(&world, there());
+    for (what, gone) in [
+        ("no endpoints", opaque(&[])),
+        ("no Service", snapshot_of([])),
+    ] {
+        proxy.publish(there());
+        let mut stream = client.run(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            // The client's last segment of the handshake waits for what it says, or 200 ms.
+            socket.set_tcp_quickack(false).unwrap();
+            let vip = SocketAddr::new(VIP, 80);
+            socket.connect_timeout(&vip.into(), TIMEOUT).unwrap();
+            socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+            TcpStream::from(socket)
+        });
+        proxy.publish(gone);
+        match ask(&mut stream, "hello") {
+            // A busy machine took longer.
+            Ok(answer) => assert!(answer.starts_with("server"), "{what}: {answer}"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{what}"),
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 //!    delivered to the proxy
 //! 2. it came in through `lo` otherwise: passes, so that our own connections are never caught
 //! 3. it is TCP for a transparent socket of ours: delivered. Connections go on whatever became of the
-//!    Service in the meantime (S19), and replies to connections that were made from a client's
-//!    address come back (S23)
+//!    Service in the meantime (S19), also those whose handshake is not over yet; and replies to
+//!    connections that were made from a client's address come back (S23)
 //! 4. another program has redirected its connection, which is then older than this table: passes.
 //!    Only on a real node, where connection tracking is on anyhow
 //! 5. it is for a Service port of a load balancer that is not open to its source: lost (S9)
@@ -57,6 +57,8 @@ const REFUSE: &str = "refuse";
 const CUT_OFF: &str = "cut-off";
 const INSIDE_ONLY: &str = "inside-only";
 const FILTERED: &str = "source-ranges";
+/// TCP for transparent sockets.
+const SOCKETS: &str = "sockets";
 /// Where packets of the node itself are led to the proxy.
 const LEAD: &str = "lead";
 /// Later segments of the node itself.
@@ -70,7 +72,16 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 /// Creates chains and rules in a table whose sets exist.
 pub(super) fn create(batch: &mut Batch, table: &str, options: &InterceptOptions) {
     let mut chains = Chains { batch, table };
-    for chain in [CAPTURE, REFUSE, CUT_OFF, INSIDE_ONLY, FILTERED, LEAD, LATER] {
+    for chain in [
+        CAPTURE,
+        REFUSE,
+        CUT_OFF,
+        INSIDE_ONLY,
+        FILTERED,
+        SOCKETS,
+        LEAD,
+        LATER,
+    ] {
         regular_chain(chains.batch, table, chain);
     }
     let incoming = libc::NF_INET_PRE_ROUTING;
@@ -159,8 +170,8 @@ impl Chains<'_> {
                     self.add(ENTRY, led.goto(CAPTURE));
                 }
                 self.add(ENTRY, from_here().accept());
-                let ours = rule().tcp().for_transparent_socket();
-                self.add(ENTRY, ours.set_mark(options.mark).accept());
+                self.add(ENTRY, rule().tcp().transparent_socket().jump(SOCKETS));
+                self.sockets(options);
                 if options.own_mark.is_some() {
                     self.add(ENTRY, rule().redirected().accept());
                 }
@@ -195,6 +206,16 @@ impl Chains<'_> {
             }
             self.add(ENTRY, of_family().tcp().goto(CAPTURE));
         }
+    }
+
+    /// Rule 3. A listener gets nothing by it that is not for a Service. What is left then is of connections
+    /// that are half open, and of those that are closed, whose address a new one may have.
+    fn sockets(&mut self, options: &InterceptOptions) {
+        let rule = Rule::default;
+        let deliver = |rule: Rule| rule.set_mark(options.mark).accept();
+        self.add(SOCKETS, deliver(rule().bound_to_one_address(true)));
+        self.add(SOCKETS, rule().bound_to_one_address(false).back());
+        self.add(SOCKETS, deliver(rule().later_segments()));
     }
 
     /// What the `capture` chain has marked goes to the node's own address: `redirect` would take one
