@@ -440,8 +440,14 @@ pub(crate) fn ask(stream: &mut TcpStream, line: &str) -> io::Result<String> {
 pub(crate) fn read_line(stream: &mut TcpStream) -> io::Result<String> {
     let mut line = Vec::new();
     let mut byte = [0];
-    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
-        line.push(byte[0]);
+    loop {
+        match stream.read(&mut byte) {
+            Ok(1) if byte[0] != b'\n' => line.push(byte[0]),
+            Ok(_) => break,
+            // A signal ends reads with a timeout, whatever becomes of it.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(String::from_utf8(line).unwrap())
 }

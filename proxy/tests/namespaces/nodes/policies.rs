@@ -183,7 +183,7 @@ fn proxy_s9_source_ranges_turn_others_away_from_the_balancers_address() {
     let is_served = |from: &Pod, addr| match seen(from, addr) {
         Ok(_) => true,
         Err(ErrorKind::TimedOut) => false,
-        Err(other) => panic!("{other}"),
+        Err(other) => panic!("{} to {addr:?}: {other}", from.ip),
     };
     for (ranges, outside, pod, host) in [
         (&["10.100.0.3/32"][..], true, false, false),
