@@ -78,6 +78,8 @@ impl Nodes {
             hub.ip(&format!("link set p{last} master br0 up"));
             member.ip(&format!("addr add 10.100.0.{last}/24 dev eth0"));
             member.ip("link set eth0 up");
+            member.wait_for_link("eth0");
+            hub.wait_for_link(&format!("p{last}"));
             member.ip("route add default via 10.100.0.254");
             member
         };
@@ -132,6 +134,8 @@ impl Node {
         host.ip(&format!("route add {}/32 dev v{last}", pod.ip));
         pod.ip(&format!("addr add {}/32 dev eth0", pod.ip));
         pod.ip("link set eth0 up");
+        pod.wait_for_link("eth0");
+        host.wait_for_link(&format!("v{last}"));
         pod.ip(&format!(
             "route add default via 10.244.{number}.1 dev eth0 onlink"
         ));

@@ -242,15 +242,25 @@ impl Pod {
         format!("/proc/{}/fd/{number}", std::process::id())
     }
 
-    /// Runs `ip` in the namespace.
-    pub(crate) fn ip(&self, arguments: &str) {
+    /// Runs `ip` in the namespace, and returns what it says.
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         let arguments = arguments.to_owned();
         self.run(move || {
             let mut ip = std::process::Command::new("ip");
             let output = ip.args(arguments.split(' ')).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "ip {arguments}: {said}");
-        });
+            String::from_utf8(output.stdout).unwrap()
+        })
+    }
+
+    /// Waits until a link whose ends were both set up takes packets. Until the kernel comes to it, for all
+    /// namespaces once a second if there are many, it loses them.
+    pub(crate) fn wait_for_link(&self, device: &str) {
+        eventually(
+            || self.ip(&format!("-oneline link show dev {device}")),
+            |link| link.contains(" state UP "),
+        );
     }
 
     /// A namespace of its own that is joined to nothing and has one more address.

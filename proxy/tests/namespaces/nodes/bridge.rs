@@ -32,6 +32,8 @@ impl Bridged {
             host.ip(&format!("link set v{last} master cni0 up"));
             pod.ip(&format!("addr add {}/24 dev eth0", pod.ip));
             pod.ip("link set eth0 up");
+            pod.wait_for_link("eth0");
+            host.wait_for_link(&format!("v{last}"));
             pod.ip(&format!("route add default via 10.244.{number}.1"));
             pod
         });
