@@ -72,6 +72,9 @@ struct Options {
     /// works, not for figures
     #[arg(long)]
     quick: bool,
+    /// TCP's congestion control of all that is measured: what it does is most of the cost of long answers
+    #[arg(long, default_value = "cubic", value_name = "NAME")]
+    congestion_control: String,
     /// An earlier run's compare.json: ratios of two peers that are apart from it by more than 10 % are
     /// listed, and the exit code is 1 if there are any
     #[arg(long, value_name = "FILE")]

@@ -85,9 +85,11 @@ impl Stage {
             ("ip_local_port_range", "10240 65000"),
             ("tcp_tw_reuse", "1"),
             ("tcp_max_syn_backlog", "16384"),
+            ("tcp_congestion_control", &options.congestion_control),
         ] {
             let path = format!("/proc/sys/net/ipv4/{key}");
-            std::fs::write(&path, value).with_context(|| format!("cannot write {path}"))?;
+            std::fs::write(&path, value)
+                .with_context(|| format!("cannot write {value:?} to {path}"))?;
         }
         let most = getrlimit(Resource::Nofile).maximum;
         let limit = most.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
