@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
-use futures_util::future::{LocalBoxFuture, join_all};
+use futures_util::future::LocalBoxFuture;
 use sealane_cluster::network::PodNetwork;
 use sealane_config::Reader;
 use sealane_config::sockets::{HostSockets, tcp_listener};
@@ -22,8 +22,9 @@ use sealane_proxy::http::{Engine, EngineOptions, Hop, Shared};
 use sealane_proxy::intercept::Interceptor;
 use sealane_proxy::node::{Capture, NodeProxy};
 use sealane_proxy::sidecar::{Direction, Engines, PodOptions, SidecarProxy};
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -310,11 +311,11 @@ impl Worker {
     fn run(self, set: Sockets, bound: Bound) {
         let runtime = self.enter().and_then(|()| {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
-            let runtime = runtime.enable_all().build();
+            let runtime = runtime.enable_all().build_local(LocalOptions::default());
             runtime.context("cannot start a runtime")
         });
         match runtime {
-            Ok(runtime) => LocalSet::new().block_on(&runtime, self.serve(set, bound)),
+            Ok(runtime) => runtime.block_on(self.serve(set, bound)),
             // `start` waits for as many answers as there are workers.
             Err(error) => drop(bound.send(Err(error))),
         }
@@ -351,17 +352,18 @@ impl Worker {
         // Fails only if `start` has given up because of another worker.
         let _ = bound.send(Ok(()));
         drop(bound);
-        let parts = parts.into_iter().map(async |part| {
-            if let Err(error) = part.await {
-                let failure = format!("worker {}: {error:#}", self.index);
-                tracing::error!("{failure}");
-                // The first failure is enough.
-                let _ = self.failed.try_send(failure);
-            }
-        });
-        let maintenance = engine.maintain(self.work.reader.clone(), self.drain.clone());
-        let beating = self.beat.run(self.drain.clone());
-        tokio::join!(join_all(parts), maintenance, beating);
+        // Each a task of its own: joined in one, each would be looked after when one of them is.
+        let mut tasks = JoinSet::new();
+        for part in parts {
+            tasks.spawn_local(watch_over(part, self.index, self.failed.clone()));
+        }
+        let (reader, drain) = (self.work.reader.clone(), self.drain.clone());
+        let maintained = engine.clone();
+        tasks.spawn_local(async move { maintained.maintain(reader, drain).await });
+        let (beat, drain) = (self.beat.clone(), self.drain.clone());
+        tasks.spawn_local(async move { beat.run(drain).await });
+        // Ends the thread if one of them panics, which `Workers::failure` notices.
+        tasks.join_all().await;
         engine.drained().await;
     }
 
@@ -500,6 +502,16 @@ impl Worker {
             parts.push(kernel.run(reader, drain).map(Ok).boxed_local());
         }
         Ok(())
+    }
+}
+
+/// Runs a part of a worker to its end, and tells if that is a failure.
+async fn watch_over(part: Part, worker: usize, failed: mpsc::Sender<String>) {
+    if let Err(error) = part.await {
+        let failure = format!("worker {worker}: {error:#}");
+        tracing::error!("{failure}");
+        // The first failure is enough.
+        let _ = failed.try_send(failure);
     }
 }
 

@@ -10,7 +10,7 @@ use sealane_proxy::connect::Connector;
 use sealane_proxy::http::{Engine, EngineOptions, ServerOptions};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::task::LocalSet;
+use tokio::runtime::LocalOptions;
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
@@ -28,7 +28,7 @@ const HOSTS: usize = 1000;
 pub(crate) fn serve(backend: SocketAddr) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
+        .build_local(LocalOptions::default())?;
     let shutdown = CancellationToken::new();
     let end = shutdown.clone();
     std::thread::spawn(move || {
@@ -36,7 +36,7 @@ pub(crate) fn serve(backend: SocketAddr) -> anyhow::Result<()> {
         let _ = std::io::stdin().read(&mut [0]);
         end.cancel();
     });
-    runtime.block_on(LocalSet::new().run_until(run(backend, shutdown)))
+    runtime.block_on(runtime.spawn_local(run(backend, shutdown)))?
 }
 
 async fn run(backend: SocketAddr, shutdown: CancellationToken) -> anyhow::Result<()> {
