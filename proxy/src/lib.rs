@@ -15,6 +15,7 @@ mod error;
 pub mod http;
 pub mod intercept;
 pub mod live;
+mod low_water;
 pub mod node;
 mod pool;
 mod scratch;

@@ -26,6 +26,7 @@ use tokio::net::tcp::ReadHalf;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::metrics::FlowMetrics;
+use crate::low_water::LowWater;
 use crate::scratch;
 use crate::splice::{self, Pipe};
 
@@ -108,6 +109,7 @@ pub(crate) async fn relay(
             tokio::try_join!(up.run(prefix, &down_ended), down.run(Vec::new(), &up_ended))
         };
         tokio::select! {
+            biased;
             ended = both => ended.map(|_| ()),
             () = stays_idle(&moved, options.idle) => Err(io::ErrorKind::TimedOut.into()),
         }
@@ -212,24 +214,30 @@ impl Direction<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            while !pipe.is_empty() {
-                match pipe.drain(self.to) {
-                    Ok(moved) => self.count(moved),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.to.ready(Interest::WRITABLE).await?;
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
+            self.drain(&mut pipe).await?;
             moved += filled;
-            turn += filled;
+            // What comes in small pieces takes turns, too.
+            turn += filled.max(splice::WORTH);
             if turn >= TURN {
                 turn = 0;
                 tokio::task::yield_now().await;
-            } else {
-                tokio::task::consume_budget().await;
             }
         }
+    }
+
+    /// Sends all that is in a pipe.
+    async fn drain(&self, pipe: &mut Pipe) -> io::Result<()> {
+        while !pipe.is_empty() {
+            match pipe.drain(self.to) {
+                Ok(moved) => self.count(moved),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let _raised = LowWater::raise(self.from.as_ref());
+                    self.to.ready(Interest::WRITABLE).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {

@@ -13,6 +13,7 @@ use super::connections::Keep;
 use super::exchange::{Exchange, Upstream};
 use super::framing::Framing;
 use super::response::{Answer, Malformed};
+use crate::low_water::LowWater;
 use crate::splice::{self, Pipe};
 use crate::{clock, scratch};
 
@@ -172,14 +173,19 @@ impl<R: Route> Exchange<'_, R> {
                 }
                 Err(_) => return Ok(Err(Malformed)),
             }
-            self.drain(client, &mut pipe).await?;
+            self.drain(client, from, &mut pipe).await?;
             tokio::task::consume_budget().await;
         }
         Ok(Ok(false))
     }
 
     /// Empties a pipe into the client's socket.
-    async fn drain<I>(&self, client: &mut Client<I>, pipe: &mut Pipe) -> Result<(), Gone>
+    async fn drain<I>(
+        &self,
+        client: &mut Client<I>,
+        from: &TcpStream,
+        pipe: &mut Pipe,
+    ) -> Result<(), Gone>
     where
         I: ClientStream,
     {
@@ -188,6 +194,7 @@ impl<R: Route> Exchange<'_, R> {
             match pipe.drain(to) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let _raised = LowWater::raise(from);
                     let deadline = clock::now().saturating_add(self.stall);
                     std::future::poll_fn(|cx| {
                         if to.poll_write_ready(cx).is_ready() {
