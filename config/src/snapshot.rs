@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use foldhash::quality::RandomState;
 use rpds::HashTrieMapSync;
 use tokio::sync::watch;
 
@@ -19,6 +20,10 @@ use crate::model::{
 };
 use crate::staleness::Staleness;
 
+/// A map that requests look things up in. Clients cannot put anything in, so that its hash need only be
+/// unknown to who names the cluster's objects, which a seed of its own is enough for.
+pub type Lookup<K, V> = HashTrieMapSync<K, V, RandomState>;
+
 /// One consistent state of the world.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -28,11 +33,11 @@ pub struct Snapshot {
     /// NXDOMAIN, and readiness fails, until then.
     pub synced: bool,
     /// Services by namespace and name.
-    pub services: HashTrieMapSync<ServiceKey, Arc<Service>>,
+    pub services: Lookup<ServiceKey, Arc<Service>>,
     /// Service ports by the address that a client dials: cluster, external and load-balancer IPs.
-    pub vips: HashTrieMapSync<(IpAddr, Protocol, u16), Arc<ServicePort>>,
+    pub vips: Lookup<(IpAddr, Protocol, u16), Arc<ServicePort>>,
     /// Service ports by node port.
-    pub node_ports: HashTrieMapSync<(Protocol, u16), Arc<ServicePort>>,
+    pub node_ports: Lookup<(Protocol, u16), Arc<ServicePort>>,
     /// The Node that this process runs on is about to go: it is being deleted, or the cluster
     /// autoscaler has marked it. Load balancers are told to look elsewhere.
     pub node_is_leaving: bool,

@@ -4,7 +4,7 @@
 //! ranks first; when that one goes, the next takes its place.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 
 use rpds::HashTrieMapSync;
@@ -42,7 +42,7 @@ pub(super) trait Table<K, V> {
     fn clear(&mut self, key: &K);
 }
 
-impl<K: Eq + Hash, V> Table<K, V> for HashTrieMapSync<K, V> {
+impl<K: Eq + Hash, V, H: BuildHasher + Clone> Table<K, V> for HashTrieMapSync<K, V, H> {
     fn put(&mut self, key: K, value: V) {
         self.insert_mut(key, value);
     }

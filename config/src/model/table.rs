@@ -10,8 +10,10 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 
 /// There are four times as many shards, once there are more than so many entries for each shard times
 /// the number of shards.
@@ -46,7 +48,7 @@ impl<K, V> Default for Table<K, V> {
         Self {
             shards: Arc::default(),
             size: 0,
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
         }
     }
 }
