@@ -383,8 +383,13 @@ impl Flight {
 
     /// The endpoint answered after `elapsed` (time to the first byte of the answer), and well.
     pub fn succeeded(&self, elapsed: Duration) {
-        self.was_good();
-        self.answered(elapsed);
+        self.succeeded_at(elapsed, clock::now());
+    }
+
+    /// The same at a time of [`clock::now`] that is known already.
+    pub(crate) fn succeeded_at(&self, elapsed: Duration, now: u64) {
+        self.was_good_at(now);
+        estimate::sample(&self.stats, elapsed, now);
     }
 
     /// The endpoint answered after `elapsed`; whether it was well is not known yet.
@@ -394,7 +399,10 @@ impl Flight {
 
     /// The answer was good.
     pub fn was_good(&self) {
-        let now = clock::now();
+        self.was_good_at(clock::now());
+    }
+
+    fn was_good_at(&self, now: u64) {
         if eject::succeeded(&self.stats) {
             // What its failures counted for would keep it out for minutes.
             estimate::forget(&self.stats);

@@ -15,6 +15,11 @@ pub(crate) fn now() -> u64 {
     nanos(Instant::now().saturating_duration_since(Instant::from_std(*epoch))).max(1)
 }
 
+/// How long ago a time of [`now`] was.
+pub(crate) fn since(time: u64) -> Duration {
+    Duration::from_nanos(now().saturating_sub(time))
+}
+
 /// A time of [`now`] in ticks of 2²⁴ ns, about 17 ms; never 0. They begin anew after more than two
 /// years.
 pub(crate) fn ticks(time: u64) -> u32 {

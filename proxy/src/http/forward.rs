@@ -27,7 +27,7 @@ use super::{gate, headers, heads, patience};
 use crate::access::Served;
 use crate::balance::Flight;
 use crate::pool::{Lease, Reuse, Wish};
-use crate::{Error, ErrorKind, scratch};
+use crate::{Error, ErrorKind, clock, scratch};
 
 /// One attempt: what is sent, and where.
 struct Attempt<'a> {
@@ -94,7 +94,7 @@ impl Inner {
         let rules = replay_rules(&parts, policy);
         check_limits(&parts.headers, &policy.limits)?;
         heads::write_request(&mut parts, target.upstream, wanted.as_ref())?;
-        let mut attempts = Attempts::new(may_repeat(&parts.method, policy));
+        let mut attempts = Attempts::new(may_repeat(&parts.method, policy), clock::now());
         let original = Original::new(body, &rules, admission.state.shared());
         let mut latest = None;
         loop {

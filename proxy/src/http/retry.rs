@@ -77,7 +77,7 @@ pub(crate) struct Attempts {
     charged: u32,
     /// Attempts, but for those on a connection that was old.
     made: u32,
-    /// When the first began, nanoseconds on the process's clock.
+    /// When the request began, nanoseconds on the process's clock.
     began: u64,
 }
 
@@ -94,15 +94,16 @@ pub(crate) struct Choice<'a> {
 }
 
 impl Attempts {
-    /// No attempt yet at a request that may, or may not, be repeated.
-    pub(crate) fn new(idempotent: bool) -> Self {
+    /// No attempt yet at a request that may, or may not, be repeated, and began at a time of
+    /// [`clock::now`].
+    pub(crate) fn new(idempotent: bool, began: u64) -> Self {
         Self {
             idempotent,
             tried: Vec::new(),
             fresh: false,
             charged: 0,
             made: 0,
-            began: clock::now(),
+            began,
         }
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Sending<'a> {
     /// RFC 9110, 9.2.2.
     pub(super) idempotent: bool,
     pub(super) has_body: bool,
+    /// When the request began, a time of [`clock::now`](crate::clock::now).
+    pub(super) began: u64,
 }
 
 /// One attempt: its endpoint among those of a target, which is newer than the request's own where
@@ -44,7 +46,7 @@ impl Sending<'_> {
         &self,
         attempt: &mut impl AsyncFnMut(Attempt<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let mut attempts = Attempts::new(self.idempotent);
+        let mut attempts = Attempts::new(self.idempotent, self.began);
         // Boxed, because it is rare, and every connection has room for it.
         let mut latest: Option<Box<Target>> = None;
         loop {

@@ -13,7 +13,6 @@ use http::header::{CONNECTION, DATE};
 use sealane_config::model::Endpoint;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use super::super::engine::Inner;
 use super::super::failure::{self, Failure};
@@ -84,7 +83,7 @@ impl<R: Route> Exchange<'_, R> {
     where
         I: ClientStream,
     {
-        let started = Instant::now();
+        let started = clock::now();
         let policy = self.route.target().policy();
         let forwarded = match self.state.admit(&policy.retries) {
             Ok(_admission) => self.forward(client, sent, started).await,
@@ -107,7 +106,7 @@ impl<R: Route> Exchange<'_, R> {
         &self,
         client: &mut Client<I>,
         sent: &[u8],
-        started: Instant,
+        started: u64,
     ) -> Result<Result<bool, Gone>, Failure>
     where
         I: ClientStream,
@@ -118,6 +117,7 @@ impl<R: Route> Exchange<'_, R> {
             target: self.route.target(),
             idempotent: self.idempotent,
             has_body: self.has_body,
+            began: started,
         };
         let mut attempt = async |attempt: Attempt<'_>| {
             let (upstream, begun) = match self.attempt(client, sent, &attempt).await {
@@ -167,8 +167,8 @@ impl<R: Route> Exchange<'_, R> {
                 flight.asked_to_wait(peers, rules, wait);
             }
         } else {
-            let elapsed = Duration::from_nanos(clock::now() - begun);
-            flight.succeeded(elapsed);
+            let now = clock::now();
+            flight.succeeded_at(Duration::from_nanos(now - begun), now);
         }
         Ok((upstream, answered))
     }
@@ -308,7 +308,7 @@ impl<R: Route> Exchange<'_, R> {
     }
 
     /// Writes the answer to a request that failed. Says whether the connection ends with it.
-    fn refuse(&self, error: &Error, out: &mut Vec<u8>, started: Instant) -> bool {
+    fn refuse(&self, error: &Error, out: &mut Vec<u8>, started: u64) -> bool {
         let asked = respond::Asked {
             grpc: false,
             http2: false,
@@ -344,8 +344,8 @@ impl<R: Route> Exchange<'_, R> {
         close
     }
 
-    fn answered(&self, status: StatusCode, started: Instant) {
-        let elapsed = started.elapsed();
+    fn answered(&self, status: StatusCode, started: u64) {
+        let elapsed = clock::since(started);
         self.state.metrics.answered(status, elapsed);
         self.route.answered(status, elapsed);
     }

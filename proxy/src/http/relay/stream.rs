@@ -24,7 +24,7 @@ use super::super::{gate, respond};
 use super::attempts::{Attempt, Sending};
 use super::request::{Kind, PlainHead, is_plain_target, look, write};
 use super::{Front, Route};
-use crate::scratch;
+use crate::{clock, scratch};
 
 /// Most fields of a plain request of HTTP/2, with `Host`, which stands for the authority.
 const FIELDS: usize = 32;
@@ -106,12 +106,12 @@ impl<R: Route> Stream<R> {
     /// Sends the request and waits for the head of the answer. Whatever goes wrong becomes one.
     pub(in super::super) async fn answer(self, engine: Engine) -> Response<Body> {
         let engine = engine.inner();
-        let started = Instant::now();
+        let started = clock::now();
         let target = self.route.target();
         let state = engine.services.get(&target.port.service);
         let mut waiting = Waiting(Some(&state));
         let answered = match state.admit(&target.policy().retries) {
-            Ok(admission) => self.forward(engine, &state, admission).await,
+            Ok(admission) => self.forward(engine, &state, admission, started).await,
             Err(error) => Err(Failure::last(error)),
         };
         let mut response = answered.unwrap_or_else(|Failure { error, .. }| {
@@ -124,7 +124,7 @@ impl<R: Route> Stream<R> {
             respond::error(&error, asked)
         });
         waiting.0 = None;
-        let elapsed = started.elapsed();
+        let elapsed = clock::since(started);
         state.metrics.answered(response.status(), elapsed);
         self.route.answered(response.status(), elapsed);
         self.write_fields(response.headers_mut());
@@ -152,6 +152,7 @@ impl<R: Route> Stream<R> {
         engine: &Inner,
         state: &Rc<ServiceState>,
         admission: Admission,
+        started: u64,
     ) -> Result<Response<Body>, Failure> {
         let sending = Sending {
             engine,
@@ -159,6 +160,7 @@ impl<R: Route> Stream<R> {
             target: self.route.target(),
             idempotent: self.idempotent,
             has_body: false,
+            began: started,
         };
         let mut attempt = async |attempt: Attempt<'_>| {
             let answer = self.attempt(engine, &attempt).await;

@@ -50,7 +50,7 @@ const AT_ONCE: Verdict = Verdict::Again(Duration::ZERO);
 /// The verdicts about a series of attempts, each on another endpoint while there is one.
 fn series(method: &Method, policy: &RetryPolicy, count: u8, reasons: &[Reason]) -> Vec<Verdict> {
     let endpoints = endpoints(count);
-    let mut attempts = Attempts::new(is_idempotent(method));
+    let mut attempts = Attempts::new(is_idempotent(method), clock::now());
     let mut verdicts = Vec::new();
     for reason in reasons {
         let choice = Choice {
@@ -218,7 +218,7 @@ fn proxy_l12_l13_what_is_sent_again() {
 #[test]
 fn proxy_l14_a_budget_that_is_used_up_ends_it() {
     let (endpoints, policy) = (endpoints(3), RetryPolicy::default());
-    let mut attempts = Attempts::new(true);
+    let mut attempts = Attempts::new(true, clock::now());
     let choice = Choice {
         endpoints: &endpoints,
         policy: &policy,
