@@ -1,14 +1,14 @@
 //! CoreDNS, the DNS server that ours is compared with, built into the target directory.
 
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use sealane_test_go::Workplace;
 
-use crate::programs::{Unavailable, target_directory};
+use crate::programs::Unavailable;
 
 /// The version compared with.
 pub const COREDNS_VERSION: &str = "v1.12.4";
@@ -31,37 +31,28 @@ pub fn coredns() -> Result<PathBuf, Unavailable> {
 
 /// Builds unless this version was built before; other test processes wait meanwhile.
 fn build() -> anyhow::Result<Result<PathBuf, Unavailable>> {
-    let target = target_directory(Path::new(env!("CARGO_MANIFEST_DIR")));
-    let directory = target.join("coredns");
-    let bin = directory.join("bin");
+    let place = Workplace::enter("coredns")?;
+    let bin = place.directory().join("bin");
     fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
-    let lock = File::create(directory.join("lock")).context("cannot make a lock file")?;
-    lock.lock().context("cannot lock the build")?;
-    let (program, stamp) = (bin.join("coredns"), directory.join("version"));
+    let (program, stamp) = (bin.join("coredns"), place.directory().join("version"));
     let is_built = fs::read_to_string(&stamp).is_ok_and(|built| built == COREDNS_VERSION);
     if is_built && program.is_file() {
         return Ok(Ok(program));
     }
     eprintln!("building CoreDNS {COREDNS_VERSION} (about two minutes, once)");
     let bin = fs::canonicalize(&bin).context("a directory that was made")?;
-    let status = Command::new("go")
-        .args(["install", "-trimpath", "-ldflags", "-s -w"])
+    let mut go = Command::new("go");
+    go.args(["install", "-trimpath", "-ldflags", "-s -w"])
         .arg(format!("github.com/coredns/coredns@{COREDNS_VERSION}"))
         .env("GOBIN", bin)
         .env("CGO_ENABLED", "0")
         // A module around the caller does not matter to what is installed.
-        .current_dir(&directory)
-        .stdin(Stdio::null())
-        .status();
-    match status {
-        Ok(status) if status.success() => {
-            fs::write(&stamp, COREDNS_VERSION).context("cannot note what was built")?;
-            Ok(Ok(program))
-        }
-        Ok(status) => bail!("go install: {status}"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err(Unavailable(
+        .current_dir(place.directory());
+    if !sealane_test_go::run(&mut go)? {
+        return Ok(Err(Unavailable(
             "Go is not installed, which builds CoreDNS".to_owned(),
-        ))),
-        Err(error) => Err(error).context("cannot run go"),
+        )));
     }
+    fs::write(&stamp, COREDNS_VERSION).context("cannot note what was built")?;
+    Ok(Ok(program))
 }

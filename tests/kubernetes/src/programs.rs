@@ -1,13 +1,13 @@
 //! The programs of the control plane, built from their Go modules into the target directory.
 
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use sealane_test_go::Workplace;
 
 /// The version that the API server says it is; go.mod has the same.
 const KUBERNETES_VERSION: &str = "v1.34.4";
@@ -67,47 +67,30 @@ pub fn path(program: Program) -> Result<PathBuf, Unavailable> {
 /// Builds unless it was built from the same sources before; other test processes wait meanwhile.
 fn build() -> anyhow::Result<Result<PathBuf, Unavailable>> {
     let module = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let directory = target_directory(module).join("kubernetes");
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    let lock = File::create(directory.join("lock")).context("cannot make a lock file")?;
-    lock.lock().context("cannot lock the build")?;
+    let place = Workplace::enter("kubernetes")?;
+    let directory = place.directory();
     let stamp = directory.join("built-from");
     let sources = fingerprint(module)?;
     if fs::read_to_string(&stamp).is_ok_and(|built| built == sources) {
-        return Ok(Ok(directory));
+        return Ok(Ok(directory.to_owned()));
     }
     eprintln!("building kube-apiserver, etcd and others (about five minutes, once)");
-    let status = Command::new("go")
-        .args(["build", "-trimpath", "-ldflags"])
+    let mut go = Command::new("go");
+    go.args(["build", "-trimpath", "-ldflags"])
         .arg(format!(
             "-s -w -X k8s.io/component-base/version.gitVersion={KUBERNETES_VERSION}"
         ))
         .arg("-o")
-        .arg(&directory)
+        .arg(directory)
         .arg("./cmd/...")
-        .current_dir(module)
-        .stdin(Stdio::null())
-        .status();
-    match status {
-        Ok(status) if status.success() => {
-            fs::write(&stamp, sources).context("cannot note what was built")?;
-            Ok(Ok(directory))
-        }
-        Ok(status) => bail!("go build: {status}"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err(Unavailable(
+        .current_dir(module);
+    if !sealane_test_go::run(&mut go)? {
+        return Ok(Err(Unavailable(
             "Go is not installed, which builds the real control plane".to_owned(),
-        ))),
-        Err(error) => Err(error).context("cannot run go"),
+        )));
     }
-}
-
-/// Where cargo builds.
-pub(crate) fn target_directory(module: &Path) -> PathBuf {
-    if let Some(set) = std::env::var_os("CARGO_TARGET_DIR") {
-        return PathBuf::from(set);
-    }
-    module.join("../../target")
+    fs::write(&stamp, sources).context("cannot note what was built")?;
+    Ok(Ok(directory.to_owned()))
 }
 
 /// Changes when the module's files do.
