@@ -22,6 +22,8 @@ pub(crate) use variant::{KUBE_PROXY, Variant, grouped};
 pub(crate) enum Case {
     /// HTTP/1.1, 64 connections that are kept, small answers, 1,000 hosts
     Http1,
+    /// As `http1`, but 8,000 requests a second, however soon they are answered
+    Http1Paced,
     /// HTTP/1.1, 8 connections, answers of 1 MiB
     Body,
     /// TCP, 64 connections, 100 bytes there and back
@@ -88,6 +90,7 @@ impl Case {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
+            Self::Http1Paced => "http1-paced",
             Self::Body => "body",
             Self::TcpPingPong => "tcp-ping-pong",
             Self::TcpBulk => "tcp-bulk",
@@ -209,6 +212,7 @@ impl Case {
             | Self::ScalingEndpoints
             | Self::ScalingWorkers
             | Self::Tls => load::wrk(stage, addr, 64, "/", variant, time, gate),
+            Self::Http1Paced => load::paced(addr, variant.hosts, time, gate),
             Self::Body => load::wrk(stage, addr, 8, "/1mib", variant, time, gate),
             Self::Handshakes => load::handshakes(addr, 16, stage.identity()?, time, gate),
             Self::Http2 => load::h2load(addr, variant.tls, time, gate),

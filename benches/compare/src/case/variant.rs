@@ -59,7 +59,7 @@ impl Case {
             ..hosts(services, "Services")
         };
         match self {
-            Self::Http1 | Self::DnsForward => vec![Variant::usual()],
+            Self::Http1 | Self::Http1Paced | Self::DnsForward => vec![Variant::usual()],
             Self::Body
             | Self::TcpPingPong
             | Self::TcpBulk
