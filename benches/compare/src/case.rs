@@ -184,7 +184,8 @@ impl Case {
         match self {
             Self::IdleMemory => 1,
             Self::Body => 3 * rounds,
-            Self::TcpBulk
+            Self::TcpPingPong
+            | Self::TcpBulk
             | Self::Http2
             | Self::EndpointsChange
             | Self::ColdStart
