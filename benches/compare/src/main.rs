@@ -48,7 +48,7 @@ use stage::Stage;
 
 /// Measures Sealane beside its peers
 ///
-/// All cases with all peers take about 50 minutes. Tables are printed as cases are
+/// All cases with all peers take about an hour. Tables are printed as cases are
 /// done; compare.json, compare.md and compare.svg in the directory of --out have all of them.
 #[derive(Debug, Parser)]
 struct Options {

@@ -27,7 +27,7 @@ pub(crate) struct Table {
 
 /// How often a run goes through the cases in which CPU is compared, each time with a part of the rounds:
 /// what others do on the machine lasts for minutes.
-pub(crate) const PASSES: usize = 2;
+pub(crate) const PASSES: usize = 3;
 
 impl Table {
     /// The rounds of one pass.
