@@ -68,7 +68,7 @@ struct Options {
     /// Seconds of load before the first round
     #[arg(long, default_value_t = 2)]
     warm_up: u64,
-    /// One round of one second and small states, in about four minutes: to see whether everything
+    /// One round of one second and small states, in about six minutes: to see whether everything
     /// works, not for figures
     #[arg(long)]
     quick: bool,
