@@ -71,6 +71,27 @@ impl Served {
     }
 }
 
+/// `clients` at once, each of which is given its number and when all began, and says what its requests
+/// took.
+///
+/// # Errors
+/// One of them failed.
+async fn together<F>(clients: usize, client: impl Fn(usize, Instant) -> F) -> anyhow::Result<Served>
+where
+    F: Future<Output = anyhow::Result<Vec<Duration>>> + 'static,
+{
+    let mut tasks = JoinSet::new();
+    let begun = Instant::now();
+    for number in 0..clients {
+        tasks.spawn_local(client(number, begun));
+    }
+    let mut all = Vec::new();
+    while let Some(taken) = tasks.join_next().await {
+        all.extend(taken??);
+    }
+    Ok(Served::of(all, begun.elapsed()))
+}
+
 /// `clients` that do the same over and over, each waiting for what it asked for.
 ///
 /// # Errors
@@ -84,11 +105,9 @@ async fn repeat<F>(
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    let mut tasks = JoinSet::new();
-    let begun = Instant::now();
-    for _ in 0..clients {
+    let client = |_, begun: Instant| {
         let (request, gate) = (request.clone(), gate.clone());
-        tasks.spawn_local(async move {
+        async move {
             let mut taken = Vec::new();
             while begun.elapsed() < time {
                 gate.pass();
@@ -96,14 +115,10 @@ where
                 request().await?;
                 taken.push(sent.elapsed());
             }
-            anyhow::Ok(taken)
-        });
-    }
-    let mut all = Vec::new();
-    while let Some(taken) = tasks.join_next().await {
-        all.extend(taken??);
-    }
-    Ok(Served::of(all, begun.elapsed()))
+            Ok(taken)
+        }
+    };
+    together(clients, client).await
 }
 
 /// A client of an API server.

@@ -72,7 +72,7 @@ struct Options {
     /// works, not for figures
     #[arg(long)]
     quick: bool,
-    /// TCP's congestion control of all that is measured: what it does is most of the cost of long answers
+    /// TCP's congestion control of all that is measured: costs of long answers depend on it
     #[arg(long, default_value = "cubic", value_name = "NAME")]
     congestion_control: String,
     /// An earlier run's compare.json: ratios of two peers that are apart from it by more than 10 % are

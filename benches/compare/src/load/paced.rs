@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::{Served, block_on};
+use super::{Served, block_on, together};
 use crate::gate::Gate;
 
 /// Connections that are kept.
-const CLIENTS: u32 = 64;
+const CLIENTS: usize = 64;
 
 /// From one request of a client to its next: 8,000 a second of all together.
 const PERIOD: Duration = Duration::from_millis(8);
@@ -29,35 +28,27 @@ pub(crate) fn paced(
     time: Duration,
     gate: &Gate,
 ) -> anyhow::Result<Served> {
-    block_on(async {
-        let mut tasks = JoinSet::new();
-        let begun = Instant::now();
-        for client in 0..CLIENTS {
-            let gate = gate.clone();
-            tasks.spawn_local(async move {
-                let mut stream = TcpStream::connect(addr).await.context("cannot connect")?;
-                stream.set_nodelay(true)?;
-                let mut due = begun + PERIOD * client / CLIENTS;
-                let mut host = client as usize;
-                let mut taken = Vec::new();
-                while due < begun + time {
-                    sleep_until(due.into()).await;
-                    gate.pass();
-                    host = (host + CLIENTS as usize) % hosts;
-                    taken.push(ask(&mut stream, host).await?);
-                    while due <= Instant::now() {
-                        due += PERIOD;
-                    }
+    let client = |number: usize, begun: Instant| {
+        let gate = gate.clone();
+        async move {
+            let mut stream = TcpStream::connect(addr).await.context("cannot connect")?;
+            stream.set_nodelay(true)?;
+            let mut due = begun + PERIOD.mul_f64(number as f64 / CLIENTS as f64);
+            let mut host = number;
+            let mut taken = Vec::new();
+            while due < begun + time {
+                sleep_until(due.into()).await;
+                gate.pass();
+                host = (host + CLIENTS) % hosts;
+                taken.push(ask(&mut stream, host).await?);
+                while due <= Instant::now() {
+                    due += PERIOD;
                 }
-                anyhow::Ok(taken)
-            });
+            }
+            Ok(taken)
         }
-        let mut all = Vec::new();
-        while let Some(taken) = tasks.join_next().await {
-            all.extend(taken??);
-        }
-        Ok(Served::of(all, begun.elapsed()))
-    })
+    };
+    block_on(together(CLIENTS, client))
 }
 
 /// From sending a request to the end of its answer.

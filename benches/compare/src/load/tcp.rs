@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
-use super::{Served, block_on};
+use super::{Served, block_on, together};
 use crate::backend::MIB;
 use crate::gate::Gate;
 
@@ -26,32 +26,25 @@ pub(crate) fn ping_pong(
     time: Duration,
     gate: &Gate,
 ) -> anyhow::Result<Served> {
-    block_on(async {
-        let mut tasks = JoinSet::new();
-        let begun = Instant::now();
-        for _ in 0..connections {
-            let gate = gate.clone();
-            tasks.spawn_local(async move {
-                let mut stream = TcpStream::connect(addr).await?;
-                stream.set_nodelay(true)?;
-                let mut taken = Vec::new();
-                let mut message = [b'x'; MESSAGE];
-                while begun.elapsed() < time {
-                    gate.pass();
-                    let sent = Instant::now();
-                    stream.write_all(&message).await?;
-                    stream.read_exact(&mut message).await?;
-                    taken.push(sent.elapsed());
-                }
-                Ok::<_, std::io::Error>(taken)
-            });
-        }
-        let mut all = Vec::new();
-        while let Some(taken) = tasks.join_next().await {
-            all.extend(taken?.context("a connection broke")?);
-        }
-        Ok(Served::of(all, begun.elapsed()))
-    })
+    let client = |_, begun: Instant| {
+        let gate = gate.clone();
+        let rounds = async move {
+            let mut stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            let mut taken = Vec::new();
+            let mut message = [b'x'; MESSAGE];
+            while begun.elapsed() < time {
+                gate.pass();
+                let sent = Instant::now();
+                stream.write_all(&message).await?;
+                stream.read_exact(&mut message).await?;
+                taken.push(sent.elapsed());
+            }
+            Ok::<_, std::io::Error>(taken)
+        };
+        async { rounds.await.context("a connection broke") }
+    };
+    block_on(together(connections, client))
 }
 
 /// Reads what comes; a request is a mebibyte.
