@@ -121,6 +121,16 @@ where
     together(clients, client).await
 }
 
+/// Stops this thread until it is time to look once more for the effect of what began then: for a tenth of
+/// the time that has passed, so that the effect's is known to a tenth, within bounds. The runtime's timers,
+/// of whole milliseconds, are too coarse for that.
+fn pause_before_look(begun: Instant) {
+    const LEAST: Duration = Duration::from_micros(50);
+    const MOST: Duration = Duration::from_millis(1);
+
+    std::thread::sleep((begun.elapsed() / 10).clamp(LEAST, MOST));
+}
+
 /// A client of an API server.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Where the comparison takes place: namespace, addresses, limits, CPUs, programs, files.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustls::pki_types::CertificateDer;
@@ -42,6 +43,9 @@ pub(crate) const BACKENDS: [Ipv4Addr; 3] = [
 
 /// Descriptors that every process may have.
 const DESCRIPTORS: u64 = 65_536;
+
+/// What the kernel lets a network namespace set of its own.
+const SETTINGS: &str = "/proc/sys/net/ipv4";
 
 /// Runs this program again in a network namespace of its own.
 ///
@@ -85,12 +89,12 @@ impl Stage {
             ("ip_local_port_range", "10240 65000"),
             ("tcp_tw_reuse", "1"),
             ("tcp_max_syn_backlog", "16384"),
-            ("tcp_congestion_control", &options.congestion_control),
         ] {
-            let path = format!("/proc/sys/net/ipv4/{key}");
+            let path = format!("{SETTINGS}/{key}");
             std::fs::write(&path, value)
                 .with_context(|| format!("cannot write {value:?} to {path}"))?;
         }
+        use_congestion_control(&options.congestion_control)?;
         let most = getrlimit(Resource::Nofile).maximum;
         let limit = most.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
         setrlimit(
@@ -193,6 +197,39 @@ pub(crate) fn write(dir: &Path, name: &str, text: &str) -> anyhow::Result<PathBu
     Ok(path)
 }
 
+/// A namespace may use what the machine's own allows to everybody, and only there is that changed.
+fn use_congestion_control(name: &str) -> anyhow::Result<()> {
+    let path = format!("{SETTINGS}/tcp_congestion_control");
+    std::fs::write(path, name).map_err(|error| {
+        let known = |which| {
+            let path = format!("{SETTINGS}/tcp_{which}_congestion_control");
+            std::fs::read_to_string(path).unwrap_or_default()
+        };
+        congestion_control_error(name, &error, &known("allowed"), &known("available"))
+    })
+}
+
+/// Says what to do about it.
+fn congestion_control_error(
+    name: &str,
+    error: &io::Error,
+    allowed: &str,
+    available: &str,
+) -> anyhow::Error {
+    let (allowed, available) = (allowed.trim(), available.trim());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => anyhow!(
+            "congestion control {name} is not allowed in network namespaces here: as root, run\n    \
+             sysctl -w net.ipv4.tcp_allowed_congestion_control=\"{allowed} {name}\"\n\
+             or name one of {allowed} with --congestion-control"
+        ),
+        io::ErrorKind::NotFound => anyhow!(
+            "the kernel has no congestion control {name}: name one of {available} with --congestion-control"
+        ),
+        _ => anyhow!("cannot use congestion control {name}: {error}"),
+    }
+}
+
 fn built() -> anyhow::Result<PathBuf> {
     let candidates = ["target/release/sealane", "target/bench-fast/sealane"].map(PathBuf::from);
     let found = candidates.into_iter().find(|path| path.exists());
@@ -209,4 +246,26 @@ pub(crate) fn ip(arguments: &[&str]) -> anyhow::Result<()> {
         bail!("`ip {}` failed", arguments.join(" "));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_congestion_control_that_is_not_to_be_had_is_said_with_what_to_do() {
+        let said = |errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            congestion_control_error("cubic", &error, "reno bbr\n", "reno bbr vegas\n").to_string()
+        };
+        let (not_permitted, not_found, invalid) = (1, 2, 22);
+        let refused = said(not_permitted);
+        let remedy = "sysctl -w net.ipv4.tcp_allowed_congestion_control=\"reno bbr cubic\"";
+        assert!(refused.contains(remedy), "{refused}");
+        assert!(refused.contains("one of reno bbr with"), "{refused}");
+        let missing = said(not_found);
+        assert!(missing.contains("one of reno bbr vegas with"), "{missing}");
+        let other = said(invalid);
+        assert!(other.contains("Invalid argument"), "{other}");
+    }
 }

@@ -10,14 +10,9 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Served, block_on, client};
+use super::{Served, block_on, client, pause_before_look};
 use crate::cluster::{CHANGED, who};
 use crate::stage::BACKENDS;
-
-/// The least and the most between looks for the effect of a change. In between it is a tenth of the time
-/// that has passed, so that the change's is known to a tenth. The runtime's timers, of whole milliseconds,
-/// are too coarse for that.
-const LOOKS: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(1));
 
 /// Between one change's effect and the next change.
 const REST: Duration = Duration::from_millis(10);
@@ -32,11 +27,11 @@ const EFFECT: Duration = Duration::from_secs(120);
 const CONNECT: Duration = Duration::from_secs(1);
 
 /// The endpoint that a connection gets to, once one gets anywhere.
-async fn served() -> std::io::Result<u8> {
+fn served() -> std::io::Result<u8> {
     let begun = Instant::now();
     loop {
         match who(CONNECT) {
-            Err(_) if begun.elapsed() < EFFECT => sleep(LOOKS.1).await,
+            Err(_) if begun.elapsed() < EFFECT => pause_before_look(begun),
             answer => return answer,
         }
     }
@@ -52,7 +47,7 @@ pub(crate) fn changes(kubeconfig: &Path, time: Duration) -> anyhow::Result<Serve
         let slices: kube::Api<EndpointSlice> =
             kube::Api::namespaced(client(kubeconfig).await?, "default");
         // The endpoint that an earlier round left is not known, and a proxy may still be at it.
-        let mut now = served().await.context("the Service is not served")?;
+        let mut now = served().context("the Service is not served")?;
         change(&slices, &mut now).await?;
         let mut taken = Vec::new();
         let begun = Instant::now();
@@ -78,9 +73,8 @@ async fn change(slices: &kube::Api<EndpointSlice>, now: &mut u8) -> anyhow::Resu
     *now = other.octets()[3];
     // A connection in mid-change may fail; it has not followed, then.
     while who(CONNECT).ok() != Some(*now) {
-        let waited = changed.elapsed();
-        ensure!(waited < EFFECT, "a change had no effect");
-        std::thread::sleep((waited / 10).clamp(LOOKS.0, LOOKS.1));
+        ensure!(changed.elapsed() < EFFECT, "a change had no effect");
+        pause_before_look(changed);
     }
     Ok(changed.elapsed())
 }

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Served, block_on};
+use super::{Served, block_on, pause_before_look};
 use crate::stage::write;
 
 /// The host that is edited, and the Ingress of that name.
@@ -27,9 +27,6 @@ pub(crate) const EDITED: &str = "edited";
 /// Clients beside the edits, and the pause between their requests.
 const BESIDE: usize = 16;
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// Between looks for the effect of an edit; also how exactly its time is known.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// Between one edit's effect and the next edit.
 const REST: Duration = Duration::from_millis(50);
@@ -134,7 +131,7 @@ pub(crate) fn edits(addr: SocketAddr, editor: &Editor, time: Duration) -> anyhow
             work.edit(&path).await?;
             while looking.get(EDITED, &path).await? != 200 {
                 ensure!(edited.elapsed() < EFFECT, "an edit had no effect");
-                sleep(LOOK).await;
+                pause_before_look(edited);
             }
             taken.push(edited.elapsed());
             sleep(REST).await;
