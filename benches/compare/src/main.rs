@@ -52,8 +52,8 @@ use stage::Stage;
 /// done; compare.json, compare.md and compare.svg in the directory of --out have all of them.
 #[derive(Debug, Parser)]
 struct Options {
-    /// What is measured (repeatable) [default: all]
-    #[arg(long, value_enum)]
+    /// What is measured, by commas [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
     case: Vec<Case>,
     /// Who is measured, by commas; a peer that is not there or does not start is an error [default: all
     /// that are there; how a proxy scales is measured beside nginx only]

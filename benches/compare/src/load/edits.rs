@@ -109,7 +109,8 @@ impl Work<'_> {
     }
 }
 
-/// Edits, one after the other; what takes time is from an edit to the first answer that shows it.
+/// Edits, one after the other; what takes time is from the API server's word that it has an edit, or from
+/// the signal to nginx, to the first answer that shows it.
 ///
 /// # Errors
 /// An edit failed or had no effect, or an answer beside was not a good one.
@@ -127,8 +128,8 @@ pub(crate) fn edits(addr: SocketAddr, editor: &Editor, time: Duration) -> anyhow
         let begun = Instant::now();
         while begun.elapsed() < time {
             let path = format!("/edit-{}", EDITS.fetch_add(1, Relaxed));
-            let edited = Instant::now();
             work.edit(&path).await?;
+            let edited = Instant::now();
             while looking.get(EDITED, &path).await? != 200 {
                 ensure!(edited.elapsed() < EFFECT, "an edit had no effect");
                 pause_before_look(edited);
