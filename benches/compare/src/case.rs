@@ -183,13 +183,14 @@ impl Case {
     pub(crate) fn rounds(self, rounds: usize) -> usize {
         match self {
             Self::IdleMemory => 1,
-            Self::Body | Self::DnsColdStart => 3 * rounds,
+            Self::Body => 3 * rounds,
             Self::TcpPingPong
             | Self::TcpBulk
             | Self::ScalingWorkers
             | Self::Http2
             | Self::EndpointsChange
-            | Self::ColdStart => 2 * rounds,
+            | Self::ColdStart
+            | Self::DnsColdStart => 2 * rounds,
             _ => rounds,
         }
     }

@@ -30,7 +30,7 @@ pub(crate) struct Sample {
     per_second: f64,
     p50: f64,
     p99: f64,
-    /// What one took, microseconds: the geometric mean, or of starts the median.
+    /// What one took, microseconds: the geometric mean.
     middle: f64,
     /// Connections that it closed on clients.
     closed: u64,
@@ -51,9 +51,8 @@ impl Sample {
         };
         let micros = |time: Duration| time.as_secs_f64() * 1e6;
         let known = |time: Option<Duration>| time.map_or(f64::NAN, micros);
-        let logarithms: f64 = served.each.iter().map(|it| micros(*it).ln()).sum();
         Self {
-            middle: (logarithms / served.each.len() as f64).exp(),
+            middle: geometric_mean(served.each.iter().copied().map(micros)),
             user: each(before.user, after.user),
             system: each(before.system, after.system),
             held: 0.0,
@@ -89,7 +88,7 @@ impl Sample {
         }
     }
 
-    /// The starts of a round as one, which has what the median one took.
+    /// The starts of a round as one, by the geometric mean of their times.
     pub(crate) fn of_starts(starts: &[Self]) -> Self {
         let of = |value: fn(&Self) -> f64| median(starts.iter().map(value));
         Self {
@@ -99,11 +98,16 @@ impl Sample {
             per_second: of(|s| s.per_second),
             p50: of(|s| s.p50),
             p99: of(|s| s.p99),
-            middle: of(|s| s.middle),
+            middle: geometric_mean(starts.iter().map(|s| s.middle)),
             peak: starts.iter().map(|s| s.peak).max().unwrap_or(0),
             each: starts.iter().flat_map(|s| s.each.clone()).collect(),
             ..Self::default()
         }
+    }
+
+    /// What one took.
+    pub(crate) fn taken(&self) -> Duration {
+        Duration::from_secs_f64(self.middle / 1e6)
     }
 
     /// What peers are compared by.
@@ -164,10 +168,7 @@ impl Ratio {
         let ratios: Vec<f64> = ratios.collect();
         let at = |share| quantile(ratios.iter().copied(), share);
         let mean = match measure {
-            Measure::Cpu | Measure::Memory => {
-                let logarithms: f64 = ratios.iter().map(|ratio| ratio.ln()).sum();
-                (logarithms / ratios.len() as f64).exp()
-            }
+            Measure::Cpu | Measure::Memory => geometric_mean(ratios.iter().copied()),
             // Peers have no load at the same time here, so that a round in which one of them stalled says
             // nothing of the other.
             Measure::Time => {
@@ -323,6 +324,15 @@ fn quantile(values: impl Iterator<Item = f64>, share: usize) -> f64 {
         .get(values.len() * share / 100)
         .copied()
         .unwrap_or(f64::NAN)
+}
+
+fn geometric_mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (mut sum, mut count) = (0.0, 0_u32);
+    for value in values {
+        sum += value.ln();
+        count += 1;
+    }
+    (sum / f64::from(count)).exp()
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

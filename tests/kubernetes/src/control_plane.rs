@@ -39,6 +39,8 @@ pub struct Options {
     pub advertise: Ipv4Addr,
     /// More flags for the API server.
     pub api_server_flags: Vec<String>,
+    /// More variables in the API server's environment.
+    pub api_server_environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -48,6 +50,7 @@ impl Default for Options {
             service_cidr: "10.96.0.0/16".to_owned(),
             advertise: Ipv4Addr::new(10, 244, 0, 1),
             api_server_flags: Vec::new(),
+            api_server_environment: Vec::new(),
         }
     }
 }
@@ -252,7 +255,9 @@ impl ControlPlane {
     pub async fn start_api_server(&mut self) -> anyhow::Result<()> {
         let flags = self.api_server_flags();
         let log = self.directory.path().join("kube-apiserver.log");
-        let mut server = Process::start(&program(Program::KubeApiserver)?, flags, &log)?;
+        let path = program(Program::KubeApiserver)?;
+        let environment = &self.options.api_server_environment;
+        let mut server = Process::start_with(&path, flags, environment, &log)?;
         let until = Instant::now() + DEADLINE;
         while !self.is_ready().await {
             server.check()?;

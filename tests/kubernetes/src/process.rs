@@ -37,6 +37,19 @@ impl Process {
         arguments: impl IntoIterator<Item = String>,
         log: &Path,
     ) -> anyhow::Result<Self> {
+        Self::start_with(program, arguments, &[], log)
+    }
+
+    /// The same with more variables in its environment.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn start_with(
+        program: &Path,
+        arguments: impl IntoIterator<Item = String>,
+        environment: &[(String, String)],
+        log: &Path,
+    ) -> anyhow::Result<Self> {
         let output = File::options().create(true).append(true).open(log);
         let output = output.with_context(|| format!("cannot write {}", log.display()))?;
         let errors = output.try_clone().context("cannot share a log file")?;
@@ -50,6 +63,7 @@ impl Process {
         command
             .arg(program)
             .args(arguments)
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);

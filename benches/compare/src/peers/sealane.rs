@@ -160,6 +160,7 @@ fn dns_on(
     option("dns", format!("0.0.0.0:{}", addr.port()));
     option("admin", stage.listen().to_string());
     option("workers", variant.workers.to_string());
+    option("drain-delay", "0".to_owned());
     let path = std::path::absolute(&stage.sealane)?;
     Program::start(&cpus(variant), &dir, &path, arguments)
 }
