@@ -274,13 +274,13 @@ fn starts(
     for round in 0..=rounds {
         for (peer, samples) in &mut results {
             progress.begin(&format!("{}: start {round}, {}", table.name(), peer.name()));
-            let mut taken = Duration::ZERO;
-            let mut starts = Vec::new();
-            while starts.is_empty() || (taken < QUICK && starts.len() < STARTS) {
+            let mut starts: Vec<Sample> = Vec::new();
+            while starts.len() < STARTS
+                && starts.iter().map(Sample::taken).sum::<Duration>() < QUICK
+            {
                 let sample = peer
                     .sample_start(stage, table.case, &table.variant)
                     .with_context(|| peer.name())?;
-                taken += sample.taken();
                 starts.push(sample);
             }
             progress.end(plan.round(table.case));

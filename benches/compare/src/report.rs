@@ -88,7 +88,7 @@ impl Sample {
         }
     }
 
-    /// The starts of a round as one, by the geometric mean of their times.
+    /// The starts of a round as one: the geometric mean of their times, the median of what else they took.
     pub(crate) fn of_starts(starts: &[Self]) -> Self {
         let of = |value: fn(&Self) -> f64| median(starts.iter().map(value));
         Self {
@@ -326,6 +326,7 @@ fn quantile(values: impl Iterator<Item = f64>, share: usize) -> f64 {
         .unwrap_or(f64::NAN)
 }
 
+/// Not a number if there are none.
 fn geometric_mean(values: impl Iterator<Item = f64>) -> f64 {
     let (mut sum, mut count) = (0.0, 0_u32);
     for value in values {

@@ -33,7 +33,7 @@ fn every_change_counts_by_its_geometric_mean() {
 
 #[test]
 fn the_starts_of_a_round_are_one() {
-    let starts = [3.0, 9.0, 1.0].map(|user| Sample {
+    let starts = [3.0, 72.0, 1.0].map(|user| Sample {
         count: 1,
         each: vec![user],
         middle: user * 1e3,
@@ -42,8 +42,8 @@ fn the_starts_of_a_round_are_one() {
     let round = Sample::of_starts(&starts);
     assert_eq!((round.cost(Measure::Cpu), round.count), (3.0, 3));
     let time = round.cost(Measure::Time);
-    assert!((time - 3.0).abs() < 1e-9, "the geometric mean: {time}");
-    assert_eq!(round.each, [3.0, 9.0, 1.0], "percentiles are of all");
+    assert!((time - 6.0).abs() < 1e-9, "the geometric mean: {time}");
+    assert_eq!(round.each, [3.0, 72.0, 1.0], "percentiles are of all");
 }
 
 fn report() -> (Report, String) {
