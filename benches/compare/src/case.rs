@@ -183,13 +183,13 @@ impl Case {
     pub(crate) fn rounds(self, rounds: usize) -> usize {
         match self {
             Self::IdleMemory => 1,
-            Self::Body => 3 * rounds,
-            Self::TcpPingPong
+            Self::Body | Self::Edits | Self::EndpointsChange | Self::ColdStart => 3 * rounds,
+            Self::Http1
+            | Self::Http1Paced
+            | Self::TcpPingPong
             | Self::TcpBulk
             | Self::ScalingWorkers
             | Self::Http2
-            | Self::EndpointsChange
-            | Self::ColdStart
             | Self::DnsColdStart => 2 * rounds,
             _ => rounds,
         }

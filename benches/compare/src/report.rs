@@ -132,6 +132,9 @@ pub(crate) struct Row {
     unit: String,
     cost_min: f64,
     cost_max: f64,
+    /// That of each round, in the order in which they were.
+    #[serde(default)]
+    rounds: Vec<f64>,
     /// Microseconds of CPU a request.
     user: f64,
     system: f64,
@@ -276,6 +279,7 @@ fn row(
         unit: measure.unit().to_owned(),
         cost_min: all().fold(f64::INFINITY, f64::min),
         cost_max: all().fold(0.0, f64::max),
+        rounds: all().collect(),
         user: of_counting(&|s| s.user),
         system: of_counting(&|s| s.system),
         count: samples.iter().map(|s| s.count).sum(),

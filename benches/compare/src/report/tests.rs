@@ -64,6 +64,7 @@ fn a_ratio_is_of_the_rounds_in_which_the_machine_was_fastest() {
         panic!("{:?}", report.rows[0].ratio);
     };
     assert_eq!((ratio.low, ratio.high), (0.125, 0.5));
+    assert_eq!(report.rows[0].rounds, [2.0, 30.0, 1.0], "all, in order");
     assert!(
         text.contains("0.25 nginx (0.12–0.50)") && text.contains("4.00 sealane"),
         "{text}"
