@@ -48,7 +48,7 @@ use stage::Stage;
 
 /// Measures Sealane beside its peers
 ///
-/// All cases with all peers take about an hour. Tables are printed as cases are
+/// All cases with all peers take about 70 minutes. Tables are printed as cases are
 /// done; compare.json, compare.md and compare.svg in the directory of --out have all of them.
 #[derive(Debug, Parser)]
 struct Options {
@@ -59,7 +59,7 @@ struct Options {
     /// that are there; how a proxy scales is measured beside nginx only]
     #[arg(long, value_enum, value_delimiter = ',')]
     peers: Vec<Peer>,
-    /// Rounds; cases that vary most have two or three times as many
+    /// Rounds; cases that vary most have two or three times as many, unless it is one
     #[arg(long, default_value_t = 6)]
     rounds: usize,
     /// Seconds of load a peer and round
@@ -68,7 +68,7 @@ struct Options {
     /// Seconds of load before the first round
     #[arg(long, default_value_t = 2)]
     warm_up: u64,
-    /// One round of one second and small states, in about six minutes: to see whether everything
+    /// One round of one second and small states, in about four minutes: to see whether everything
     /// works, not for figures
     #[arg(long)]
     quick: bool,

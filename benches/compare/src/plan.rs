@@ -133,6 +133,10 @@ mod tests {
                     let passes = [0, 1, 2].map(|pass| table.rounds(of_all, pass));
                     let all = case.rounds(of_all);
                     assert_eq!(passes.iter().sum::<usize>(), all, "{case:?}");
+                    assert!(
+                        of_all > 1 || all == 1,
+                        "{case:?}: {all} rounds to have a look"
+                    );
                     // As evenly as they can be shared.
                     assert!(passes[0] - passes[2] <= 1, "{case:?}: {passes:?}");
                 }
