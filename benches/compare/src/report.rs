@@ -130,8 +130,6 @@ pub(crate) struct Row {
     cost: f64,
     /// Of what.
     unit: String,
-    cost_min: f64,
-    cost_max: f64,
     /// That of each round, in the order in which they were.
     #[serde(default)]
     rounds: Vec<f64>,
@@ -189,6 +187,16 @@ impl Ratio {
 }
 
 impl Row {
+    /// The least that a round cost.
+    fn lowest(&self) -> f64 {
+        self.rounds.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// The most that a round cost.
+    fn highest(&self) -> f64 {
+        self.rounds.iter().copied().fold(0.0, f64::max)
+    }
+
     /// Sealane's cost in this case by this one, if it is another's.
     fn sealane_by<'r>(&self, rows: &'r [Self]) -> Option<&'r Ratio> {
         let mut same = rows
@@ -264,7 +272,6 @@ fn row(
     let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
     let of_counting =
         |value: &dyn Fn(&Sample) -> f64| median(counting.iter().map(|it| value(&samples[*it])));
-    let all = || samples.iter().map(|s| s.cost(measure));
     let known = |value: f64| value.is_finite().then_some(value);
     let p99 = match measure {
         // A round has too few for one of its own.
@@ -277,9 +284,7 @@ fn row(
         peer: peer.name().to_owned(),
         cost: of_counting(&|s| s.cost(measure)),
         unit: measure.unit().to_owned(),
-        cost_min: all().fold(f64::INFINITY, f64::min),
-        cost_max: all().fold(0.0, f64::max),
-        rounds: all().collect(),
+        rounds: samples.iter().map(|s| s.cost(measure)).collect(),
         user: of_counting(&|s| s.user),
         system: of_counting(&|s| s.system),
         count: samples.iter().map(|s| s.count).sum(),
